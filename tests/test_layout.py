@@ -1,0 +1,55 @@
+"""The shape of the source: sizes that keep it readable, and a README that knows every file."""
+
+from __future__ import annotations
+
+import ast
+import statistics
+from collections.abc import Iterator
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+PRODUCT = ("shared", "producer", "worker")
+
+
+def sources(*folders: str) -> list[Path]:
+    return sorted(path for folder in folders for path in (ROOT / folder).rglob("*.py"))
+
+
+def functions(*folders: str) -> Iterator[tuple[str, int]]:
+    """(where and name, lines) of every function."""
+    for path in sources(*folders):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                yield f"{path.relative_to(ROOT)}:{node.name}", (node.end_lineno or node.lineno) - node.lineno + 1
+
+
+def test_no_function_outgrows_a_screen():
+    """No function of the product, the examples or the benchmarks has more than 60 lines; command lines aside."""
+    flags = {"worker/cli.py:run", "producer/commands/jobs.py:submit"}  # a line a flag
+    assert not [
+        (name, lines)
+        for name, lines in functions(*PRODUCT, "examples", "benchmarks")
+        if lines > 60 and name not in flags
+    ]
+
+
+def test_functions_are_short():
+    """Half of the product's functions have at most 10 lines, nine in ten at most 30."""
+    lengths = [lines for _, lines in functions(*PRODUCT)]
+    assert statistics.median(lengths) <= 10
+    assert statistics.quantiles(lengths, n=10)[-1] <= 30
+
+
+def test_no_file_outgrows_its_noun():
+    """No source file has more than 400 lines, no test file more than 500."""
+    limits = {400: sources(*PRODUCT, "examples", "benchmarks"), 500: sources("tests")}
+    sizes = [(path, len(path.read_text().splitlines()), limit) for limit, paths in limits.items() for path in paths]
+    assert not [(str(path.relative_to(ROOT)), lines) for path, lines, limit in sizes if lines > limit]
+
+
+def test_readme_has_a_line_for_every_file():
+    """The README's "What is where" names each module of the three packages, and none that is gone."""
+    text = (ROOT / "README.md").read_text().split("## What is where")[1].split("```")[1]
+    listed = {line.split()[0] for line in text.splitlines() if line.startswith("  ")}
+    there = {str(path.relative_to(ROOT / path.relative_to(ROOT).parts[0])) for path in sources(*PRODUCT)}
+    assert {name for name in there if not name.endswith("__init__.py")} == listed - {"scripts/"}
