@@ -1,0 +1,357 @@
+"""Broker: one method an operation, one round trip each, on one partition.
+
+Knows the Lua texts and the shapes of their replies. Every method is safe to repeat after a lost reply: the
+repeat returns the first outcome. Time is the server's. Knows nothing of models, batches or policy. All methods
+raise RedisUnreachable, RedisAuthFailed or RedisFull besides what they name.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import TypeVar
+
+from redis.asyncio import Redis
+from redis.exceptions import ResponseError
+
+from lorapool.shared import codec, replies
+from lorapool.shared.errors import LorapoolError, UnknownAdapter, UnknownJob
+from lorapool.shared.explain import explanation
+from lorapool.shared.job import Job, JobState
+from lorapool.shared.keys import Keys, PoolKeys, bare_id, check_job_id
+from lorapool.shared.protocol import (
+    Claim,
+    ClaimedJob,
+    Delta,
+    Enqueued,
+    Explanation,
+    Held,
+    Notice,
+    Renewed,
+    Settled,
+    Settlement,
+    StreamItem,
+    View,
+    WaitingAdapter,
+)
+from lorapool.shared.scripts import Scripts, Terms
+from lorapool.shared.server import Arg, Command, Server, text_map
+
+__all__ = [
+    "Broker",
+    "Claim",
+    "ClaimedJob",
+    "Delta",
+    "Enqueued",
+    "Explanation",
+    "Held",
+    "Notice",
+    "Renewed",
+    "Settled",
+    "Settlement",
+    "StreamItem",
+    "Terms",
+    "View",
+    "WaitingAdapter",
+]
+
+MAX_JOBS = 64  # of one script call
+MAX_CALL_BYTES = 4 << 20  # of one enqueue call
+T = TypeVar("T")
+
+
+class Broker:
+    """The queue of one partition. ``clock`` names a key that tests set the time with; None is the server's time."""
+
+    def __init__(self, redis: Redis, keys: Keys, clock: str | None = None, *, terms: Terms | None = None) -> None:
+        self.keys = keys
+        self._server = Server(redis)
+        self._blocking = self._server.for_blocking()
+        self._scripts = Scripts(self._server, keys.prefix, terms or Terms(), clock)
+
+    async def close(self) -> None:
+        """Give back the connections of blocking reads; the Redis client stays its owner's."""
+        await self._blocking.aclose()
+
+    async def ping(self) -> None:
+        """Raises RedisUnreachable or RedisAuthFailed if the server cannot serve us."""
+        await self._server.command("PING")
+
+    def full_id(self, job_id: str) -> str:
+        """``<id>`` or ``<p>.<id>`` → ``<p>.<id>`` of this partition."""
+        return self.keys.full_id(bare_id(job_id))
+
+    # -- clients
+
+    async def enqueue(self, job: Job) -> Enqueued:
+        """Accept a job, or find that the same request is there already.
+
+        Raises JobConflict, UnknownAdapter, AdapterNotReady, AdapterClosed, QueueFull, InvalidRequest, PayloadTooLarge.
+        """
+        [outcome] = await self.enqueue_many([job])
+        if isinstance(outcome, LorapoolError):
+            raise outcome
+        return outcome
+
+    async def enqueue_many(self, jobs: Sequence[Job]) -> list[Enqueued | LorapoolError]:
+        """As ``enqueue`` for each, in the same order; a refusal stands in its job's place."""
+        outcomes: list[Enqueued | LorapoolError | None] = [None] * len(jobs)
+        packed: list[tuple[int, list[Arg]]] = []
+        for index, job in enumerate(jobs):
+            try:
+                packed.append((index, _enqueue_args(job)))
+            except LorapoolError as refusal:
+                outcomes[index] = refusal
+        for part in _parts(packed):
+            answers = await self._scripts.run("enqueue", *(arg for _, args in part for arg in args))
+            for (index, _), answer in zip(part, answers, strict=True):
+                outcomes[index] = replies.enqueued(answer.decode(), jobs[index], self.keys)
+        return [outcome for outcome in outcomes if outcome is not None]
+
+    async def cancel(self, job_id: str) -> JobState:
+        """The state afterwards: ``cancelled``, or ``running`` where its worker was told. Raises UnknownJob."""
+        return self._state(job_id, await self._scripts.run("cancel", bare_id(job_id)))
+
+    async def expire(self, job_id: str) -> JobState:
+        """End a job whose deadline has passed and which no living worker has. Raises UnknownJob."""
+        return self._state(job_id, await self._scripts.run("expire", bare_id(job_id)))
+
+    async def explain(self, job_id: str) -> Explanation:
+        """Why that job is where it is. Raises UnknownJob."""
+        facts = text_map(await self._scripts.run("explain", bare_id(job_id)))
+        if not facts:
+            raise UnknownJob(f"job {self.full_id(job_id)} is not known: never accepted here, or long forgotten")
+        loading = await self._loading(facts["worker"]) if facts["state"] == JobState.RUNNING else frozenset()
+        return explanation(self.full_id(job_id), facts, loading)
+
+    async def get(self, job_id: str) -> dict[str, str | bytes] | None:
+        """The job's record as stored (``detail`` stays bytes), or None."""
+        [record] = await self.get_many([job_id])
+        return record
+
+    async def get_many(self, job_ids: Sequence[str]) -> list[dict[str, str | bytes] | None]:
+        """The records of many jobs in one round trip."""
+        found = await self._server.pipeline([("HGETALL", self.keys.job(job_id)) for job_id in job_ids])
+        return [replies.record(fields) for fields in found]
+
+    async def states(self, job_ids: Sequence[str]) -> list[JobState | None]:
+        """A state for each, None where there is no record; one call for 64 jobs."""
+        states: list[JobState | None] = []
+        for part in _chunks(job_ids):
+            found = await self._scripts.run("states", *(bare_id(job_id) for job_id in part))
+            states += [None if state is None else JobState(state.decode()) for state in found]
+        return states
+
+    async def inbox(self, client: str, last_id: str, timeout_s: float) -> list[Notice]:
+        """Notices after ``last_id`` ("0-0" at first), waiting up to ``timeout_s`` for one."""
+        entries = await self._blocking.read(self.keys.inbox(client), last_id, timeout_s)
+        return [replies.notice(entry_id, fields, self.keys) for entry_id, fields in entries]
+
+    async def inbox_written(self, client: str) -> int:
+        """How many notices were ever written to that inbox (0 when it is gone): to see that none was trimmed unread."""
+        try:
+            facts = await self._server.command("XINFO STREAM", self.keys.inbox(client))
+        except ResponseError as error:
+            if "no such key" in str(error).lower():
+                return 0
+            raise
+        return int(facts["entries-added"])
+
+    async def tokens(self, job_id: str, last_id: str, timeout_s: float) -> list[StreamItem]:
+        """What a streamed job has emitted after ``last_id`` ("0-0" at first), waiting up to ``timeout_s`` for more."""
+        entries = await self._blocking.read(self.keys.tokens(job_id), last_id, timeout_s)
+        return [replies.token_item(entry_id, fields) for entry_id, fields in entries]
+
+    # -- workers
+
+    async def claim(
+        self,
+        worker: str,
+        lease: str,
+        preferences: Sequence[str],
+        n: int,
+        max_adapters: int,
+        lease_ms: int,
+        residents: Sequence[str] = (),
+        per_adapter: int | None = None,
+    ) -> Claim:
+        """Take up to ``n`` (at most 64) jobs from the preferred adapters, in that order, under one lease.
+
+        ``lease`` must be unique to this claim; the same again returns what it took. Job ids under it are full.
+        """
+        n = min(n, MAX_JOBS)
+        numbers = (n, max_adapters, n if per_adapter is None else per_adapter, lease_ms, len(residents))
+        answer = await self._scripts.run("claim", worker, lease, *numbers, *residents, *preferences)
+        return replies.claim(answer, lease, self.keys)
+
+    async def tick(self, worker: str, residents: Sequence[str] = ()) -> View:
+        """Promote what is due, reap lapsed leases, expire what is late (bounded), and look."""
+        return replies.view((await self._scripts.run("tick", worker, *residents)).decode())
+
+    async def renew(self, held: Sequence[Held], lease_ms: int) -> Renewed:
+        """Extend leases; says which jobs are no longer ours, and which were asked to stop (cancelled or overdue)."""
+        lost: list[str] = []
+        cancelled: list[str] = []
+        for part in _chunks(held):
+            gone, stop = await self._scripts.run("renew", lease_ms, *_held_args(part))
+            lost += self._full_ids(gone)
+            cancelled += self._full_ids(stop)
+        return Renewed(tuple(lost), tuple(cancelled))
+
+    async def emit(self, deltas: Sequence[Delta]) -> tuple[str, ...]:
+        """Append to streamed jobs; returns the ids of jobs that are no longer ours, which got nothing."""
+        lost: list[str] = []
+        for part in _chunks(deltas):
+            lost += self._full_ids(
+                await self._scripts.run("emit", *(arg for delta in part for arg in _delta_args(delta)))
+            )
+        return tuple(lost)
+
+    async def settle(self, settlements: Sequence[Settlement]) -> list[Settled]:
+        """End attempts. ``stale``: the lease no longer held, and nothing was written. Same order."""
+        settled: list[Settled] = []
+        for part in _chunks(settlements):
+            args = (arg for settlement in part for arg in _settle_args(settlement))
+            for settlement, answer in zip(part, await self._scripts.run("settle", *args), strict=True):
+                settled.append(replies.settled(answer.decode(), settlement.job_id))
+        return settled
+
+    async def release(self, held: Sequence[Held]) -> None:
+        """Give jobs back to the head of their stream, the attempt not burnt."""
+        for part in _chunks(held):
+            await self._scripts.run("release", *_held_args(part))
+
+    async def wait_for_work(self, worker: str, timeout_s: float) -> bool:
+        """Sleep until work is signalled (True) or ``timeout_s`` passed (False). A hint: look in either case."""
+        block_s = self._blocking.block_s(timeout_s)
+        idle = ("SET", self.keys.one(f"idle:{worker}"), 1, "PX", round(block_s * 1000) + 500)
+        pop = ("BZPOPMIN", self.keys.wake(worker), self.keys.wake(), block_s)
+        _, popped = await self._blocking.pipeline([idle, pop])
+        return popped is not None
+
+    async def control(self, worker: str, last_id: str, timeout_s: float) -> list[tuple[str, dict[str, str]]]:
+        """Requests to a worker after ``last_id``: (entry id, fields: ``op`` cancel, ``job_id`` (full), ``lease``)."""
+        entries = await self._blocking.read(self.keys.ctl(worker), last_id, timeout_s)
+        return [(entry_id, replies.control(fields, self.keys)) for entry_id, fields in entries]
+
+    async def send_control(self, worker: str, request: Mapping[str, str]) -> None:
+        """Ask a worker for something: ``op`` and its arguments."""
+        key = self.keys.ctl(worker)
+        fields: list[Arg] = [part for pair in request.items() for part in pair]
+        add: Command = ("XADD", key, "MAXLEN", "~", 1000, "*", *fields)
+        await self._server.pipeline([add, ("PEXPIRE", key, 3_600_000)])
+
+    # -- adapters and numbers
+
+    async def open_adapter(self, ref: str, digest: str, **limits: float) -> None:
+        """Let an adapter take jobs. ``limits``: max_depth, max_inflight, agent_window, weight."""
+        unknown = limits.keys() - {"max_depth", "max_inflight", "agent_window", "weight"}
+        assert not unknown, f"unknown limits {unknown}"
+        await self._scripts.run("open", ref, digest, *(arg for pair in limits.items() for arg in pair))
+
+    async def pause(self, ref: str) -> None:
+        """Claim no more jobs of that adapter; it still takes them. Raises UnknownAdapter."""
+        await self._admit(ref, "paused")
+
+    async def resume(self, ref: str) -> None:
+        """Take and claim its jobs again, after ``pause`` or ``close_adapter``. Raises UnknownAdapter."""
+        await self._admit(ref, "open")
+
+    async def close_adapter(self, ref: str) -> None:
+        """Take no new jobs for that adapter; those waiting are still served. Raises UnknownAdapter."""
+        await self._admit(ref, "closed")
+
+    async def adapter(self, ref: str) -> dict[str, str]:
+        """The queue's own record of an adapter: state, digest, limits. Empty when it was never opened."""
+        return text_map(await self._server.command("HGETALL", self.keys.adapter(ref)))
+
+    async def stats(self, ref: str) -> dict[str, int | float]:
+        """The counters of one adapter, monotone."""
+        return replies.numbers(await self._server.command("HGETALL", self.keys.stats(ref)))
+
+    async def agent_stats(self, agent: str) -> dict[str, int | float]:
+        """The same counters of one agent."""
+        return replies.numbers(await self._server.command("HGETALL", self.keys.agent(agent)))
+
+    async def depths(self) -> dict[str, int]:
+        """Waiting jobs by adapter ref, all priorities; adapters without any are left out."""
+        waiting = await self._server.command("HGETALL", self.keys.one("waiting"))
+        return {ref: int(depth) for ref, depth in text_map(waiting).items() if ref != "*"}
+
+    # -- within
+
+    async def _admit(self, ref: str, state: str) -> None:
+        if await self._scripts.run("admit", ref, state) is None:
+            raise UnknownAdapter(f"adapter {ref} was never opened in this pool")
+
+    async def _loading(self, worker: str) -> frozenset[str]:
+        """The adapters that worker says it is loading now."""
+        refs = await self._server.command("HGET", PoolKeys(self.keys.pool).worker(worker), "loading")
+        return frozenset(refs.decode().split()) if refs else frozenset()
+
+    def _state(self, job_id: str, state: bytes | None) -> JobState:
+        if state is None:
+            raise UnknownJob(f"job {self.full_id(job_id)} is not known: never accepted here, or long forgotten")
+        return JobState(state.decode())
+
+    def _full_ids(self, ids: bytes) -> list[str]:
+        return [self.keys.full_id(bare) for bare in ids.decode().split()]
+
+
+def _enqueue_args(job: Job) -> list[Arg]:
+    payload = codec.encode_job(job)
+    text_bytes = len(job.prompt or "") if job.messages is None else sum(len(m.content) for m in job.messages)
+    cost = text_bytes // 4 + job.params.max_new_tokens  # tokens, until settled and known
+    return [
+        check_job_id(job.id),
+        codec.fingerprint(job),
+        job.ref,
+        job.agent,
+        job.client or "",
+        job.priority.value,
+        int(job.stream),
+        codec.seed_of(job),
+        cost,
+        job.delay_ms,
+        job.deadline_ms or 0,
+        payload,
+    ]
+
+
+def _settle_args(s: Settlement) -> tuple[Arg, ...]:
+    first_token_ms = "" if s.first_token_ms is None else s.first_token_ms
+    numbers = (s.prompt_tokens, s.completion_tokens, s.load_ms, first_token_ms, int(s.resident))
+    texts = (s.outcome, s.error, s.message, s.text, s.finish_reason)
+    return (bare_id(s.job_id), s.lease, *texts, *numbers, s.device, s.dtype, s.detail, round(random.random(), 6))  # noqa: S311 - jitter
+
+
+def _delta_args(d: Delta) -> tuple[Arg, ...]:
+    ids = " ".join(map(str, d.token_ids))
+    return bare_id(d.job_id), d.lease, d.attempt, d.offset, len(d.token_ids), d.text, ids
+
+
+def _held_args(held: Iterable[Held]) -> Iterator[str]:
+    for job in held:
+        yield bare_id(job.job_id)
+        yield job.lease
+
+
+def _chunks(items: Sequence[T]) -> Iterator[Sequence[T]]:
+    for start in range(0, len(items), MAX_JOBS):
+        yield items[start : start + MAX_JOBS]
+
+
+def _parts(packed: list[tuple[int, list[Arg]]]) -> Iterator[list[tuple[int, list[Arg]]]]:
+    """Calls of at most 64 jobs and 4 MiB."""
+    part: list[tuple[int, list[Arg]]] = []
+    size = 0
+    for item in packed:
+        payload = item[1][-1]
+        assert isinstance(payload, bytes)
+        if part and (len(part) == MAX_JOBS or size + len(payload) > MAX_CALL_BYTES):
+            yield part
+            part, size = [], 0
+        part.append(item)
+        size += len(payload)
+    if part:
+        yield part

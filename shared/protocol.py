@@ -1,0 +1,214 @@
+"""The claim protocol's words: what the broker's operations take and return.
+
+Plain frozen data; the behaviour is in broker.py and the scripts. Times are milliseconds of the server's clock, job
+ids are full (``<partition>.<id>``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from lorapool.shared.job import JobState
+
+
+@dataclass(frozen=True, slots=True)
+class Enqueued:
+    """``created`` is False when the same id and request were there already."""
+
+    job_id: str  # full id, "<partition>.<id>"
+    state: JobState
+    created: bool
+
+
+@dataclass(frozen=True, slots=True)
+class WaitingAdapter:
+    """One claimable adapter, as the affinity policy sees it."""
+
+    ref: str
+    since_ms: int  # last claim, or first backlog if later: its starvation clock
+    oldest_ms: int  # no job has been passed over for longer than since this; the broker says since_ms
+    depth: int  # waiting jobs, all priorities
+    served: float  # virtual token counter
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """A fresh bounded view: the 32 longest waiting, the 32 least served, and the caller's residents with backlog."""
+
+    now_ms: int
+    waiting: tuple[WaitingAdapter, ...]
+    next_due_ms: int | None  # next delayed job, lease or deadline to look at
+    ready_count: int  # claimable adapters in all
+    suspects: int = 0  # jobs whose worker vanished; each waits for a worker that holds nothing else
+
+
+@dataclass(frozen=True, slots=True)
+class ClaimedJob:
+    """A job now owned by ``lease``."""
+
+    job_id: str  # full id
+    lease: str
+    ref: str
+    digest: str
+    agent: str
+    attempt: int  # 1 for the first
+    lost: int  # times a worker vanished with it; > 0 means suspect, claimed alone
+    fence: int
+    seed: int
+    submitted_ms: int
+    claimed_ms: int
+    deadline_ms: int | None  # absolute
+    payload: bytes  # codec.decode_job
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    jobs: tuple[ClaimedJob, ...]
+    view: View
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """What a worker says it owns."""
+
+    job_id: str
+    lease: str
+
+
+@dataclass(frozen=True, slots=True)
+class Renewed:
+    lost: tuple[str, ...]  # job ids no longer ours: drop them at once
+    cancelled: tuple[str, ...]  # asked to stop: abort, then settle as cancelled
+
+
+@dataclass(frozen=True, slots=True)
+class Delta:
+    """Text and tokens that one step added to a streamed job."""
+
+    job_id: str
+    lease: str
+    attempt: int
+    offset: int  # index of the first token in token_ids within the completion
+    text: str
+    token_ids: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Settlement:
+    """The end of one attempt. ``outcome`` retry means: failed in a way that may pass."""
+
+    job_id: str
+    lease: str
+    outcome: Literal["succeeded", "failed", "retry", "cancelled", "expired"]
+    error: str = ""  # stable name, e.g. PromptTooLong
+    message: str = ""
+    text: str = ""
+    finish_reason: str = ""
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    load_ms: int = 0  # waited for its adapter's slot
+    first_token_ms: int | None = None  # server clock
+    resident: bool = False
+    device: str = ""
+    dtype: str = ""
+    detail: bytes = b""  # codec.encode_detail: token ids, logprobs
+
+
+@dataclass(frozen=True, slots=True)
+class Settled:
+    job_id: str
+    outcome: Literal["settled", "stale"]
+    state: str  # the job's state afterwards ("" when gone)
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """Why a job is where it is: ``reason`` is a short stable word, ``message`` a sentence for people."""
+
+    job_id: str
+    state: JobState
+    reason: str
+    message: str
+    facts: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Notice:
+    """A hint from a client's inbox: that job ended. ``entry_id`` is where to read on."""
+
+    entry_id: str
+    job_id: str
+    state: JobState
+
+
+@dataclass(frozen=True, slots=True)
+class StreamItem:
+    """One entry of a streamed job: a delta, the restart that begins a later attempt, or the end with its ``state``."""
+
+    entry_id: str
+    kind: Literal["delta", "restart", "end"]
+    attempt: int
+    offset: int = 0
+    text: str = ""
+    token_ids: tuple[int, ...] = ()
+    state: JobState | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class DeadLetter:
+    """A job that failed for good, with its request kept. ``redriven_as``: the job made of it again, or empty."""
+
+    job_id: str  # full id
+    ref: str
+    agent: str
+    reason: str
+    message: str
+    attempts: int
+    lost: int
+    died_ms: int
+    redriven_as: str = ""  # full id
+
+
+@dataclass(frozen=True, slots=True)
+class DeadPage:
+    """Some dead letters, newest first; ``cursor`` is where to go on, empty at the end."""
+
+    letters: tuple[DeadLetter, ...]
+    cursor: str
+
+
+@dataclass(frozen=True, slots=True)
+class Purged:
+    """How many went in this call; ``cursor`` is where to go on, empty at the end."""
+
+    count: int
+    cursor: str
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What an adapter may hold and run; None stands for the default."""
+
+    max_depth: int | None = None  # waiting jobs
+    max_inflight: int | None = None  # running jobs
+    agent_window: int | None = None  # undelivered jobs of one agent
+    weight: float | None = None  # share of the served tokens against other adapters
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One damage that a check found and repaired: its kind, and the job, adapter, worker or key it was found on."""
+
+    damage: str
+    subject: str
+    repair: str
+
+
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """What one step of a check found; ``cursor`` is where to go on, empty at the end."""
+
+    findings: tuple[Finding, ...]
+    cursor: str

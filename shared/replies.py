@@ -1,0 +1,170 @@
+"""Replies: what the scripts and streams answer, read into the protocol's words.
+
+The other half of the scripts' ``returns`` lines. Pure; knows no connection.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal, cast
+
+from lorapool.shared.errors import AdapterClosed, AdapterNotReady, JobConflict, LorapoolError, QueueFull, UnknownAdapter
+from lorapool.shared.job import Job, JobState
+from lorapool.shared.keys import Keys
+from lorapool.shared.protocol import (
+    Claim,
+    ClaimedJob,
+    DeadLetter,
+    DeadPage,
+    Enqueued,
+    Limits,
+    Notice,
+    Settled,
+    StreamItem,
+    View,
+    WaitingAdapter,
+)
+from lorapool.shared.server import text_map
+
+
+def enqueued(answer: str, job: Job, keys: Keys) -> Enqueued | LorapoolError:
+    """One answer of enqueue.lua."""
+    word, _, rest = answer.partition(" ")
+    full_id = keys.full_id(job.id)
+    match word:
+        case "new" | "same":
+            return Enqueued(full_id, JobState(rest), created=word == "new")
+        case "conflict":
+            return JobConflict(f"job {full_id} exists with another request; use another id, or none")
+    return refusal(answer, job.ref, job.agent)
+
+
+def refusal(answer: str, ref: str, agent: str) -> LorapoolError:
+    """Why an adapter takes no job of that agent (admission.lua)."""
+    word, _, rest = answer.partition(" ")
+    match word:
+        case "unknown":
+            return UnknownAdapter(f"adapter {ref} takes no jobs in this pool: not registered, or not validated yet")
+        case "pending":
+            return AdapterNotReady(f"adapter {ref} is not validated yet")
+        case "full":
+            return _queue_full(rest, ref, agent)
+    return AdapterClosed(f"adapter {ref} is {word} and takes no new jobs")
+
+
+def _queue_full(rest: str, ref: str, agent: str) -> QueueFull:
+    scope, depth, limit, retry_ms = rest.split()
+    whose = f"agent {agent} has" if scope == "agent" else "there are"
+    where = "in the pool" if scope == "pool" else f"on {ref}"
+    retry_s = int(retry_ms) / 1000
+    return QueueFull(
+        f"{whose} {depth} jobs waiting {where}, the {scope} limit is {limit}; try again in {retry_s:g} s",
+        scope=scope,
+        depth=int(depth),
+        limit=int(limit),
+        retry_after_s=retry_s,
+    )
+
+
+def claim(answer: list[bytes], lease: str, keys: Keys) -> Claim:
+    """The answer of claim.lua."""
+    heads, payloads = answer[1::2], answer[2::2]
+    jobs = (_claimed(head.decode(), payload, lease, keys) for head, payload in zip(heads, payloads, strict=True))
+    return Claim(tuple(jobs), view(answer[0].decode()))
+
+
+def _claimed(head: str, payload: bytes, lease: str, keys: Keys) -> ClaimedJob:
+    bare, ref, digest, agent, attempt, lost, fence, seed, submitted, claimed, deadline = head.split(" ")
+    return ClaimedJob(
+        job_id=keys.full_id(bare),
+        lease=lease,
+        ref=ref,
+        digest="" if digest == "-" else digest,
+        agent=agent,
+        attempt=int(attempt),
+        lost=int(lost),
+        fence=int(fence),
+        seed=int(seed),
+        submitted_ms=int(submitted),
+        claimed_ms=int(claimed),
+        deadline_ms=None if deadline == "-" else int(deadline),
+        payload=payload,
+    )
+
+
+def view(text: str) -> View:
+    """The text of view.lua."""
+    now, due, ready, suspects, *rest = text.split(" ")
+    waiting = [_waiting(*rest[i : i + 4]) for i in range(0, len(rest), 4)]
+    next_due_ms = None if due == "-" else int(due)
+    return View(int(now), tuple(waiting), next_due_ms, int(ready), int(suspects))
+
+
+def _waiting(ref: str, since: str, depth: str, served: str) -> WaitingAdapter:
+    since_ms = int(float(since))
+    return WaitingAdapter(ref, since_ms, since_ms, int(depth), float(served))
+
+
+def settled(answer: str, job_id: str) -> Settled:
+    """One answer of settle.lua."""
+    outcome, _, state = answer.partition(" ")
+    return Settled(job_id, cast("Literal['settled', 'stale']", outcome), "" if state == "-" else state)
+
+
+def record(found: Mapping[bytes, bytes]) -> dict[str, str | bytes] | None:
+    """A job's hash: text, but for ``detail``."""
+    if not found:
+        return None
+    return {name.decode(): value if name == b"detail" else value.decode() for name, value in found.items()}
+
+
+def notice(entry_id: str, fields: Mapping[str, bytes], keys: Keys) -> Notice:
+    """One entry of an inbox."""
+    return Notice(entry_id, keys.full_id(fields["job"].decode()), JobState(fields["state"].decode()))
+
+
+def token_item(entry_id: str, fields: Mapping[str, bytes]) -> StreamItem:
+    """One entry of a job's token stream."""
+    text = {name: value.decode() for name, value in fields.items()}
+    kind = cast("Literal['delta', 'restart', 'end']", text["kind"])
+    return StreamItem(
+        entry_id=entry_id,
+        kind=kind,
+        attempt=int(text["attempt"]),
+        offset=int(text.get("offset", 0)),
+        text=text.get("text", ""),
+        token_ids=tuple(map(int, text.get("token_ids", "").split())),
+        state=JobState(text["state"]) if kind == "end" else None,
+    )
+
+
+def control(fields: Mapping[str, bytes], keys: Keys) -> dict[str, str]:
+    """A control request, with its job id made full."""
+    request = {name: value.decode() for name, value in fields.items()}
+    if "job_id" in request:
+        request["job_id"] = keys.full_id(request["job_id"])
+    return request
+
+
+def numbers(answer: Any) -> dict[str, int | float]:
+    """A hash of counters."""
+    return {name: float(value) if "." in value else int(value) for name, value in sorted(text_map(answer).items())}
+
+
+def dead_page(answer: list[Any], keys: Keys) -> DeadPage:
+    """The answer of dead.lua."""
+    cursor, *entries = answer
+    return DeadPage(tuple(_letter([field.decode() for field in entry], keys) for entry in entries), cursor.decode())
+
+
+def _letter(entry: list[str], keys: Keys) -> DeadLetter:
+    bare, ref, agent, reason, message, attempts, lost, died, again = entry
+    numbers = (int(attempts), int(lost), int(died))
+    return DeadLetter(keys.full_id(bare), ref, agent, reason, message, *numbers, keys.full_id(again) if again else "")
+
+
+def limits(answer: list[bytes]) -> Limits:
+    """The answer of limits.lua."""
+    depth, inflight, window, weight = (value.decode() for value in answer)
+    max_depth, max_inflight, agent_window = (int(text) if text else None for text in (depth, inflight, window))
+    return Limits(max_depth, max_inflight, agent_window, float(weight) if weight else None)

@@ -1,0 +1,202 @@
+-- uses: jobs letters duties view
+-- Take a micro-batch under one lease, adapter by adapter in the order preferred; tidy up first, look around after.
+-- KEYS[1] partition prefix
+-- ARGV worker, lease, n, max_adapters, per_adapter, lease_ms, number of residents, resident..., preferred ref...
+-- returns {view, head, payload, head, payload, ...}; a head is
+--      'id ref digest agent attempt lost fence seed submitted claimed deadline', '-' for none
+-- The same lease again returns what it took the first time, as far as it is still held.
+local worker, lease = ARGV[1], ARGV[2]
+local n, max_adapters, per_adapter = tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5])
+local lease_ms, resident_count = tonumber(ARGV[6]), tonumber(ARGV[7])
+local reply, taken, claimed = { '' }, {}, {}
+
+local function hand_over(job)
+  local digest = job.digest ~= '' and job.digest or '-'
+  reply[#reply + 1] = table.concat({ job.id, job.ref, digest, job.agent, job.attempts, job.lost, job.fence, job.seed,
+    string.format('%d', job.submitted), string.format('%d', job.started),
+    job.deadline and string.format('%d', job.deadline) or '-' }, ' ')
+  reply[#reply + 1] = call('GET', P .. 'payload:' .. job.id) or ''
+end
+
+local function begin_attempt(job)
+  job.attempts, job.fence, job.started = job.attempts + 1, job.fence + 1, NOW
+  call('HSET', P .. 'job:' .. job.id, 'state', 'running', 'lease', lease, 'worker', worker, 'attempts', job.attempts,
+    'fence', job.fence, 'started_ms', NOW, 'emitted', 0, 'entry', '')
+  if job.stream == '1' and job.fence > 1 then
+    call('XADD', P .. 'tokens:' .. job.id, '*', 'kind', 'restart', 'attempt', job.attempts)
+    call('PEXPIRE', P .. 'tokens:' .. job.id, TERMS.RESULT_TTL_MS)
+  end
+  counted_window(job, -1)
+  add(gauges, P .. 'running', job.ref, 1)
+  add(gauges, P .. 'held', worker, 1)
+  touched[job.ref], claimed[job.ref] = true, true
+  charge(job, job.cost)
+  count(job, 'claimed', 1)
+  taken[#taken + 1] = job.id
+  hand_over(job)
+end
+
+-- One entry of a stream that was read: begun, or settled at once if it may not begin.
+local function begin_entry(id, ref)
+  local job = load_job(id)
+  if not job or job.state ~= 'queued' then
+    add(gauges, P .. 'waiting', ref, -1)
+    add(gauges, P .. 'waiting', '*', -1)
+    touched[ref] = true
+    return
+  end
+  counted_waiting(job, -1)
+  if overdue(job) then
+    counted_window(job, -1)
+    finish(job, 'expired', 'message', LATE .. 'while it waited')
+    return
+  end
+  begin_attempt(job)
+end
+
+local function take_lane(ref, lane, want)
+  if want <= 0 then
+    return 0
+  end
+  local key = stream_of(ref, lane)
+  local entries = call('XRANGE', key, '-', '+', 'COUNT', want + 1)
+  local got = math.min(want, #entries)
+  if got == 0 then
+    return 0
+  end
+  if #entries <= want then
+    call('DEL', key)
+  else
+    local ids = {}
+    for i = 1, got do
+      ids[i] = entries[i][1]
+    end
+    call('XDEL', key, unpack(ids))
+  end
+  for i = 1, got do
+    begin_entry(entries[i][2][2], ref)
+  end
+  return got
+end
+
+local function take_adapter(ref, want)
+  local cap = tonumber(call('HGET', P .. 'adapter:' .. ref, 'max_inflight')) or 0
+  if cap > 0 then
+    want = math.min(want, cap - gauge('running', ref))
+  end
+  local got = take_lane(ref, 'again', math.min(want, math.max(1, math.floor(want / 2))))
+  for _, lane in ipairs({ 'high', 'normal', 'low', 'again' }) do
+    got = got + take_lane(ref, lane, want - got)
+  end
+end
+
+local function take_preferred()
+  local adapters = 0
+  for i = 8 + resident_count, #ARGV do
+    local before = #taken
+    if before >= n or adapters >= max_adapters then
+      return
+    end
+    if call('ZSCORE', P .. 'ready', ARGV[i]) then
+      take_adapter(ARGV[i], math.min(n - before, per_adapter))
+      adapters = adapters + (#taken > before and 1 or 0)
+    end
+  end
+end
+
+-- Suspects: jobs whose worker vanished. One runs alone: its worker holds nothing else and claims nothing meanwhile.
+local function runs_alone()
+  local id = call('GET', P .. 'alone:' .. worker)
+  local found = id and call('HMGET', P .. 'job:' .. id, 'state', 'worker')
+  return found and found[1] == 'running' and found[2] == worker
+end
+
+local function take_suspect()
+  for _, id in ipairs(call('ZRANGE', P .. 'suspects', 0, 7)) do
+    local job = load_job(id)
+    local state = job and call('HGET', P .. 'adapter:' .. job.ref, 'state')
+    if not job or job.state ~= 'queued' then
+      call('ZREM', P .. 'suspects', id)
+    elseif state == 'open' or state == 'closed' then
+      call('ZREM', P .. 'suspects', id)
+      call('SET', P .. 'alone:' .. worker, id, 'PX', 86400000)
+      begin_attempt(job)
+      return true
+    end
+  end
+end
+
+-- True when this worker must claim nothing now, or has just claimed a suspect.
+local function kept_apart()
+  if runs_alone() then
+    return true
+  end
+  if call('EXISTS', P .. 'suspects') == 0 then
+    return false
+  end
+  if gauge('held', worker) == 0 then
+    return take_suspect()
+  end
+  -- Nobody idle has come: one busy worker runs dry, so that suspects do not wait for ever.
+  local oldest = call('ZRANGE', P .. 'suspects', 0, 0, 'WITHSCORES')
+  if NOW - tonumber(oldest[2]) < 2000 then
+    return false
+  end
+  call('SET', P .. 'drainer', worker, 'NX', 'PX', 30000)
+  return call('GET', P .. 'drainer') == worker
+end
+
+local function repeated()
+  local text = call('GET', P .. 'claim:' .. worker)
+  if not text or string.sub(text, 1, #lease + 1) ~= lease .. ' ' then
+    return false
+  end
+  for id in string.gmatch(string.sub(text, #lease + 2), '%S+') do
+    local job = load_job(id)
+    if job and job.state == 'running' and job.lease == lease then
+      hand_over(job)
+    end
+  end
+  return true
+end
+
+local function record_claim()
+  local due = NOW + lease_ms
+  local leases, homes = {}, {}
+  for i, id in ipairs(taken) do
+    leases[2 * i - 1], leases[2 * i] = due, id
+  end
+  for ref in pairs(claimed) do
+    homes[#homes + 1] = ref
+    homes[#homes + 1] = worker
+  end
+  call('ZADD', P .. 'leases', unpack(leases))
+  call('HSET', P .. 'last_worker', unpack(homes))
+  call('PEXPIRE', P .. 'last_worker', 86400000)
+  call('SET', P .. 'claim:' .. worker, lease .. ' ' .. table.concat(taken, ' '), 'PX', 600000)
+end
+
+local residents = {}
+for i = 1, resident_count do
+  residents[i] = ARGV[7 + i]
+end
+call('DEL', P .. 'idle:' .. worker)
+duties(lease_ms)
+settle_sums()
+if not repeated() then
+  if not kept_apart() then
+    take_preferred()
+  end
+  if #taken > 0 then
+    record_claim()
+    settle_sums(claimed)
+    if call('EXISTS', P .. 'ready') == 1 then
+      call('ZADD', P .. 'wake', 'NX', NOW, '1')
+      call('PEXPIRE', P .. 'wake', 60000)
+    end
+  else
+    settle_sums()
+  end
+end
+reply[1] = view(residents)
+return reply

@@ -1,0 +1,254 @@
+-- A job's record and its moves. A job that has not ended is in exactly one place: a stream, `suspects`, `delayed` or
+-- `leases`. Gauges (waiting, window, running, held) follow from the places, counters from the records; both are summed
+-- up here and written once, by settle_sums().
+
+local FIELDS = { 'state', 'lease', 'ref', 'agent', 'client', 'stream', 'attempts', 'lost', 'fence', 'submitted_ms',
+  'deadline_ms', 'cancel', 'cost', 'lane', 'entry', 'worker', 'priority', 'settled', 'digest', 'seed', 'started_ms',
+  'first_token_ms' }
+
+local function load_job(id)
+  local v = call('HMGET', P .. 'job:' .. id, unpack(FIELDS))
+  if not v[1] then
+    return nil
+  end
+  return { id = id, state = v[1], lease = v[2], ref = v[3], agent = v[4], client = v[5], stream = v[6],
+    attempts = tonumber(v[7]), lost = tonumber(v[8]), fence = tonumber(v[9]), submitted = tonumber(v[10]),
+    deadline = tonumber(v[11]), cancel = v[12], cost = tonumber(v[13]), lane = v[14], entry = v[15], worker = v[16],
+    priority = v[17], settled = v[18], digest = v[19], seed = v[20], started = tonumber(v[21]),
+    first_token = tonumber(v[22]) }
+end
+
+-- Sums
+
+local gauges, counters, charges, touched = {}, {}, {}, {}
+
+local function add(sums, key, field, n)
+  local fields = sums[key]
+  if not fields then
+    fields = {}
+    sums[key] = fields
+  end
+  fields[field] = (fields[field] or 0) + n
+end
+
+local function count(job, field, n)
+  if n ~= 0 then
+    add(counters, P .. 'stats:' .. job.ref, field, n)
+    add(counters, P .. 'agent:' .. job.agent, field, n)
+  end
+end
+
+local function gauge(key, field)
+  local pending = gauges[P .. key] and gauges[P .. key][field] or 0
+  return (tonumber(call('HGET', P .. key, field)) or 0) + pending
+end
+
+local function write_sums(sums, drop_zero)
+  for key, fields in pairs(sums) do
+    local names, values = {}, {}
+    for field in pairs(fields) do
+      names[#names + 1] = field
+    end
+    local had = call('HMGET', key, unpack(names))
+    for i, field in ipairs(names) do
+      local n = (tonumber(had[i]) or 0) + fields[field]
+      if n <= 0 and drop_zero then
+        call('HDEL', key, field)
+      else
+        values[#values + 1] = field
+        values[#values + 1] = n
+      end
+    end
+    if #values > 0 then
+      call('HSET', key, unpack(values))
+    end
+  end
+end
+
+-- What follows from an adapter's waiting and running jobs: is it claimable, does it take part in `served`.
+local function review(ref, claimed)
+  local waiting = tonumber(call('HGET', P .. 'waiting', ref)) or 0
+  local running = tonumber(call('HGET', P .. 'running', ref)) or 0
+  local a = call('HMGET', P .. 'adapter:' .. ref, 'state', 'max_inflight', 'weight', 'served')
+  local cap = tonumber(a[2]) or 0
+  if waiting > 0 and (a[1] == 'open' or a[1] == 'closed') and (cap == 0 or running < cap) then
+    if claimed then
+      call('ZADD', P .. 'ready', NOW, ref)
+    else
+      call('ZADD', P .. 'ready', 'NX', NOW, ref)
+    end
+  else
+    call('ZREM', P .. 'ready', ref)
+  end
+  local charge = (charges[ref] or 0) / (tonumber(a[3]) or 1)
+  local served = tonumber(call('ZSCORE', P .. 'served', ref))
+  if waiting + running > 0 then
+    if not served then -- who enters is lifted to the least of those present: idling earns no credit
+      local least = call('ZRANGE', P .. 'served', 0, 0, 'WITHSCORES')
+      call('ZADD', P .. 'served', math.max(tonumber(a[4]) or 0, tonumber(least[2]) or 0) + charge, ref)
+    elseif charge ~= 0 then
+      call('ZADD', P .. 'served', math.max(0, served + charge), ref)
+    end
+  elseif served then
+    call('ZREM', P .. 'served', ref)
+    call('HSET', P .. 'adapter:' .. ref, 'served', math.max(0, served + charge))
+  end
+end
+
+local function settle_sums(claimed)
+  write_sums(gauges, true)
+  write_sums(counters, false)
+  for ref in pairs(touched) do
+    review(ref, claimed and claimed[ref])
+  end
+  gauges, counters, charges, touched = {}, {}, {}, {}
+end
+
+local function charge(job, tokens)
+  charges[job.ref] = (charges[job.ref] or 0) + tokens
+end
+
+-- Places
+
+local function stream_of(ref, lane)
+  return P .. 'stream:' .. ref .. (lane == 'normal' and '' or ':' .. lane)
+end
+
+local function counted_waiting(job, n)
+  add(gauges, P .. 'waiting', job.ref, n)
+  add(gauges, P .. 'waiting', '*', n)
+  touched[job.ref] = true
+end
+
+local function counted_window(job, n)
+  add(gauges, P .. 'window:' .. job.ref, job.agent, n)
+end
+
+local function enter_stream(job, lane)
+  job.lane = lane
+  job.entry = call('XADD', stream_of(job.ref, lane), '*', 'job', job.id)
+  counted_waiting(job, 1)
+end
+
+local function leave_stream(job)
+  local key = stream_of(job.ref, job.lane)
+  call('XDEL', key, job.entry)
+  if call('XLEN', key) == 0 then
+    call('DEL', key)
+  end
+  counted_waiting(job, -1)
+end
+
+local function leave_running(job)
+  call('ZREM', P .. 'leases', job.id)
+  add(gauges, P .. 'running', job.ref, -1)
+  add(gauges, P .. 'held', job.worker, -1)
+  touched[job.ref] = true
+end
+
+-- Out of wherever it waits (queued or delayed).
+local function leave_waiting(job)
+  if job.state == 'delayed' then
+    call('ZREM', P .. 'delayed', job.id)
+  elseif job.lane == 'suspect' then
+    call('ZREM', P .. 'suspects', job.id)
+  else
+    leave_stream(job)
+  end
+  counted_window(job, -1)
+end
+
+-- Back to waiting, first in line; unburnt or retried, never a suspect.
+local function enter_again(job, ...)
+  enter_stream(job, 'again')
+  counted_window(job, 1)
+  call('HSET', P .. 'job:' .. job.id, 'state', 'queued', 'lease', '', 'lane', job.lane, 'entry', job.entry,
+    'first_token_ms', '', ...)
+end
+
+-- Ends
+
+local noticed = {}
+
+local function notify(job, state)
+  if job.client and job.client ~= '' then
+    local key = P .. 'inbox:' .. job.client
+    call('XADD', key, 'MAXLEN', '~', TERMS.INBOX_MAX, '*', 'job', job.id, 'state', state)
+    if not noticed[key] then
+      call('PEXPIRE', key, TERMS.INBOX_TTL_MS)
+      noticed[key] = true
+    end
+  end
+  if job.stream == '1' then
+    local key = P .. 'tokens:' .. job.id
+    call('XADD', key, '*', 'kind', 'end', 'attempt', job.attempts, 'state', state)
+    call('PEXPIRE', key, TERMS.TOKENS_TTL_MS)
+  end
+end
+
+local function count_end(job, state)
+  count(job, state, 1)
+  count(job, 'total_ms', math.max(0, NOW - job.submitted))
+  if job.started then
+    count(job, 'queued_ms', math.max(0, job.started - job.submitted))
+  end
+  if job.first_token then
+    count(job, 'first_token_ms', math.max(0, job.first_token - job.submitted))
+  end
+end
+
+-- The one way into a terminal state. The caller has taken the job out of its place; ... are more fields of the record.
+local function finish(job, state, ...)
+  local key = P .. 'job:' .. job.id
+  call('HSET', key, 'state', state, 'finished_ms', NOW, 'lease', '', ...)
+  call('PEXPIRE', key, TERMS.RESULT_TTL_MS)
+  call('UNLINK', P .. 'payload:' .. job.id)
+  if job.deadline then
+    call('ZREM', P .. 'deadlines', job.id)
+  end
+  job.state = state
+  notify(job, state)
+  count_end(job, state)
+end
+
+-- Failed for good with its request kept, so that an operator may redrive it.
+local function bury(job, reason, message, ...)
+  local entry = call('XADD', P .. 'dead', '*', 'job', job.id, 'ref', job.ref, 'agent', job.agent, 'reason', reason,
+    'message', string.sub(message, 1, 500), 'attempts', job.attempts, 'lost', job.lost, 'died_ms', NOW)
+  local key, payload = P .. 'job:' .. job.id, P .. 'payload:' .. job.id
+  call('HSET', key, 'state', 'failed', 'finished_ms', NOW, 'lease', '', 'error', reason, 'message', message,
+    'dead', entry, ...)
+  call('PEXPIRE', key, TERMS.DEAD_TTL_MS)
+  call('PEXPIRE', payload, TERMS.DEAD_TTL_MS)
+  if job.deadline then
+    call('ZREM', P .. 'deadlines', job.id)
+  end
+  job.state = 'failed'
+  notify(job, 'failed')
+  count_end(job, 'failed')
+  count(job, 'dead', 1)
+end
+
+local function overdue(job)
+  return job.deadline and job.deadline <= NOW
+end
+
+local LATE = 'its deadline passed '
+
+-- Who sleeps on what: the adapter's last worker if it is idle and answers within 20 ms, else any.
+local function wake(ref)
+  local worker = call('HGET', P .. 'last_worker', ref)
+  if worker and call('EXISTS', P .. 'idle:' .. worker) == 1 then
+    local key = P .. 'wake:' .. worker
+    if call('ZADD', key, 'NX', NOW, '1') == 1 then
+      call('PEXPIRE', key, 2000)
+      return
+    end
+    if NOW - tonumber(call('ZSCORE', key, '1')) < 20 then
+      return
+    end
+  end
+  if call('ZADD', P .. 'wake', 'NX', NOW, '1') == 1 then
+    call('PEXPIRE', P .. 'wake', 60000)
+  end
+end

@@ -1,0 +1,13 @@
+-- uses: jobs letters duties view
+-- Promote, reap, expire (bounded), and look.
+-- KEYS[1] partition prefix
+-- ARGV worker, resident refs...
+-- returns the view (view.lua)
+duties()
+settle_sums()
+call('DEL', P .. 'idle:' .. ARGV[1])
+local residents = {}
+for i = 2, #ARGV do
+  residents[i - 1] = ARGV[i]
+end
+return view(residents)

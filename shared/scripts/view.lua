@@ -1,0 +1,54 @@
+-- The bounded view that the affinity policy sees, as one text (cheap to build and to read):
+-- "now next_due ready suspects", then " ref since waiting served" for each adapter; "-" is none.
+
+local function least_due()
+  local least = '-'
+  for _, name in ipairs({ 'delayed', 'leases', 'deadlines' }) do
+    local head = call('ZRANGE', P .. name, 0, 0, 'WITHSCORES')
+    local due = tonumber(head[2])
+    if due and (least == '-' or due < least) then
+      least = due
+    end
+  end
+  return least == '-' and '-' or string.format('%d', least)
+end
+
+-- Longest waiting, least served, and the residents: refs in `ready`, each once, and since when.
+local function candidates(residents)
+  local refs, since = {}, {}
+  local oldest = call('ZRANGE', P .. 'ready', 0, TERMS.VIEW_SIZE - 1, 'WITHSCORES')
+  for i = 1, #oldest, 2 do
+    refs[#refs + 1] = oldest[i]
+    since[oldest[i]] = oldest[i + 1]
+  end
+  if #refs < TERMS.VIEW_SIZE then
+    return refs, since -- that is all of them
+  end
+  local others = call('ZRANGE', P .. 'served', 0, TERMS.VIEW_SIZE - 1)
+  for _, ref in ipairs(residents) do
+    others[#others + 1] = ref
+  end
+  local scores = call('ZMSCORE', P .. 'ready', unpack(others))
+  for i, ref in ipairs(others) do
+    if scores[i] and not since[ref] then
+      refs[#refs + 1] = ref
+      since[ref] = scores[i]
+    end
+  end
+  return refs, since
+end
+
+local function view(residents)
+  local parts = { string.format('%d', NOW), least_due(), call('ZCARD', P .. 'ready'), call('ZCARD', P .. 'suspects') }
+  local refs, since = candidates(residents)
+  if #refs > 0 then
+    local waiting = call('HMGET', P .. 'waiting', unpack(refs))
+    local served = call('ZMSCORE', P .. 'served', unpack(refs))
+    local n = #parts
+    for i, ref in ipairs(refs) do
+      parts[n + 1], parts[n + 2], parts[n + 3], parts[n + 4] = ref, since[ref], waiting[i] or '0', served[i] or '0'
+      n = n + 4
+    end
+  end
+  return table.concat(parts, ' ')
+end

@@ -1,0 +1,136 @@
+"""Server: a Redis server as everything here talks to it: plain commands, pipelines, blocking reads, typed errors.
+
+Knows how redis-py is called, what its failures are called here, and nothing of our keys. Pipelines are never
+transactions: an operation that must be atomic is a script.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any
+
+from redis.asyncio import ConnectionPool, Redis
+from redis.exceptions import RedisError
+
+from lorapool.shared.errors import RedisAuthFailed, RedisUnreachable
+from lorapool.shared.settings import READ_MARGIN_S, translated
+
+Arg = str | bytes | float
+MAX_BLOCKING = 4096  # a blocking read holds its connection: one for every job streamed at a time
+Command = Sequence[Arg]
+
+PAUSES_S = (0.02, 0.1, 0.4)  # before the second, third and fourth try
+
+
+class Server:
+    """Commands raise RedisUnreachable, RedisAuthFailed or RedisFull. Replies are bytes.
+
+    A command whose connection broke is sent again, three times within about half a second: every operation of ours
+    may be repeated.
+    """
+
+    def __init__(self, redis: Redis, pauses_s: Sequence[float] = PAUSES_S) -> None:
+        self._redis: Any = redis
+        self._pauses_s = pauses_s
+
+    async def command(self, *command: Arg) -> Any:
+        """One command, one round trip; what redis-py makes of the reply."""
+        return await self._repeated(lambda: self._redis.execute_command(*command))
+
+    async def pipeline(self, commands: Sequence[Command]) -> list[Any]:
+        """Many commands, one round trip; a reply for each."""
+        if not commands:
+            return []
+        replies: list[Any] = await self._repeated(lambda: self._pipelined(commands))
+        return replies
+
+    def for_blocking(self) -> Server:
+        """The same server for blocking reads: on connections of their own, and never retried."""
+        pool = self._redis.connection_pool
+        options = {**pool.connection_kwargs, "health_check_interval": 0}
+        twin = ConnectionPool(connection_class=pool.connection_class, max_connections=MAX_BLOCKING, **options)
+        return Server(Redis.from_pool(twin), pauses_s=())
+
+    def block_s(self, wanted_s: float) -> float:
+        """How long a command may block: less than its socket's timeout."""
+        socket_s = self._redis.connection_pool.connection_kwargs.get("socket_timeout")
+        return wanted_s if socket_s is None else max(0.001, min(wanted_s, socket_s - READ_MARGIN_S))
+
+    async def read(self, key: str, last_id: str, timeout_s: float) -> list[tuple[str, dict[str, bytes]]]:
+        """Up to 1,000 entries of a stream after ``last_id``, waiting up to ``timeout_s`` for the first."""
+        block: Command = ("BLOCK", max(1, round(self.block_s(timeout_s) * 1000))) if timeout_s > 0 else ()
+        found = await self.command("XREAD", "COUNT", 1000, *block, "STREAMS", key, last_id or "0-0")
+        return _entries(found)
+
+    async def aclose(self) -> None:
+        """Close the connections; the server object must be this one's own (``for_blocking``)."""
+        await self._redis.aclose(close_connection_pool=True)
+        await self._redis.connection_pool.disconnect()
+
+    @property
+    def is_fake(self) -> bool:
+        """fakeredis, in tests: it cannot parse ``#!lua`` in EVAL."""
+        module: str = self._redis.connection_pool.connection_class.__module__
+        return module.partition(".")[0] == "fakeredis"
+
+    async def _pipelined(self, commands: Sequence[Command]) -> list[Any]:
+        async with self._redis.pipeline(transaction=False) as pipe:
+            for command in commands:
+                pipe.execute_command(*command)
+            replies: list[Any] = await pipe.execute()
+            return replies
+
+    async def _repeated(self, call: Callable[[], Awaitable[Any]]) -> Any:
+        for pause_s in self._pauses_s:
+            try:
+                return await self._guarded(call)
+            except RedisAuthFailed:
+                raise
+            except RedisUnreachable:
+                await asyncio.sleep(pause_s * random.uniform(0.5, 1.5))  # noqa: S311 - jitter
+        return await self._guarded(call)
+
+    async def _guarded(self, call: Callable[[], Awaitable[Any]]) -> Any:
+        try:
+            return await _cancellable(call)
+        except (RedisError, OSError) as error:
+            ours = translated(error, self._redis)
+            if ours is None:
+                raise
+            raise ours from error
+
+
+async def _cancellable(call: Callable[[], Awaitable[Any]]) -> Any:
+    """Heed a cancellation that the call swallowed: redis-py sends through ``asyncio.wait_for``, which on Python 3.11
+    loses one that comes as the sending completes (python/cpython#86296)."""
+    task = asyncio.current_task()
+    asked = task.cancelling() if task else 0
+    reply = await call()
+    if task is not None and task.cancelling() > asked:
+        raise asyncio.CancelledError
+    return reply
+
+
+def _entries(found: Any) -> list[tuple[str, dict[str, bytes]]]:
+    """XREAD's answer for one stream: a list of pairs under RESP2, a map under RESP3."""
+    if not found:
+        return []
+    if isinstance(found, dict):
+        [entries] = found.values()
+        entries = entries[0] if len(entries) == 1 and isinstance(entries[0], list) else entries
+    else:
+        [[_, entries]] = found
+    return [(entry_id.decode(), _fields(fields)) for entry_id, fields in entries]
+
+
+def _fields(fields: Any) -> dict[str, bytes]:
+    pairs = fields.items() if isinstance(fields, Mapping) else zip(fields[::2], fields[1::2], strict=True)
+    return {name.decode(): value for name, value in pairs}
+
+
+def text_map(answer: Any) -> dict[str, str]:
+    """A hash as HGETALL (a map) or a script (a flat list) gives it, as text."""
+    pairs = answer.items() if isinstance(answer, Mapping) else zip(answer[::2], answer[1::2], strict=True)
+    return {name.decode(): value.decode(errors="replace") for name, value in pairs}

@@ -1,0 +1,110 @@
+"""Settings: where the Redis server is, how a connection to it behaves, and what its failures are called here.
+
+Reads the LORAPOOL_* environment. Every option that redis-py changed its mind about is set explicitly. Passwords
+never reach a message: ``redact`` takes them out.
+"""
+
+from __future__ import annotations
+
+import re
+import socket
+from typing import Annotated
+
+from pydantic import Field, SecretStr
+from pydantic_settings import BaseSettings, SettingsConfigDict
+from redis import exceptions as redis_errors
+from redis.asyncio import BlockingConnectionPool, Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+
+from lorapool.shared.errors import LorapoolError, RedisAuthFailed, RedisFull, RedisUnreachable
+from lorapool.shared.job import Name
+
+_SECRET = re.compile(r"(?P<scheme>[a-z][a-z0-9+.-]*://)(?P<user>[^:@/\s]*):(?P<password>\S*)@", re.IGNORECASE)
+_SECRET_QUERY = re.compile(r"([?&]password=)[^&\s]*", re.IGNORECASE)
+
+READ_MARGIN_S = 2.0  # a blocking read gives up this much before its socket does
+
+
+class RedisSettings(BaseSettings):
+    """The server and the pool; each field is also ``LORAPOOL_<FIELD>`` in the environment."""
+
+    model_config = SettingsConfigDict(env_prefix="LORAPOOL_", frozen=True, extra="ignore")
+
+    redis_url: SecretStr = SecretStr("redis://localhost:6379/0")
+    pool: Name = "default"
+    socket_timeout_s: Annotated[float, Field(gt=READ_MARGIN_S)] = 10.0
+    connect_timeout_s: Annotated[float, Field(gt=0)] = 5.0
+    health_check_s: Annotated[int, Field(ge=0)] = 15
+    max_connections: Annotated[int, Field(ge=2)] = 32
+
+    @property
+    def redacted_url(self) -> str:
+        return redact(self.redis_url.get_secret_value())
+
+
+def redis_settings(redis_url: str | None = None, pool: str | None = None) -> RedisSettings:
+    """Settings from the environment, with what the caller gave laid over them."""
+    given = {"redis_url": redis_url, "pool": pool}
+    return RedisSettings.model_validate({name: value for name, value in given.items() if value is not None})
+
+
+def connect(settings: RedisSettings) -> Redis:
+    """A client of the server; it connects at first use. Replies are bytes.
+
+    redis-py retries nothing: it would also retry a wrong password, and differently in each release. Server does.
+    Above ``max_connections`` commands at a time, the next ones wait their turn.
+    """
+    pool = BlockingConnectionPool.from_url(
+        settings.redis_url.get_secret_value(),
+        socket_timeout=settings.socket_timeout_s,
+        socket_connect_timeout=settings.connect_timeout_s,
+        socket_keepalive=True,
+        socket_keepalive_options=_keepalive(),
+        health_check_interval=settings.health_check_s,
+        retry=Retry(NoBackoff(), 0),
+        decode_responses=False,
+        max_connections=settings.max_connections,
+        timeout=None,  # a command waits for a free connection as long as those before it take
+    )
+    return Redis.from_pool(pool)
+
+
+def redact(url: str) -> str:
+    """The text without the passwords of the URLs in it."""
+    text = _SECRET.sub(lambda match: f"{match['scheme']}{match['user']}:***@", url)
+    return _SECRET_QUERY.sub(r"\1***", text)
+
+
+def translated(error: Exception, redis: Redis | None = None) -> LorapoolError | None:
+    """The error of ours that a redis-py error means, or None when it means a mistake of ours."""
+    where = _address(redis)
+    if isinstance(error, redis_errors.AuthenticationError | redis_errors.AuthorizationError) or _denied(error):
+        return RedisAuthFailed(f"Redis{where} refused user or password ({error}); check LORAPOOL_REDIS_URL")
+    if isinstance(error, redis_errors.NoPermissionError):
+        return RedisAuthFailed(f"Redis{where} denies this user a command or key ({error}); check its ACL")
+    if isinstance(error, redis_errors.OutOfMemoryError):
+        return RedisFull(f"Redis{where} reached maxmemory and takes no new work; running work still settles")
+    unreachable = (redis_errors.ConnectionError, redis_errors.TimeoutError, redis_errors.ReadOnlyError, OSError)
+    if isinstance(error, unreachable):
+        return RedisUnreachable(f"Redis{where} does not answer ({redact(str(error)) or type(error).__name__})")
+    return None
+
+
+def _denied(error: Exception) -> bool:
+    return isinstance(error, redis_errors.ResponseError) and str(error).startswith(("NOAUTH", "WRONGPASS"))
+
+
+def _address(redis: Redis | None) -> str:
+    if redis is None:
+        return ""
+    options = redis.connection_pool.connection_kwargs
+    if "path" in options:
+        return f" at {options['path']}"
+    return f" at {options.get('host', 'localhost')}:{options.get('port', 6379)}"
+
+
+def _keepalive() -> dict[int, int]:
+    """Notice a dead peer within about half a minute, where the system lets us say so."""
+    wanted = {"TCP_KEEPIDLE": 15, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 3}
+    return {getattr(socket, name): value for name, value in wanted.items() if hasattr(socket, name)}

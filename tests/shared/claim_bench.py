@@ -1,0 +1,102 @@
+"""A server, a broker, a clock and a model side by side: what the rules and invariants of the claim machine stand on."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine
+
+from lorapool.shared.broker import Broker, ClaimedJob, Settlement
+from lorapool.shared.job import Job
+from lorapool.shared.keys import Keys
+from lorapool.shared.protocol import Finding
+from lorapool.shared.upkeep import Upkeep
+from tests.shared.claim_model import TERMS, WAITING, Model, ModelJob
+
+START_MS = 1_800_000_000_000
+REFS = ("ada@1", "bob@1", "_base")
+LASTING = ("adapter:", "stats:", "agent:", "dead")  # the only keys that may stay for ever
+
+
+class ClaimBench(RuleBasedStateMachine):
+    """Subclasses give ``connect``."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.runner = asyncio.Runner()
+        self.model = Model()
+        self.now = START_MS
+        self.made = self.leased = self.steps = 0
+        self.redis = self.runner.run(self.connect())
+        self.keys = Keys("machine")
+        clock = self.keys.one("clock")
+        self.broker = Broker(self.redis, self.keys, clock=clock, terms=TERMS)
+        self.upkeep = Upkeep(self.redis, self.keys, clock=clock, terms=TERMS)
+
+    async def connect(self) -> Any:
+        raise AssertionError("a subclass brings the server")
+
+    def do(self, awaitable: Any) -> Any:
+        return self.runner.run(awaitable)
+
+    def teardown(self) -> None:
+        try:
+            self.settle_down()
+        finally:
+            self.do(self.broker.close())
+            self.do(self.redis.aclose(close_connection_pool=True))
+            self.runner.close()
+
+    def settle_down(self) -> None:
+        """At rest, nothing stays but what is meant to."""
+        for job in self.model.of(*WAITING):
+            self.do(self.broker.cancel(job.job.id))
+        for job in self.model.of("running"):
+            self.do(self.broker.settle([Settlement(job.job.id, job.lease, "succeeded")]))
+        for key in self.do(self.redis.keys("*")):
+            name = key.decode().removeprefix(self.keys.prefix)
+            lasts = name.startswith(LASTING) or name == "clock"
+            assert lasts or self.do(self.redis.pttl(key)) > 0, f"{name} would stay for ever"
+        assert [] == self.fsck()
+
+    def fsck(self) -> list[Finding]:
+        """A whole check."""
+        findings: list[Finding] = []
+        cursor = ""
+        while True:
+            step = self.do(self.upkeep.fsck(cursor))
+            findings += step.findings
+            cursor = step.cursor
+            if not cursor:
+                return findings
+
+    def set_clock(self, now: int) -> None:
+        self.now = now
+        self.do(self.redis.set(self.keys.one("clock"), now))
+
+    def pick(self, data: st.DataObject) -> ModelJob | None:
+        jobs = list(self.model.jobs.values())
+        return data.draw(st.sampled_from(jobs)) if jobs else None
+
+    def refused(self, job: Job, error: type[Exception]) -> None:
+        try:
+            outcome = self.do(self.broker.enqueue(job))
+        except error:
+            return
+        raise AssertionError(f"expected {error.__name__}, got {outcome}")
+
+    def job_of(self, claimed: ClaimedJob) -> ModelJob:
+        return self.model.jobs[claimed.job_id.removeprefix("0.")]
+
+    def holds(self, claimed: ClaimedJob) -> bool:
+        job = self.job_of(claimed)
+        return job.state == "running" and job.lease == claimed.lease
+
+    def hash(self, name: str, without: str = "") -> dict[str, int]:
+        found = self.do(self.redis.hgetall(self.keys.one(name)))
+        return {field.decode(): int(value) for field, value in found.items() if field.decode() != without}
+
+    def members(self, name: str) -> set[str]:
+        return {member.decode() for member in self.do(self.redis.zrange(self.keys.one(name), 0, -1))}

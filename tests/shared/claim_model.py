@@ -1,0 +1,98 @@
+"""The claim protocol in its plainest form, to compare the scripts with. Time is passed in; knows no server."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import Any
+
+from lorapool.shared.job import Job
+from lorapool.shared.scripts import Terms
+
+LEASE_MS = 15_000
+WAITING, ENDED = {"queued", "delayed"}, {"succeeded", "failed", "cancelled", "expired"}
+TERMS = Terms(agent_window=6, backoff_ms=1_000, max_attempts=2)
+
+
+@dataclass
+class ModelJob:
+    """What we believe of one job."""
+
+    job: Job
+    state: str
+    due: int | None = None
+    deadline: int | None = None
+    watched: bool = False  # its deadline is still to be looked at
+    lease: str = ""
+    lease_until: int = 0
+    worker: str = ""
+    suspect: bool = False
+    attempts: int = 0
+    lost: int = 0
+    fence: int = 0
+    retries: int = 0
+    cancel: str = ""
+    settled_by: str = ""
+    dead: bool = False
+    purged: bool = False  # no dead letter any more
+    redriven: str = ""  # the job made of it again
+    answer: dict[str, Any] = field(default_factory=dict)
+
+
+class Model:
+    """The protocol in its plainest form; time is passed in."""
+
+    def __init__(self) -> None:
+        self.jobs: dict[str, ModelJob] = {}
+        self.stale: Counter[str] = Counter()  # by ref
+        self.last_tick = self.calm_until = 0
+        self.paused: set[str] = set()
+
+    def of(self, *states: str) -> list[ModelJob]:
+        return [job for job in self.jobs.values() if job.state in states]
+
+    def overdue(self, job: ModelJob, now: int) -> bool:
+        return job.deadline is not None and job.deadline <= now
+
+    def tick(self, now: int) -> None:
+        if now - self.last_tick > max(LEASE_MS // 2, 3000) and self.of("running"):
+            self.calm_until = now + LEASE_MS
+        self.last_tick = now
+        for job in self.of("delayed"):
+            if job.due is not None and job.due <= now:
+                self.wait(job, "queued")
+        if now >= self.calm_until:
+            for job in (job for job in self.of("running") if job.lease_until <= now):
+                self.reap(job, now)
+        self.look_at_deadlines(now)
+
+    def look_at_deadlines(self, now: int) -> None:
+        for job in self.jobs.values():
+            if job.watched and self.overdue(job, now):
+                job.watched = False
+                if job.state in WAITING:
+                    self.end(job, "expired")
+                elif job.state == "running":
+                    job.cancel = job.cancel or "deadline"
+
+    def reap(self, job: ModelJob, now: int) -> None:
+        job.lost += 1
+        if job.cancel == "cancelled":
+            self.end(job, "cancelled")
+        elif self.overdue(job, now):
+            self.end(job, "expired")
+        elif job.lost >= TERMS.max_lost:
+            self.end(job, "failed")
+            job.dead = True
+        else:
+            self.wait(job, "queued")
+
+    def wait(self, job: ModelJob, state: str) -> None:
+        job.state, job.lease, job.suspect = state, "", state == "queued" and job.lost > 0
+
+    def end(self, job: ModelJob, state: str) -> None:
+        assert job.state not in ENDED, f"{job.job.id} ended twice"
+        job.state, job.lease, job.suspect, job.watched = state, "", False, False
+
+    def window(self, ref: str, agent: str) -> int:
+        return sum(job.job.ref == ref and job.job.agent == agent for job in self.of(*WAITING))

@@ -1,0 +1,65 @@
+"""A broker on the real, empty server of the test, with a clock that the test sets."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+from redis.asyncio import Redis
+
+from lorapool.shared.broker import Broker, ClaimedJob
+from lorapool.shared.job import Job
+from lorapool.shared.keys import Keys, new_job_id
+
+START_MS = 1_800_000_000_000
+LEASE_MS = 15_000
+
+
+class Bench:
+    """A broker, its clock, and short words for what most tests do."""
+
+    def __init__(self, redis: Redis, broker: Broker) -> None:
+        self.redis, self.broker, self.keys = redis, broker, broker.keys
+        self.now = START_MS
+        self._leases = 0
+
+    async def set_clock(self, now: int) -> None:
+        self.now = now
+        await self.redis.set(self.keys.one("clock"), now)
+
+    async def pass_time(self, ms: int) -> None:
+        """Let time pass while some worker comes by every two seconds."""
+        end = self.now + ms
+        while self.now < end:
+            await self.set_clock(min(end, self.now + 2_000))
+            await self.broker.tick("watcher")
+
+    async def enqueue(self, ref: str = "cfo@1", **fields: Any) -> str:
+        return (await self.broker.enqueue(job(ref=ref, **fields))).job_id
+
+    async def claim(self, *refs: str, worker: str = "w1", n: int = 8, **options: Any) -> tuple[ClaimedJob, ...]:
+        self._leases += 1
+        lease = f"{worker}.{self._leases}"
+        claim = await self.broker.claim(worker, lease, refs or ("cfo@1",), n, 8, LEASE_MS, **options)
+        return claim.jobs
+
+    async def state(self, job_id: str) -> str:
+        [state] = await self.broker.states([job_id])
+        return "" if state is None else state.value
+
+
+def job(**fields: Any) -> Job:
+    return Job.parse(**{"id": new_job_id(), "ref": "cfo@1", "prompt": "How long is our runway?", **fields})
+
+
+@pytest.fixture
+async def bench(redis: Redis) -> AsyncIterator[Bench]:
+    keys = Keys("test")
+    broker = Broker(redis, keys, clock=keys.one("clock"))
+    bench = Bench(redis, broker)
+    await bench.set_clock(START_MS)
+    for ref in ("ceo@1", "cfo@1"):
+        await broker.open_adapter(ref, "ab" * 32)
+    yield bench
+    await broker.close()
