@@ -1,0 +1,53 @@
+"""The claim policy on a small simulated fleet; ``python -m benchmarks.simulation`` is the large form."""
+
+from __future__ import annotations
+
+import pytest
+
+from benchmarks.simulation.backlog import Backlog, SimJob
+from benchmarks.simulation.fleet import Shape, SimWorker
+from benchmarks.simulation.policies import Affinity, Arrival
+from benchmarks.simulation.run import Outcome
+from benchmarks.simulation.study import Scale, rivals
+from lorapool.worker.affinity import Policy
+
+FLEET = Scale(workers=20, adapters=200, duration_s=60.0, shape=Shape(rows=16, slots=8))
+OVERLOAD = 1.2
+
+
+@pytest.fixture(scope="module")
+def outcomes() -> dict[str, Outcome]:
+    policies = rivals(FLEET.homes())
+    return {name: FLEET.run(policies[name], OVERLOAD) for name in ("affinity", "random", "pure")}
+
+
+def test_a_third_of_random_loads(outcomes: dict[str, Outcome]) -> None:
+    """While a backlog exists, affinity loads at most a third of the adapters that random choice does."""
+    assert outcomes["affinity"].loads_per_job <= outcomes["random"].loads_per_job / 3
+
+
+def test_starvation_bound_holds(outcomes: dict[str, Outcome]) -> None:
+    """No adapter with waiting jobs goes unclaimed for much longer than the bound; without one, some do for long."""
+    bound_s = Policy().starvation_ms / 1000
+    assert outcomes["affinity"].longest_backlogged_s <= 1.1 * bound_s
+    assert outcomes["pure"].longest_backlogged_s > 3 * bound_s
+
+
+def test_more_work_done_than_at_random(outcomes: dict[str, Outcome]) -> None:
+    """Rows that wait for fewer loads compute more jobs."""
+    assert outcomes["affinity"].jobs > outcomes["random"].jobs
+
+
+def test_same_seed_same_outcome() -> None:
+    """A run depends on its seed alone."""
+    small = Scale(workers=4, adapters=20, duration_s=20.0)
+    first, second = (small.run(Affinity(small.homes()), OVERLOAD) for _ in range(2))
+    assert first == second
+
+
+def test_arrival_never_overtakes() -> None:
+    """The rival in order of arrival takes the oldest job of all."""
+    backlog, worker = Backlog(), SimWorker(0, Shape())
+    for ref, at_s in (("young@1", 2.0), ("old@1", 1.0), ("middle@1", 1.5)):
+        backlog.enqueue(SimJob(ref, agent=0, arrived_s=at_s, service_s=1.0), at_s)
+    assert ("old@1",) == Arrival().choose(backlog, worker, 3.0).preferences

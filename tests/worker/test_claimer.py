@@ -1,0 +1,177 @@
+"""When a worker claims, over a scripted broker: what it asks for, repeats, and waits for."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+
+from lorapool.shared.errors import RedisUnreachable
+from lorapool.shared.job import SamplingParams
+from lorapool.shared.protocol import Claim, ClaimedJob, View, WaitingAdapter
+from lorapool.worker import claimer, persistence
+from lorapool.worker.affinity import Policy
+from lorapool.worker.claimer import Claimer
+from lorapool.worker.clock import ServerClock
+from lorapool.worker.held_jobs import HeldJob, HeldJobs
+from lorapool.worker.sequence import Sequence as Running
+from tests.fake_runner import WordDetokenizer
+
+NOW = 1_000_000
+
+
+@pytest.fixture(autouse=True)
+def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(persistence, "FIRST_PAUSE_S", 0.0)
+    for name in ("TICK_S", "BLOCKED_S", "IDLE_S"):
+        monkeypatch.setattr(claimer, name, 0.05)
+
+
+def view(*refs: str, since_s: float = 1, suspects: int = 0) -> View:
+    since = NOW - round(since_s * 1000)
+    waiting = tuple(WaitingAdapter(ref, since, since, 5, 0.0) for ref in refs)
+    return View(NOW, waiting, None, len(waiting), suspects)
+
+
+def job(job_id: str, ref: str) -> ClaimedJob:
+    return ClaimedJob(job_id, "lease", ref, "d", "agent", 1, 0, 1, 7, NOW, NOW, None, b"")
+
+
+class ScriptedBroker:
+    """Answers claims and ticks from lists; the last answer stays. An exception in a list is raised."""
+
+    def __init__(self, ticks: list[Any], claims: list[Any]) -> None:
+        self.ticks, self.claims = ticks, claims
+        self.asked: list[tuple[str, tuple[str, ...], int]] = []
+        self.ticked = self.waited = 0
+
+    async def tick(self, _worker: str, _residents: Sequence[str] = ()) -> View:
+        self.ticked += 1
+        return _next(self.ticks)
+
+    async def claim(self, _worker: str, lease: str, preferences: Sequence[str], n: int, *_: Any, **__: Any) -> Claim:
+        self.asked.append((lease, tuple(preferences), n))
+        return _next(self.claims)
+
+    async def wait_for_work(self, _worker: str, timeout_s: float) -> bool:
+        self.waited += 1
+        await asyncio.sleep(timeout_s)
+        return False
+
+
+def _next(answers: list[Any]) -> Any:
+    answer = answers.pop(0) if len(answers) > 1 else answers[0]
+    if isinstance(answer, Exception):
+        raise answer
+    return answer
+
+
+def made(broker: ScriptedBroker, *, rows: int = 4, slots: int = 2, policy: Policy | None = None) -> Any:
+    jobs = HeldJobs()
+    claims = Claimer(
+        broker,  # type: ignore[arg-type]  # a fake of what it uses
+        jobs,
+        ServerClock(),
+        policy or Policy(),
+        frozenset,
+        worker="w1",
+        boot_id="boot",
+        lease_ms=1000,
+        rows=rows,
+        slots=slots,
+    )
+    return claims, jobs
+
+
+def hold(jobs: HeldJobs, claimed: ClaimedJob) -> None:
+    sequence = Running(claimed.job_id, claimed.ref, [1], SamplingParams(), 7, WordDetokenizer())
+    jobs.add(HeldJob(claimed, sequence, stream=False))
+
+
+async def test_looks_then_claims() -> None:
+    """A fresh worker first looks, then claims what it saw, for as many rows as are free."""
+    broker = ScriptedBroker([view("a@1")], [Claim((job("0.1", "a@1"),), view())])
+    claims, _ = made(broker)
+    assert () == await claims.claim()
+    assert (job("0.1", "a@1"),) == await claims.claim()
+    assert [("boot.1", ("a@1",), 4)] == broker.asked
+
+
+async def test_lost_reply_is_asked_for_again() -> None:
+    """After a lost reply the claim is repeated under the same lease, so that what it took is not lost."""
+    broker = ScriptedBroker([view("a@1")], [RedisUnreachable("cut"), Claim((job("0.1", "a@1"),), view("a@1"))])
+    claims, _ = made(broker)
+    await claims.claim()
+    await claims.claim()
+    await claims.claim()
+    assert ["boot.1", "boot.1", "boot.2"] == [lease for lease, _, _ in broker.asked]
+
+
+async def test_full_worker_ticks() -> None:
+    """A worker without free rows claims nothing, but still does the server's chores."""
+    broker = ScriptedBroker([view("a@1")], [Claim((), view())])
+    claims, jobs = made(broker, rows=1)
+    hold(jobs, job("0.1", "a@1"))
+    for _ in range(3):
+        assert () == await claims.claim()
+    assert ([], 3, 0) == (broker.asked, broker.ticked, broker.waited)
+
+
+async def test_idle_worker_sleeps_on_the_marker() -> None:
+    """With nothing to claim, a worker waits for the wake marker rather than asking again and again."""
+    broker = ScriptedBroker([view()], [Claim((), view())])
+    claims, _ = made(broker)
+    for _ in range(3):
+        assert () == await claims.claim()
+    assert (2, 3) == (broker.waited, broker.ticked)
+
+
+async def test_blocked_worker_leaves_the_marker_to_others() -> None:
+    """A worker that has rows but no slot for what waits does not take the wake-up of one that has."""
+    broker = ScriptedBroker([view("b@1")], [Claim((), view())])
+    claims, jobs = made(broker, slots=1)
+    hold(jobs, job("0.1", "a@1"))
+    for _ in range(3):
+        assert () == await claims.claim()
+    assert ([], 0) == (broker.asked, broker.waited)
+
+
+async def test_stop_ends_the_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A sleeping claimer returns at once when told to stop, and claims no more."""
+    monkeypatch.setattr(claimer, "IDLE_S", 60.0)
+    broker = ScriptedBroker([view()], [Claim((), view())])
+    claims, _ = made(broker)
+    await claims.claim()
+    waiting = asyncio.create_task(claims.claim())
+    await asyncio.sleep(0.02)
+    claims.stop()
+    async with asyncio.timeout(2):
+        assert () == await waiting
+    broker.ticks = [view("a@1")]
+    assert () == await claims.claim()
+    assert [] == broker.asked
+
+
+async def test_suspect_is_taken_by_an_empty_worker_only() -> None:
+    """A job whose worker vanished is claimed by a worker that holds nothing, though no adapter is ready."""
+    broker = ScriptedBroker([view(suspects=1)], [Claim((job("0.1", "a@1"),), view(suspects=1))])
+    claims, jobs = made(broker)
+    await claims.claim()
+    assert (job("0.1", "a@1"),) == await claims.claim()
+    hold(jobs, job("0.1", "a@1"))
+    await claims.claim()
+    assert 1 == len(broker.asked)
+
+
+async def test_overdue_first_on_every_other_claim() -> None:
+    """An overdue adapter comes before a held one, but not on two claims in a row."""
+    seen = View(NOW, (*view("a@1").waiting, *view("late@1", since_s=60).waiting), None, 2)
+    answers = [Claim((job("0.1", "late@1"),), seen), Claim((job("0.2", "a@1"),), seen)]
+    broker = ScriptedBroker([seen], [*answers, *answers])
+    claims, jobs = made(broker, rows=16)
+    hold(jobs, job("0.0", "a@1"))
+    for _ in range(5):
+        await claims.claim()
+    assert ["late@1", "a@1", "late@1", "a@1"] == [preferences[0] for _, preferences, _ in broker.asked]

@@ -1,0 +1,136 @@
+"""ModelRunner: loading, refusing, the self-check, and a row of bad numbers."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from lorapool.shared.errors import BaseModelError
+from lorapool.worker import self_check
+from lorapool.worker.engine import Engine
+from lorapool.worker.runner import ModelRunner
+from lorapool.worker.scheduler import Scheduler
+from tests.fake_runner import FakeStore
+from tests.worker.tiny import VOCABULARY, Now, drain, random_weights, runner_over, sequence, tiny_llama, tokens
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    tiny_llama().save_pretrained(tmp_path)
+    return tmp_path
+
+
+def _engine(runner: Any) -> Engine:
+    from lorapool.worker.adapters import AdapterCache
+
+    adapters = AdapterCache(FakeStore(), lambda source: source, 1, Now())  # type: ignore[arg-type,return-value]
+    return Engine(runner, adapters, Scheduler(), frozenset())
+
+
+def test_greedy_tokens_are_those_of_the_model_alone(folder: Path) -> None:
+    """A loaded checkpoint generates what transformers' own forward gives, token by token."""
+    runner = ModelRunner.load(folder, kv_cache_bytes=1 << 24)
+    engine = _engine(runner)
+    prompts = [[5], [7, 8, 9] * 5, [1, 2]]
+    for index, prompt in enumerate(prompts):
+        engine.add(sequence(str(index), prompt, max_new_tokens=10))
+    seen = drain(engine)
+    plain = tiny_llama()
+    for index, prompt in enumerate(prompts):
+        ids = list(prompt)
+        for _ in range(10):
+            ids.append(int(plain(torch.tensor([ids])).logits[0, -1].argmax()))
+        assert ids[len(prompt) :] == tokens(seen[str(index)])
+
+
+@pytest.mark.parametrize("kind", ["dynamic", "longrope"])
+def test_rope_that_depends_on_the_longest_row_is_refused(folder: Path, kind: str) -> None:
+    """Such a row would be moved by its neighbours."""
+    path = folder / "config.json"
+    config = json.loads(path.read_text())
+    factors = {"short_factor": [1.0] * 4, "long_factor": [1.0] * 4, "original_max_position_embeddings": 64}
+    extra = factors if kind == "longrope" else {"factor": 2.0}
+    config["rope_parameters"] = {"rope_type": kind, "rope_theta": 10000.0, **extra}
+    path.write_text(json.dumps(config))
+    with pytest.raises(BaseModelError, match=kind):
+        ModelRunner.load(folder)
+
+
+def test_a_context_beyond_the_models_own_is_refused(folder: Path) -> None:
+    """Naming both."""
+    with pytest.raises(BaseModelError, match="max_model_len 999 exceeds the model's own 256"):
+        ModelRunner.load(folder, max_model_len=999)
+
+
+def test_a_folder_without_a_model_is_refused(tmp_path: Path) -> None:
+    """With the folder in the message."""
+    with pytest.raises(BaseModelError, match=str(tmp_path)):
+        ModelRunner.load(tmp_path)
+
+
+def test_the_self_check_refuses_a_model_whose_rows_touch() -> None:
+    """A model that mixes the rows of the flat batch is not served."""
+    model = tiny_llama()
+    runner = runner_over(model)
+    self_check.check(runner)
+    first = model.model.layers[0].mlp
+    inner = first.forward
+    first.forward = lambda x: inner(x) + x.mean(dim=1, keepdim=True)
+    with pytest.raises(BaseModelError, match="fails the self-check"):
+        self_check.check(runner)
+
+
+def test_a_model_without_the_attention_interface_is_refused() -> None:
+    """There would be nothing to put the KV cache into."""
+    model = tiny_llama()
+    model.model.layers[1].self_attn.forward = lambda hidden_states, **_: (hidden_states, None)
+    with pytest.raises(BaseModelError, match="attention interface"):
+        runner_over(model)
+
+
+def test_bad_numbers_of_one_adapter_stay_its_own() -> None:
+    """An adapter that overflows fails its row; neighbours and later users of the KV row are untouched."""
+    model = tiny_llama()
+    runner = runner_over(model)
+    bad = random_weights(model, 4, 0, ["v_proj"])
+    for module in bad.modules.values():
+        module.B *= float("inf")
+    runner.lora.write(1, bad)
+    calm = tokens(drain_one(runner, sequence("calm", [3, 4, 5], max_new_tokens=6)))
+    engine = _engine(runner)
+    engine.add(sequence("good", [3, 4, 5], max_new_tokens=6))
+    poisoned = sequence("bad", [3, 4, 5], max_new_tokens=6)
+    engine.add(poisoned)
+    engine._admit()
+    poisoned.slot = 1
+    seen: dict[str, list[Any]] = {"good": [], "bad": []}
+    while engine.has_work:
+        for update in engine.step():
+            seen[update.seq_id].append(update)
+            poisoned.slot = 0 if update.seq_id == "bad" else poisoned.slot
+    assert isinstance(seen["bad"][-1].error, FloatingPointError)
+    assert calm == tokens(seen["good"])
+    assert calm == tokens(drain_one(runner, sequence("later", [3, 4, 5], max_new_tokens=6)))
+
+
+def drain_one(runner: ModelRunner, row: Any) -> list[Any]:
+    engine = _engine(runner)
+    engine.add(row)
+    return drain(engine)[row.seq_id]
+
+
+def test_hf_names_stay_and_shared_inputs_are_found() -> None:
+    """PEFT's module paths are the model's own, and q, k, v and gate, up each share one product of their A's."""
+    model = tiny_llama()
+    names = {name for name, _ in model.named_parameters()}
+    runner = runner_over(model)
+    assert names == {name for name, _ in runner.model.named_parameters()}
+    keys = runner.lora._key
+    layer = "model.layers.1."
+    assert keys[f"{layer}self_attn.k_proj"] == keys[f"{layer}self_attn.v_proj"] == f"{layer}self_attn.q_proj"
+    assert keys[f"{layer}mlp.up_proj"] == f"{layer}mlp.gate_proj"
+    assert runner.vocabulary == VOCABULARY

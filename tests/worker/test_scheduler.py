@@ -1,0 +1,73 @@
+"""Scheduler: who is in the next step."""
+
+from __future__ import annotations
+
+import pytest
+
+from lorapool.worker.scheduler import Scheduler
+from tests.worker.tiny import sequence
+
+
+def _started(scheduler: Scheduler, *prompts: int) -> None:
+    for index, length in enumerate(prompts):
+        row = sequence(str(index), [1] * length)
+        scheduler.add(row)
+        scheduler.start(row)
+
+
+def _counts(scheduler: Scheduler) -> dict[str, int]:
+    batch = scheduler.next_batch()
+    assert batch is not None
+    return {work.sequence.seq_id: work.count for work in batch.works}
+
+
+def test_prompts_share_the_token_budget_first_come_first_served() -> None:
+    """The first prompt takes what it needs, the next the rest, the third waits."""
+    scheduler = Scheduler(max_batch=8, prefill_tokens=10)
+    _started(scheduler, 7, 6, 5)
+    assert _counts(scheduler) == {"0": 7, "1": 3}
+
+
+def test_decoding_goes_on_beside_a_long_prompt() -> None:
+    """A row that has its first token is in every step, whatever the budget."""
+    scheduler = Scheduler(max_batch=8, prefill_tokens=4)
+    _started(scheduler, 2, 100)
+    row = scheduler.running[0]
+    row.computed = 2
+    row.append(5, None, frozenset())
+    assert _counts(scheduler) == {"0": 1, "1": 4}
+
+
+def test_nothing_running_is_no_batch() -> None:
+    """Waiting rows alone make no step."""
+    scheduler = Scheduler()
+    scheduler.add(sequence("a", [1]))
+    assert scheduler.next_batch() is None
+
+
+def test_rows_are_bounded() -> None:
+    """``room`` counts down to zero, and starting beyond is refused."""
+    scheduler = Scheduler(max_batch=1)
+    _started(scheduler, 1)
+    assert scheduler.room == 0
+    late = sequence("late", [1])
+    scheduler.add(late)
+    with pytest.raises(AssertionError, match="no room"):
+        scheduler.start(late)
+
+
+def test_a_removed_sequence_is_gone_from_either_list() -> None:
+    """Removing works for waiting and running ones, once."""
+    scheduler = Scheduler(max_batch=1)
+    _started(scheduler, 1)
+    scheduler.add(sequence("w", [1]))
+    assert scheduler.remove("w") is not None
+    assert scheduler.remove("0") is not None
+    assert scheduler.remove("0") is None
+    assert len(scheduler) == 0
+
+
+def test_impossible_limits_are_refused() -> None:
+    """At least one row and one token."""
+    with pytest.raises(ValueError, match="at least 1"):
+        Scheduler(max_batch=0)

@@ -1,0 +1,1 @@
+"""What owns a device: the engine, its adapters, and the loops that tie them to the queue."""

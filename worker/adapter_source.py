@@ -1,0 +1,65 @@
+"""Where an adapter's files are, and whether this worker may read them.
+
+A registered uri comes from outside and is hostile: it is resolved through symlinks, and both the folder and the files
+in it must lie under a root that the operator allowed. Opens no file. Knows neither formats nor tensors.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+from lorapool.shared.digest import CONFIG_NAME, WEIGHTS_NAME
+from lorapool.shared.errors import CheckpointError
+
+
+@dataclass(frozen=True, slots=True)
+class AdapterSource:
+    """An adapter version: its ref, the digest its content must have, and the uri of its folder."""
+
+    ref: str
+    digest: str
+    uri: str
+
+
+def confined(uri: str, roots: Sequence[Path]) -> Path:
+    """The real folder of a ``file://`` uri or absolute path, if it and its files lie under one of ``roots``.
+
+    Raises CheckpointError: another scheme, a relative path, no such folder, outside the roots (``..`` and symlinks
+    followed), or a file that is no regular file.
+    """
+    if not roots:
+        raise CheckpointError(f"{uri}: no folder is allowed; start the worker with --adapter-root FOLDER")
+    folder = _under(_local_path(uri), roots, uri)
+    if not folder.is_dir():
+        raise CheckpointError(f"{uri}: no such folder on this worker")
+    for name in (CONFIG_NAME, WEIGHTS_NAME):
+        path = _under(folder / name, roots, f"{uri}/{name}")
+        if path.exists() and not stat.S_ISREG(path.stat().st_mode):
+            raise CheckpointError(f"{uri}/{name}: not a regular file")
+    return folder
+
+
+def _local_path(uri: str) -> Path:
+    parts = urlsplit(uri) if "://" in uri else None
+    if parts is not None and (parts.scheme != "file" or parts.netloc not in ("", "localhost")):
+        raise CheckpointError(f"{uri}: only file:// uris and absolute paths are served")
+    path = unquote(parts.path) if parts is not None else uri
+    if not path.startswith("/") or "\0" in path:
+        raise CheckpointError(f"{uri!r}: expected an absolute path")
+    return Path(path)
+
+
+def _under(path: Path, roots: Sequence[Path], shown: str) -> Path:
+    try:
+        real = Path(os.path.realpath(path))
+    except OSError as error:
+        raise CheckpointError(f"{shown}: cannot be resolved ({error.strerror})") from None
+    if not any(real.is_relative_to(os.path.realpath(root)) for root in roots):
+        allowed = ", ".join(str(root) for root in roots)
+        raise CheckpointError(f"{shown}: outside the folders that this worker may read ({allowed}); see --adapter-root")
+    return real

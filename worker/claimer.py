@@ -1,0 +1,159 @@
+"""Claimer: waits until this worker has room and the pool has work, and takes a micro-batch.
+
+Knows when to claim, when to look (tick) and when to sleep; which adapters to prefer is ``affinity.choose``. A claim
+whose reply was lost is repeated under its old lease and returns what it took.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from itertools import count
+
+from lorapool.shared.broker import Broker, Claim, ClaimedJob, View
+from lorapool.worker.affinity import Choice, Holding, Homes, Policy, choose
+from lorapool.worker.clock import ServerClock
+from lorapool.worker.held_jobs import HeldJobs
+from lorapool.worker.persistence import persist, put_down
+
+TICK_S = 1.0  # a full worker still promotes, reaps and expires so often
+BLOCKED_S = 0.25  # work is there, but no slot falls free for it yet
+IDLE_S = 1.0  # longest sleep on the wake marker
+LEAST_IDLE_S = 0.01
+GATHER_S, GATHER_PART = 0.002, 4  # so long, for a quarter of a claim's rows to fall free together
+OUTRUN_S = 0.01  # others took what the view had shown; doubles while that goes on
+
+
+class Claimer:
+    """Claims for one worker. ``resident`` tells the adapters that are in device slots or on their way there."""
+
+    def __init__(
+        self,
+        broker: Broker,
+        jobs: HeldJobs,
+        clock: ServerClock,
+        policy: Policy,
+        resident: Callable[[], frozenset[str]],
+        *,
+        worker: str,
+        boot_id: str,
+        lease_ms: int,
+        rows: int,
+        slots: int,
+    ) -> None:
+        self._broker, self._jobs, self._clock, self._policy, self._resident = broker, jobs, clock, policy, resident
+        self._worker, self._boot_id, self._lease_ms = worker, boot_id, lease_ms
+        self._rows, self._slots = rows, slots
+        self._nonces = count(1)
+        self._claims_since_overdue = policy.claims_per_overdue
+        self._outrun_s = OUTRUN_S
+        self._view: View | None = None
+        self._stopping = asyncio.Event()
+        self._stirred = asyncio.Event()
+        self.homes = Homes([worker])
+
+    def stir(self) -> None:
+        """A row or a slot may have fallen free: look again at once."""
+        self._stirred.set()
+
+    def stop(self) -> None:
+        """Claim no more; what waits, returns."""
+        self._stopping.set()
+        self.stir()
+
+    async def claim(self) -> tuple[ClaimedJob, ...]:
+        """Jobs that are ours now; empty when there was nothing, or on ``stop``."""
+        room = await self._gather_room()
+        choice = self._choose(room)
+        if choice.preferences or self._may_take_suspect():
+            return await self._take(choice)
+        await self._wait(room)
+        if not self._stopping.is_set():
+            await self._tick()
+        return ()
+
+    async def _gather_room(self) -> int:
+        """Free rows; while few are, and others work, wait a moment: a claim of many costs little more than of one."""
+        room, busy = self._rows - self._jobs.unfinished(), self._jobs.unfinished() > 0
+        if busy and 0 < room < min(self._rows, self._policy.claim_size) // GATHER_PART:
+            await self._sleep(GATHER_S)
+            room = self._rows - self._jobs.unfinished()
+        return room
+
+    def _choose(self, room: int) -> Choice:
+        if self._view is None or self._stopping.is_set():
+            return Choice()
+        holding = Holding(
+            slots=self._slots,
+            resident=self._resident(),
+            held=self._jobs.unfinished_by_adapter(),
+            overdue_turn=self._claims_since_overdue >= self._policy.claims_per_overdue - 1,
+        )
+        return choose(self._view, holding, room, self._policy, self._worker, self.homes)
+
+    def _may_take_suspect(self) -> bool:
+        """A job whose worker vanished runs alone: the server gives it to a worker that holds nothing."""
+        return self._view is not None and self._view.suspects > 0 and not len(self._jobs)
+
+    async def _take(self, choice: Choice) -> tuple[ClaimedJob, ...]:
+        lease = f"{self._boot_id}.{next(self._nonces)}"
+        claim: Claim = await persist(lambda: self._ask(choice, lease), "claim")
+        self._see(claim.view)
+        if claim.jobs:
+            late = any(job.ref in choice.overdue for job in claim.jobs)
+            self._claims_since_overdue = 0 if late else self._claims_since_overdue + 1
+            self._outrun_s = OUTRUN_S
+        else:
+            await self._sleep(self._outrun_s)
+            self._outrun_s = min(2 * self._outrun_s, BLOCKED_S)
+        return claim.jobs
+
+    async def _ask(self, choice: Choice, lease: str) -> Claim:
+        return await self._broker.claim(
+            self._worker,
+            lease,
+            choice.preferences,
+            max(1, choice.jobs),
+            max(1, len(choice.preferences)),
+            self._lease_ms,
+            residents=tuple(self._resident()),
+            per_adapter=choice.per_adapter,
+        )
+
+    async def _tick(self) -> None:
+        residents = tuple(self._resident())
+        self._see(await persist(lambda: self._broker.tick(self._worker, residents), "tick"))
+
+    def _see(self, view: View) -> None:
+        self._view = view
+        self._clock.observe(view.now_ms)
+
+    async def _wait(self, room: int) -> None:
+        """Until a row falls free (full), a slot falls free (blocked), or new work is signalled (idle)."""
+        if self._view is None or self._stopping.is_set():
+            return
+        if room <= 0:
+            await self._sleep(TICK_S)
+        elif self._view.ready_count:
+            await self._sleep(BLOCKED_S)
+        else:
+            await self._idle(self._view)
+
+    async def _idle(self, view: View) -> None:
+        """Sleep on the wake marker, at most until the next delayed job, lease or deadline is due."""
+        due_s = IDLE_S if view.next_due_ms is None else (view.next_due_ms - self._clock.now_ms()) / 1000
+        timeout_s = min(IDLE_S, max(LEAST_IDLE_S, due_s))
+        waiting = persist(lambda: self._broker.wait_for_work(self._worker, timeout_s), "wait for work")
+        tasks = {asyncio.ensure_future(waiting), asyncio.ensure_future(self._stopping.wait())}
+        done, pending = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        await put_down(pending)
+        for task in done:
+            task.result()
+
+    async def _sleep(self, timeout_s: float) -> None:
+        self._stirred.clear()
+        try:
+            async with asyncio.timeout(timeout_s):
+                await self._stirred.wait()
+        except TimeoutError:
+            return

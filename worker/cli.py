@@ -1,0 +1,311 @@
+"""``lorapool-worker``: the composition root, the only place that reads the environment and builds the parts.
+
+Each flag is also a LORAPOOL_* variable. Knows what depends on what, and in which order things are checked: Redis and
+the pool's config first, the slow loading of weights last. Imports torch only once it is sure to be needed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import secrets
+import socket
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import structlog
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+from lorapool.shared import logs
+from lorapool.shared.broker import Broker
+from lorapool.shared.catalog import AdapterRecord, Catalog, PoolConfig
+from lorapool.shared.errors import InvalidRequest, LorapoolError
+from lorapool.shared.keys import Keys
+from lorapool.shared.settings import RedisSettings, connect, redis_settings
+from lorapool.worker.adapter_source import AdapterSource, confined
+from lorapool.worker.adapters import AdapterCache
+from lorapool.worker.base_model import BaseModel
+from lorapool.worker.config import WorkerConfig, parse_bytes
+from lorapool.worker.engine import Engine
+from lorapool.worker.model import Loaded, Model
+from lorapool.worker.scheduler import Scheduler
+from lorapool.worker.validator import Validator
+from lorapool.worker.worker import Worker
+
+if TYPE_CHECKING:
+    from lorapool.worker.checkpoint import AdapterWeights
+
+FAILED, USAGE = 1, 2
+log = structlog.get_logger()
+app = typer.Typer(
+    name="lorapool-worker",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,  # its tracebacks show local variables, and so passwords
+    help=__doc__.split("\n\n")[0],
+)
+
+
+def _option(name: str, text: str) -> Any:
+    variable = "LORAPOOL_" + name.removeprefix("--").replace("-", "_").upper()
+    return typer.Option(name, envvar=variable, help=text, show_default=True)
+
+
+RedisUrl = Annotated[str | None, _option("--redis-url", "redis:// or rediss:// URL of the server")]
+Pool = Annotated[str | None, _option("--pool", "pool to serve")]
+BaseModelName = Annotated[str, _option("--base-model", "folder, or hub id with @revision")]
+WorkerId = Annotated[str | None, _option("--worker-id", "name of this worker; made up if not given")]
+Device = Annotated[str, _option("--device", "auto, cpu, cuda or cuda:N")]
+Dtype = Annotated[str, _option("--dtype", "auto, float32, bfloat16 or float16")]
+Slots = Annotated[int, _option("--slots", "adapters resident on the device")]
+MaxRank = Annotated[int, _option("--max-rank", "largest rank served")]
+HostCacheBytes = Annotated[str, _option("--host-cache-bytes", "host memory for adapters, such as 2GiB")]
+KvCacheBytes = Annotated[str | None, _option("--kv-cache-bytes", "memory for keys and values, such as 4GiB")]
+GpuMemoryUtilization = Annotated[float, _option("--gpu-memory-utilization", "share of the GPU's memory to use")]
+MaxBatch = Annotated[int, _option("--max-batch", "rows of one step")]
+ClaimAhead = Annotated[int, _option("--claim-ahead", "claimed jobs that wait for a row")]
+MaxModelLen = Annotated[int | None, _option("--max-model-len", "context in tokens; the model's own if not given")]
+AdapterRoot = Annotated[list[Path] | None, _option("--adapter-root", "folder that adapters may lie in; repeatable")]
+ClaimPolicy = Annotated[str, _option("--claim-policy", "affinity, or arrival: oldest job first, one by one")]
+Starvation = Annotated[float, _option("--starvation", "seconds after which a waiting adapter comes first")]
+Lease = Annotated[float, _option("--lease", "seconds a claimed job is ours without renewal")]
+Grace = Annotated[float, _option("--grace", "seconds that running jobs get to finish after SIGTERM")]
+Beat = Annotated[float, _option("--beat", "seconds between heartbeats")]
+LogLevel = Annotated[str, _option("--log-level", "debug, info, warning or error")]
+
+
+@app.callback()
+def _worker() -> None:
+    """A worker owns one device and serves one base model with many adapters."""
+
+
+@app.command()
+def run(
+    *,
+    base_model: BaseModelName,
+    redis_url: RedisUrl = None,
+    pool: Pool = None,
+    worker_id: WorkerId = None,
+    device: Device = "auto",
+    dtype: Dtype = "auto",
+    slots: Slots = 8,
+    max_rank: MaxRank = 64,
+    host_cache_bytes: HostCacheBytes = "2GiB",
+    kv_cache_bytes: KvCacheBytes = None,
+    gpu_memory_utilization: GpuMemoryUtilization = 0.9,
+    max_batch: MaxBatch = 64,
+    claim_ahead: ClaimAhead = 2,
+    max_model_len: MaxModelLen = None,
+    adapter_root: AdapterRoot = None,
+    claim_policy: ClaimPolicy = "affinity",
+    starvation: Starvation = 10.0,
+    lease: Lease = 15.0,
+    grace: Grace = 30.0,
+    beat: Beat = 2.0,
+    log_level: LogLevel = "info",
+) -> None:
+    """Serve a base model and a pool's adapters until SIGTERM."""
+    with _told_plainly():
+        settings = redis_settings(redis_url, pool)
+        config = WorkerConfig.parse(
+            worker_id=worker_id or _made_up_id(),
+            pool=settings.pool,
+            base_model=base_model,
+            device=device,
+            dtype=dtype,
+            slots=slots,
+            max_rank=max_rank,
+            host_cache_bytes=parse_bytes(host_cache_bytes),
+            kv_cache_bytes=None if kv_cache_bytes is None else parse_bytes(kv_cache_bytes),
+            gpu_memory_utilization=gpu_memory_utilization,
+            max_batch=max_batch,
+            claim_ahead=claim_ahead,
+            max_model_len=max_model_len,
+            adapter_roots=tuple(path.expanduser().resolve() for path in adapter_root or ()),
+            claim_policy=claim_policy,
+            starvation_s=starvation,
+            lease_s=lease,
+            grace_s=grace,
+            beat_s=beat,
+        )
+        logs.configure(log_level)
+        raise typer.Exit(asyncio.run(serve(config, settings, BaseModelOnDevice(config))))
+
+
+@app.command()
+def check(redis_url: RedisUrl = None, pool: Pool = None, worker_id: WorkerId = None) -> None:
+    """Exit 0 if the worker (any worker, without --worker-id) beats and is ready, else 1."""
+    with _told_plainly():
+        settings = redis_settings(redis_url, pool)
+        raise typer.Exit(asyncio.run(_check(settings, worker_id)))
+
+
+def main() -> None:
+    """The console script."""
+    app()
+
+
+class BaseModelOnDevice:
+    """The real Model: the configured base model, through transformers, on the configured device."""
+
+    def __init__(self, config: WorkerConfig) -> None:
+        self._config = config
+
+    def identify(self) -> PoolConfig:
+        """Find the files and compute their digest; fetches from the hub if need be."""
+        if not sys.stderr.isatty() or Path(self._config.base_model).is_dir():
+            os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")  # the libraries' own bars; ours suffice
+        from lorapool.worker.device import choose_device, choose_dtype
+
+        self._device = choose_device(self._config.device)
+        self._dtype = choose_dtype(self._config.dtype, self._device)
+        self._base = BaseModel.locate(self._config.base_model)
+        with _progress(f"reading {self._base.name}", self._base.nbytes) as advance:
+            digest = self._base.digest(advance)
+        return PoolConfig(base_model=self._base.name, revision=self._base.revision, digest=digest, dtype=self._dtype)
+
+    def load(self) -> Loaded:
+        """Load weights and tokenizer, run the self-check, build the engine; says what it takes."""
+        from lorapool.worker.checkpoint import load_checkpoint
+        from lorapool.worker.device import default_kv_bytes, slot_bytes
+        from lorapool.worker.runner import ModelRunner
+        from lorapool.worker.tokenizer import Tokenizer
+
+        config, base = self._config, self._base
+        tokenizer = Tokenizer.from_folder(base.folder)
+        kv_bytes = config.kv_cache_bytes or default_kv_bytes(self._device, base.nbytes, config.gpu_memory_utilization)
+        with _progress(f"loading {base.name} on {self._device}"):
+            runner = ModelRunner.load(
+                base.folder,
+                device=self._device,
+                dtype=self._dtype,
+                eos_ids=tokenizer.eos_ids,
+                slots=config.slots,
+                max_rank=config.max_rank,
+                max_model_len=config.max_model_len,
+                kv_cache_bytes=kv_bytes,
+                names=base.names(),
+            )
+
+        def load_adapter(source: AdapterSource) -> AdapterWeights:
+            folder = confined(source.uri, config.adapter_roots)
+            return load_checkpoint(folder, runner.spec, config.max_rank, source.digest)
+
+        def check(record: AdapterRecord) -> dict[str, int]:
+            weights = load_adapter(AdapterSource(record.ref, record.digest, record.uri))
+            return {"rank": weights.rank, "bytes": weights.nbytes}
+
+        adapters = AdapterCache(runner.lora, load_adapter, config.host_cache_bytes)
+        engine = Engine(runner, adapters, Scheduler(max_batch=config.max_batch), tokenizer.eos_ids)
+        facts = self._facts(runner.max_model_len, kv_bytes, slot_bytes(runner.spec, config.max_rank, self._device))
+        log.info("serving", memory=_memory(config.slots, int(facts["slot_bytes"]), kv_bytes), **facts)
+        return Loaded(engine, adapters, tokenizer, check, runner.max_model_len, facts)
+
+    def _facts(self, max_model_len: int, kv_bytes: int, slot_bytes: int) -> dict[str, str | int]:
+        from lorapool.worker.device import describe
+
+        return {
+            "base_model": self._base.name,
+            "device": self._device,
+            "hardware": describe(self._device),
+            "dtype": self._dtype,
+            "slots": self._config.slots,
+            "max_rank": self._config.max_rank,
+            "slot_bytes": slot_bytes,
+            "kv_cache_bytes": kv_bytes,
+            "max_batch": self._config.max_batch,
+            "max_model_len": max_model_len,
+        }
+
+
+async def serve(config: WorkerConfig, settings: RedisSettings, model: Model) -> int:
+    """Check the pool, load the model, work until told to stop; the exit status."""
+    log.info("starting", worker=config.worker_id, pool=config.pool, redis=settings.redacted_url)
+    redis = connect(settings)
+    broker, catalog = Broker(redis, Keys(config.pool)), Catalog(redis, config.pool)
+    try:
+        await broker.ping()
+        await _warn_of_eviction(catalog)
+        await catalog.create_or_check_config(model.identify())
+        loaded = model.load()
+        worker = Worker(
+            config,
+            broker,
+            catalog,
+            loaded.engine,
+            loaded.adapters,
+            loaded.tokenizer,
+            Validator(catalog, loaded.check),
+            max_model_len=loaded.max_model_len,
+            identity={"version": version("lorapool"), "pid": os.getpid(), "host": socket.gethostname(), **loaded.facts},
+        )
+        worker.stop_on_signals()
+        return 0 if await worker.run() else FAILED
+    finally:
+        await broker.close()
+        await redis.aclose()
+
+
+async def _warn_of_eviction(catalog: Catalog) -> None:
+    policy = await catalog.eviction_policy()
+    if policy not in {"noeviction", ""}:
+        log.warning("redis may evict jobs: set maxmemory-policy noeviction", maxmemory_policy=policy)
+
+
+async def _check(settings: RedisSettings, worker_id: str | None) -> int:
+    redis = connect(settings)
+    try:
+        beats = await Catalog(redis, settings.pool).workers()
+    finally:
+        await redis.aclose()
+    alive = [beat for beat in beats if worker_id in {None, beat["worker"]}]
+    for beat in alive:
+        Console().print(f"{beat['worker']}: {beat.get('state', '?')}", highlight=False)
+    if not alive:
+        Console(stderr=True).print(f"no live worker{f' {worker_id}' if worker_id else ''} in pool {settings.pool}")
+    return 0 if any(beat.get("state") == "running" for beat in alive) else FAILED
+
+
+@contextmanager
+def _told_plainly() -> Iterator[None]:
+    """An error of ours is one line on stderr and an exit status, not a traceback."""
+    try:
+        yield
+    except LorapoolError as error:
+        Console(stderr=True, soft_wrap=True).print(f"lorapool-worker: {error}", style="red", markup=False)
+        raise typer.Exit(USAGE if isinstance(error, InvalidRequest) else FAILED) from None
+    except ModuleNotFoundError as error:
+        if error.name not in {"torch", "transformers", "safetensors"}:
+            raise
+        told = f"lorapool-worker: {error.name} is not installed; a worker needs: pip install 'lorapool[worker]'"
+        Console(stderr=True, soft_wrap=True).print(told, style="red", markup=False)
+        raise typer.Exit(FAILED) from None
+
+
+@contextmanager
+def _progress(what: str, total_bytes: int | None = None) -> Iterator[Callable[[int], None]]:
+    """A bar on a terminal while something slow goes on, nothing elsewhere; yields how to advance it by bytes."""
+    console = Console(stderr=True)
+    columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
+        task = progress.add_task(what, total=total_bytes)
+        yield lambda size_bytes: progress.advance(task, size_bytes)
+
+
+def _memory(slots: int, slot_bytes: int, kv_bytes: int) -> str:
+    return (
+        f"{slots} adapter slots × at most {slot_bytes / 2**20:.0f} MiB, "
+        f"keys and values at most {kv_bytes / 2**30:.1f} GiB"
+    )
+
+
+def _made_up_id() -> str:
+    host = re.sub(r"[^A-Za-z0-9-]", "-", socket.gethostname().partition(".")[0])
+    return f"w-{host[:40]}-{secrets.token_hex(3)}"

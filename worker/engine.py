@@ -1,0 +1,233 @@
+"""The engine: one continuous batch that sequences join and leave between steps.
+
+Owns the sequences, their adapter references and their KV reservations; asks the scheduler who is next, the runner for
+one token a row. Knows no Redis, no torch and no event loop, and is driven by one thread. KV rows are reserved for a
+sequence's longest outcome before it starts, so that nothing ever has to be preempted.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from lorapool.shared.errors import InvalidRequest
+from lorapool.shared.job import BASE_REF, FinishReason
+from lorapool.worker.adapters import Residency
+from lorapool.worker.scheduler import Scheduler
+from lorapool.worker.sequence import Batch, Drawn, Sequence, Status, Work
+
+
+class Runner(Protocol):
+    """What computes a step. ``reserve`` is False while the KV cache has no row of that many tokens to give."""
+
+    max_model_len: int
+
+    def reserve(self, seq_id: str, tokens: int) -> bool: ...
+    def release(self, seq_id: str) -> None: ...
+    def step(self, batch: Batch) -> list[Drawn]: ...
+    def check_integrity(self) -> None: ...
+
+
+class Adapters(Protocol):
+    """What brings adapters into device slots. ``acquire`` is None while one is loading or no slot is free."""
+
+    loads: int
+    evictions: int
+
+    def acquire(self, ref: str) -> int | None: ...
+    def release(self, ref: str) -> None: ...
+    def failure(self, ref: str) -> Exception | None: ...
+    def poll(self) -> None: ...
+    def residency(self) -> Residency: ...
+    def check_integrity(self) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Update:
+    """What one step did to one sequence. With ``finish_reason`` or ``error`` set it has left the engine.
+
+    ``offset`` is the index of ``token_ids[0]`` in the completion; ``first`` marks its first token. ``text_delta``
+    lags behind the tokens while text is held back.
+    """
+
+    seq_id: str
+    text_delta: str = ""
+    token_ids: tuple[int, ...] = ()
+    offset: int = 0
+    finish_reason: FinishReason | None = None
+    error: Exception | None = None
+    first: bool = False
+
+
+@dataclass(slots=True)
+class EngineCounters:
+    """Monotone counts since the start. ``mixed_steps[n]``: steps of n adapters together with base rows;
+    ``joins``: steps at which a sequence joined while others ran."""
+
+    steps: int = 0
+    step_rows: int = 0
+    prefill_tokens: int = 0
+    decode_tokens: int = 0
+    joins: int = 0
+    failed_steps: int = 0
+    adapter_loads: int = 0
+    evictions: int = 0
+    mixed_steps: Counter[int] = field(default_factory=Counter)
+
+
+class Engine:
+    """``add`` and ``abort`` between calls of ``step``; all from one thread."""
+
+    def __init__(self, runner: Runner, adapters: Adapters, scheduler: Scheduler, eos_ids: frozenset[int]) -> None:
+        self._runner, self._adapters, self._scheduler, self._eos_ids = runner, adapters, scheduler, eos_ids
+        self._held: set[str] = set()  # sequences that hold a KV row and, unless base, an adapter reference
+        self._counters = EngineCounters()
+
+    @property
+    def counters(self) -> EngineCounters:
+        self._counters.adapter_loads = self._adapters.loads
+        self._counters.evictions = self._adapters.evictions
+        return self._counters
+
+    @property
+    def has_work(self) -> bool:
+        return len(self._scheduler) > 0
+
+    def free_rows(self) -> int:
+        """Rows that could still be given work, counting those that wait already as taken."""
+        return max(0, self._scheduler.max_batch - len(self._scheduler))
+
+    def residency(self) -> Residency:
+        """Where each adapter is now."""
+        return self._adapters.residency()
+
+    def add(self, sequence: Sequence) -> None:
+        """Queue a sequence. Raises InvalidRequest if its prompt leaves no room for one new token."""
+        limit, prompt = self._runner.max_model_len, len(sequence.prompt_ids)
+        if not prompt or prompt + 1 > limit:
+            raise InvalidRequest(
+                f"prompt has {prompt} tokens: expected 1 to {limit - 1} (the context is {limit} tokens)"
+            )
+        sequence.max_new_tokens = min(sequence.params.max_new_tokens, limit - prompt)
+        self._scheduler.add(sequence)
+
+    def abort(self, seq_id: str) -> bool:
+        """Drop a sequence and all that it holds; False if it is not here."""
+        sequence = self._scheduler.remove(seq_id)
+        if sequence is None:
+            return False
+        self._release(sequence)
+        return True
+
+    def step(self) -> list[Update]:
+        """Admit who can start, compute one step, return what happened to each row that changed."""
+        self._adapters.poll()
+        updates = self._admit()
+        batch = self._scheduler.next_batch()
+        if batch is None:
+            return updates
+        self._count(batch)
+        return updates + self._run(batch.works)
+
+    def check_integrity(self) -> None:
+        """Raise AssertionError unless sequences, KV rows and adapter references agree."""
+        running = {sequence.seq_id for sequence in self._scheduler.running}
+        assert running == self._held, f"running {running} but holding {self._held}"
+        for sequence in self._scheduler.running:
+            assert (sequence.slot == 0) == (sequence.ref == BASE_REF), f"{sequence.seq_id} in slot {sequence.slot}"
+            assert sequence.computed <= sequence.length, f"{sequence.seq_id} computed more than it has"
+        self._adapters.check_integrity()
+        self._runner.check_integrity()
+
+    def _admit(self) -> list[Update]:
+        others, joined, failed = bool(self._scheduler.running), False, []
+        for sequence in self._scheduler.waiting:
+            if not self._scheduler.room:
+                break
+            error = self._failure(sequence)
+            if error is not None:
+                failed.append(self._fail(sequence, error))
+            elif not self._take_slot(sequence):
+                sequence.status = Status.LOADING
+            elif self._runner.reserve(sequence.seq_id, len(sequence.prompt_ids) + sequence.max_new_tokens):
+                self._held.add(sequence.seq_id)
+                self._scheduler.start(sequence)
+                joined = True
+            else:
+                self._give_slot(sequence)
+                break  # first come first served: a long one is not overtaken for ever
+        self._counters.joins += joined and others
+        return failed
+
+    def _failure(self, sequence: Sequence) -> Exception | None:
+        return None if sequence.ref == BASE_REF else self._adapters.failure(sequence.ref)
+
+    def _take_slot(self, sequence: Sequence) -> bool:
+        slot = 0 if sequence.ref == BASE_REF else self._adapters.acquire(sequence.ref)
+        sequence.slot = slot or 0
+        return slot is not None
+
+    def _give_slot(self, sequence: Sequence) -> None:
+        if sequence.ref != BASE_REF:
+            self._adapters.release(sequence.ref)
+        sequence.slot = 0
+
+    def _release(self, sequence: Sequence) -> None:
+        sequence.status = Status.FINISHED
+        if sequence.seq_id in self._held:
+            self._held.remove(sequence.seq_id)
+            self._runner.release(sequence.seq_id)
+            self._give_slot(sequence)
+
+    def _run(self, works: tuple[Work, ...]) -> list[Update]:
+        """Compute; when the step fails, again by halves, until the row to blame is alone. Repeating is safe: positions
+        are committed after sampling, and a KV entry is only ever rewritten with the same value."""
+        try:
+            drawn = self._runner.step(Batch.of(works))
+        except Exception as error:  # noqa: BLE001  whatever one row does, the others go on
+            self._counters.failed_steps += 1
+            if len(works) == 1:
+                return [self._fail(works[0].sequence, error)]
+            middle = len(works) // 2
+            return self._run(works[:middle]) + self._run(works[middle:])
+        return self._commit(works, {row.seq_id: row for row in drawn})
+
+    def _commit(self, works: tuple[Work, ...], drawn: dict[str, Drawn]) -> list[Update]:
+        updates = []
+        for work in works:
+            row = drawn.get(work.sequence.seq_id)
+            assert (row is not None) == work.draws, (
+                f"sequence {work.sequence.seq_id}: drawn {row}, expected {work.draws}"
+            )
+            work.sequence.computed = work.start + work.count
+            if row is not None:
+                updates.append(self._append(work.sequence, row))
+        return updates
+
+    def _append(self, sequence: Sequence, row: Drawn) -> Update:
+        if row.error is not None:
+            return self._fail(sequence, row.error)
+        offset = len(sequence.output_ids)
+        try:
+            delta = sequence.append(row.token_id, row.logprob, self._eos_ids)
+        except Exception as error:  # noqa: BLE001  a token that has no text is this row's fault alone
+            return self._fail(sequence, error)
+        if sequence.finish_reason is not None:
+            self._scheduler.remove(sequence.seq_id)
+            self._release(sequence)
+        return Update(sequence.seq_id, delta, (row.token_id,), offset, sequence.finish_reason, first=offset == 0)
+
+    def _fail(self, sequence: Sequence, error: Exception) -> Update:
+        self._scheduler.remove(sequence.seq_id)
+        self._release(sequence)
+        return Update(sequence.seq_id, error=error)
+
+    def _count(self, batch: Batch) -> None:
+        counters, slots = self._counters, {segment.slot for segment in batch.segments}
+        counters.steps += 1
+        counters.step_rows += len(batch.works)
+        counters.decode_tokens += sum(segment.count for segment in batch.decode)
+        counters.prefill_tokens += sum(segment.count for segment in batch.prefill)
+        if 0 in slots:
+            counters.mixed_steps[len(slots) - 1] += 1

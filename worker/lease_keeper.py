@@ -1,0 +1,56 @@
+"""LeaseKeeper: renews what this worker holds, and lets go of what it no longer may run.
+
+Each third of a lease it says which jobs it still runs; the server names those it has lost (dropped unwritten) and
+those that were cancelled. Between renewals it watches deadlines. Knows nothing of batches.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+from lorapool.shared.broker import Broker
+from lorapool.worker.clock import ServerClock
+from lorapool.worker.held_jobs import HeldJobs
+from lorapool.worker.persistence import persist
+from lorapool.worker.publisher import Publisher
+
+DEADLINE_CHECK_S = 0.2
+
+
+class LeaseKeeper:
+    """Runs until cancelled."""
+
+    def __init__(
+        self, broker: Broker, jobs: HeldJobs, publisher: Publisher, clock: ServerClock, *, lease_ms: int
+    ) -> None:
+        self._broker, self._jobs, self._publisher, self._clock = broker, jobs, publisher, clock
+        self._lease_ms = lease_ms
+
+    async def run(self) -> None:
+        """Renew and watch."""
+        loop = asyncio.get_running_loop()
+        every_s = self._lease_ms / 3000
+        renewed_at = loop.time()
+        while True:
+            await asyncio.sleep(min(DEADLINE_CHECK_S, every_s))
+            await self.expire_overdue()
+            if loop.time() - renewed_at >= every_s:
+                renewed_at = loop.time()
+                await self.renew()
+
+    async def renew(self) -> None:
+        """One renewal of everything held."""
+        held = self._jobs.leases()
+        if not held:
+            return
+        renewed = await persist(lambda: self._broker.renew(held, self._lease_ms), "renew")
+        self._publisher.drop_lost(renewed.lost)
+        await self.expire_overdue()
+        for job_id in renewed.cancelled:
+            if (job := self._jobs.get(job_id)) is not None:
+                await self._publisher.close(job, "cancelled", message="cancelled on request while it ran")
+
+    async def expire_overdue(self) -> None:
+        """Settle running jobs whose deadline has passed."""
+        for job in self._jobs.overdue(self._clock.now_ms()):
+            await self._publisher.close(job, "expired", message="its deadline passed while it ran")

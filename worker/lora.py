@@ -1,0 +1,271 @@
+"""Device slots of LoRA weights, and the batched computation over them.
+
+Every adapted module computes y = g∘out + c + B'·A·x, where B' carries the scale; g and c are there for DoRA and LoRA
+bias only. Slot 0 is the null slot of base rows and never computed. Modules that read the same input share one product
+with their A's. Weights are read in place, never gathered per token. Knows neither files nor who holds a slot.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+# Rough microseconds of one batched product: to call it, per slot read, per row, and more per row where rows are padded.
+_CALL, _SLOT, _ROW, _PADDED_ROW = 8.0, 1.0, 0.2, 0.35
+
+
+class ModuleWeights(Protocol):
+    """A [rank, in]; B [out, rank], scaled; gain and offset [out] or None."""
+
+    @property
+    def A(self) -> Tensor: ...
+    @property
+    def B(self) -> Tensor: ...
+    @property
+    def gain(self) -> Tensor | None: ...
+    @property
+    def offset(self) -> Tensor | None: ...
+
+
+class Weights(Protocol):
+    """One adapter, by module path."""
+
+    @property
+    def modules(self) -> Mapping[str, ModuleWeights]: ...
+
+
+@dataclass(slots=True, eq=False)
+class Site:
+    """One adapted module. ``up`` is B' transposed: [slots, rank, out]; in bf16 its strides are those of
+    [slots, out, rank], the faster form there."""
+
+    index: int  # its place in the group
+    up: Tensor
+    gains: dict[int, Tensor] = field(default_factory=dict)
+    offsets: dict[int, Tensor] = field(default_factory=dict)
+    slots: set[int] = field(default_factory=set)  # those with weights here
+
+
+@dataclass(slots=True, eq=False)
+class Group:
+    """Modules that read the same input. ``down`` stacks their A's, transposed: [slots, in, sites * rank]."""
+
+    rank: int
+    down: Tensor
+    sites: dict[str, Site] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Tile:
+    """Rows ``start`` to ``stop`` of the flat row: ``count`` neighbouring slots from ``slot`` on, ``each`` rows a slot.
+
+    Where segments are unequal, ``pad`` [count * each] picks the rows to compute and ``keep`` the ones that count.
+    """
+
+    start: int
+    stop: int
+    slot: int
+    count: int
+    each: int
+    pad: Tensor | None = None
+    keep: Tensor | None = None
+
+    def rows(self, x: Tensor) -> Tensor:
+        """[count, each, in]"""
+        rows = x[self.start : self.stop] if self.pad is None else x.index_select(0, self.pad)
+        return rows.view(self.count, self.each, -1)
+
+
+@dataclass(slots=True, eq=False)
+class LoraPlan:
+    """What all modules share in one step. ``segments``: (slot, start, stop) in the flat row, base rows left out."""
+
+    segments: list[tuple[int, int, int]]
+    tiles: list[Tile]
+    slots: frozenset[int]
+    cached: tuple[Group, Tensor, list[Tensor]] | None = None  # the last group's A products
+
+
+class LoraSlots:
+    """SlotStore on one device. ``generation`` changes with every write and clear."""
+
+    def __init__(
+        self,
+        slots: int,
+        max_rank: int,
+        dtype: torch.dtype,
+        device: torch.device | str = "cpu",
+        shared_inputs: Sequence[Sequence[str]] = (),
+    ) -> None:
+        self.slots, self.max_rank, self.generation = slots, max_rank, 0
+        self._dtype, self._device = dtype, torch.device(device)
+        self._key = {path: paths[0] for paths in shared_inputs for path in paths}
+        self._groups: dict[str, Group] = {}
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes allocated now; room is made as adapters come, for the modules and ranks they use."""
+        groups = self._groups.values()
+        return sum(g.down.nbytes + sum(site.up.nbytes for site in g.sites.values()) for g in groups)
+
+    def write(self, slot: int, weights: Weights) -> None:
+        """Put an adapter into a slot (1 to slots), in place of what was there."""
+        assert 1 <= slot <= self.slots, f"slot {slot} of {self.slots}"
+        self.clear(slot)
+        for path, module in weights.modules.items():
+            self._write_site(slot, path, module)
+
+    def clear(self, slot: int) -> None:
+        """Make a slot compute nothing."""
+        self.generation += 1
+        for group in self._groups.values():
+            present = [site for site in group.sites.values() if slot in site.slots]
+            if present:
+                group.down[slot] = 0
+            for site in present:
+                site.slots.discard(slot)
+                site.up[slot] = 0
+                site.gains.pop(slot, None)
+                site.offsets.pop(slot, None)
+
+    def plan(self, segments: Sequence[tuple[int, int]]) -> LoraPlan:
+        """Plan a step whose flat row consists of these (slot, rows), in this order."""
+        spans, start = [], 0
+        for slot, count in segments:
+            if slot:
+                spans.append((slot, start, start + count))
+            start += count
+        tiles = [self._tile(part) for part in _partition(spans)]
+        return LoraPlan(spans, tiles, frozenset(slot for slot, _, _ in spans))
+
+    def apply(self, path: str, x: Tensor, out: Tensor, plan: LoraPlan) -> None:
+        """Add the adapters' part to ``out`` [rows, out_features] in place; ``x`` is [rows, in_features]."""
+        group = self._groups.get(self._key.get(path, path))
+        site = group.sites.get(path) if group is not None else None
+        if group is None or site is None or plan.slots.isdisjoint(site.slots):
+            return
+        if site.gains or site.offsets:
+            _gain(site, out, plan)
+        for tile, hidden in zip(plan.tiles, self._hidden(group, x, plan), strict=True):
+            mine = hidden[:, :, site.index * group.rank : (site.index + 1) * group.rank]
+            _add(out, mine, site.up[tile.slot : tile.slot + tile.count], tile)
+
+    def check_integrity(self) -> None:
+        """Raise AssertionError unless the null slot is zero and unused slots compute nothing."""
+        for key, group in self._groups.items():
+            assert not group.down[0].any(), f"null slot of {key} is not zero"
+            for path, site in group.sites.items():
+                empty = [slot for slot in range(self.slots + 1) if slot not in site.slots]
+                assert not site.up[empty].any(), f"{path}: an unused slot is not zero"
+                assert site.gains.keys() <= site.slots and site.offsets.keys() <= site.slots, f"{path}: stale gain"
+
+    def _hidden(self, group: Group, x: Tensor, plan: LoraPlan) -> list[Tensor]:
+        """A·x of all the group's modules, per tile [count, each, sites * rank]; computed once for a shared input."""
+        cached = plan.cached
+        if cached is not None and cached[0] is group and cached[1].data_ptr() == x.data_ptr():
+            return cached[2]
+        own = x.to(group.down.dtype)
+        hidden = [torch.bmm(tile.rows(own), group.down[tile.slot : tile.slot + tile.count]) for tile in plan.tiles]
+        plan.cached = (group, x, hidden)
+        return hidden
+
+    def _tile(self, spans: list[tuple[int, int, int]]) -> Tile:
+        first, last = spans[0][0], spans[-1][0]
+        count, each = last - first + 1, max(stop - start for _, start, stop in spans)
+        start, stop = spans[0][1], spans[-1][2]
+        if stop - start == count * each:
+            return Tile(start, stop, first, count, each)
+        pad = [start] * (count * each)
+        keep: list[int] = []
+        for slot, begin, end in spans:
+            at = (slot - first) * each
+            pad[at : at + end - begin] = range(begin, end)
+            keep += range(at, at + end - begin)
+        return Tile(start, stop, first, count, each, *(torch.tensor(ids, device=self._device) for ids in (pad, keep)))
+
+    def _write_site(self, slot: int, path: str, module: ModuleWeights) -> None:
+        group, site = self._site(path, module)
+        rank = module.A.shape[0]
+        at = site.index * group.rank
+        group.down[slot, :, at : at + rank] = module.A.t().to(self._device, self._dtype)
+        site.up[slot, :rank] = module.B.t().to(self._device, self._dtype)
+        site.slots.add(slot)
+        exact = torch.promote_types(self._dtype, torch.float32)
+        if module.gain is not None:
+            site.gains[slot] = module.gain.to(self._device, exact)
+        if module.offset is not None:
+            site.offsets[slot] = module.offset.to(self._device, exact)
+
+    def _site(self, path: str, module: ModuleWeights) -> tuple[Group, Site]:
+        """Return a module's place, made or enlarged as needed."""
+        (rank, width), out = module.A.shape, module.B.shape[0]
+        assert rank <= self.max_rank, f"{path}: rank {rank} exceeds max_rank {self.max_rank}"
+        group = self._groups.setdefault(self._key.get(path, path), Group(rank, self._zeros(width, 0)))
+        if group.rank < rank or path not in group.sites:
+            self._enlarge(group, max(group.rank, rank), path, out)
+        return group, group.sites[path]
+
+    def _enlarge(self, group: Group, rank: int, path: str, out: int) -> None:
+        before, width = len(group.sites), group.down.shape[1]
+        if path not in group.sites:
+            group.sites[path] = Site(before, self._up(rank, out))
+        old = group.down.view(self.slots + 1, width, before, group.rank)
+        group.down = self._zeros(width, len(group.sites) * rank)
+        group.down.view(self.slots + 1, width, -1, rank)[:, :, :before, : group.rank] = old
+        for site in group.sites.values():
+            up = self._up(rank, site.up.shape[-1])
+            up[:, : site.up.shape[1]] = site.up
+            site.up = up
+        group.rank = rank
+
+    def _up(self, rank: int, out: int) -> Tensor:
+        flipped = self._dtype == torch.bfloat16
+        return self._zeros(out, rank).transpose(1, 2) if flipped else self._zeros(rank, out)
+
+    def _zeros(self, *shape: int) -> Tensor:
+        return torch.zeros(self.slots + 1, *shape, dtype=self._dtype, device=self._device)
+
+
+def _partition(spans: list[tuple[int, int, int]]) -> list[list[tuple[int, int, int]]]:
+    """Split segments into tiles: join neighbours while one padded product is cheaper than two."""
+    parts: list[list[tuple[int, int, int]]] = []
+    for span in spans:
+        if parts and _joins(parts[-1], span):
+            parts[-1].append(span)
+        else:
+            parts.append([span])
+    return parts
+
+
+def _joins(part: list[tuple[int, int, int]], span: tuple[int, int, int]) -> bool:
+    if part[-1][0] >= span[0] or part[-1][2] != span[1]:
+        return False  # slots must rise, rows must touch
+    return _cost([*part, span]) <= _cost(part) + _cost([span])
+
+
+def _cost(part: list[tuple[int, int, int]]) -> float:
+    slots = part[-1][0] - part[0][0] + 1
+    sizes = {stop - start for _, start, stop in part}
+    row = _ROW if len(sizes) == 1 and slots == len(part) else _PADDED_ROW
+    return _CALL + slots * (_SLOT + row * max(sizes))
+
+
+def _add(out: Tensor, hidden: Tensor, up: Tensor, tile: Tile) -> None:
+    rows = out[tile.start : tile.stop]
+    if tile.keep is None and out.dtype == up.dtype:
+        rows.view(tile.count, tile.each, -1).baddbmm_(hidden, up)
+        return
+    delta = torch.bmm(hidden, up).view(-1, out.shape[-1])
+    rows += delta if tile.keep is None else delta.index_select(0, tile.keep)
+
+
+def _gain(site: Site, out: Tensor, plan: LoraPlan) -> None:
+    for slot, start, stop in plan.segments:
+        if slot in site.gains:
+            out[start:stop] *= site.gains[slot]
+        if slot in site.offsets:
+            out[start:stop] += site.offsets[slot]

@@ -1,0 +1,158 @@
+"""Publisher: what the engine did, written to Redis: deltas of streamed jobs, and the end of each attempt.
+
+Everything is written under the job's lease; what Redis refuses as stale is dropped and told. A slow or absent server
+holds up this coroutine only: the engine goes on, and its steps are published in fewer, larger calls.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Literal
+
+import structlog
+
+from lorapool.shared.broker import Broker, ClaimedJob, Settled, Settlement
+from lorapool.shared.codec import encode_detail
+from lorapool.shared.errors import (
+    AdapterConflict,
+    AdapterRefused,
+    CheckpointError,
+    InvalidRequest,
+    UnknownAdapter,
+    UnsupportedVersion,
+)
+from lorapool.worker.clock import ServerClock
+from lorapool.worker.engine import Update
+from lorapool.worker.engine_thread import EngineThread, Report
+from lorapool.worker.held_jobs import HeldJob, HeldJobs
+from lorapool.worker.persistence import persist
+
+Outcome = Literal["succeeded", "failed", "retry", "cancelled", "expired"]
+
+HOPELESS = (InvalidRequest, CheckpointError, UnknownAdapter, AdapterRefused, AdapterConflict, UnsupportedVersion)
+
+log = structlog.get_logger()
+
+
+class Publisher:
+    """Settles each held job once; ``device`` and ``dtype`` are part of every result."""
+
+    def __init__(
+        self, broker: Broker, jobs: HeldJobs, engine: EngineThread, clock: ServerClock, *, device: str, dtype: str
+    ) -> None:
+        self._broker, self._jobs, self._engine, self._clock = broker, jobs, engine, clock
+        self._device, self._dtype = device, dtype
+
+    async def publish(self, report: Report) -> None:
+        """Emit what the steps added, then settle what they ended."""
+        for start in report.starts:
+            if (job := self._jobs.of_sequence(start.seq_id)) is not None:
+                job.started, job.load_ms, job.resident = True, start.load_ms, start.resident
+        now_ms = self._clock.now_ms()
+        ended = [(job, update) for job, update in self._live(report.updates) if self._ends(job, update, now_ms)]
+        await self._emit()
+        await self._settle([(job, self._settlement_of(job, update)) for job, update in ended])
+
+    async def close(self, job: HeldJob, outcome: Outcome, *, message: str) -> None:
+        """Take a running job out of the batch and settle it; nothing happens if it has ended by itself."""
+        if self._jobs.end(job):
+            self._engine.abort(job.seq_id)
+            await self._settle([(job, self._settlement(job, outcome, message=message))])
+
+    async def refuse(self, claimed: ClaimedJob, error: Exception) -> None:
+        """Settle a job that never entered the engine."""
+        outcome: Outcome = "failed" if isinstance(error, HOPELESS) else "retry"
+        settlement = Settlement(
+            claimed.job_id,
+            claimed.lease,
+            outcome,
+            error=type(error).__name__,
+            message=str(error),
+            device=self._device,
+            dtype=self._dtype,
+        )
+        (settled,) = await persist(lambda: self._broker.settle([settlement]), "settle")
+        self._tell(claimed, settlement, settled)
+
+    def drop_lost(self, job_ids: Iterable[str]) -> None:
+        """Forget jobs whose lease is no longer ours; nothing more is written for them."""
+        for job_id in job_ids:
+            if (job := self._jobs.get(job_id)) is not None:
+                self._jobs.drop(job)
+                self._engine.abort(job.seq_id)
+                log.warning("lease lost", job=job_id, adapter=job.claimed.ref, attempt=job.claimed.attempt)
+
+    def _live(self, updates: Iterable[Update]) -> Iterable[tuple[HeldJob, Update]]:
+        for update in updates:
+            job = self._jobs.of_sequence(update.seq_id)
+            if job is not None and not job.ended:
+                yield job, update
+
+    def _ends(self, job: HeldJob, update: Update, now_ms: int) -> bool:
+        job.absorb(update, now_ms)
+        return (update.finish_reason is not None or update.error is not None) and self._jobs.end(job)
+
+    async def _emit(self) -> None:
+        deltas = [delta for job in self._jobs if (delta := job.take_delta()) is not None]
+        if deltas:
+            self.drop_lost(await persist(lambda: self._broker.emit(deltas), "emit"))
+
+    async def _settle(self, ended: Sequence[tuple[HeldJob, Settlement]]) -> None:
+        if not ended:
+            return
+        settlements = [settlement for _, settlement in ended]
+        answers = await persist(lambda: self._broker.settle(settlements), "settle")
+        for (job, settlement), settled in zip(ended, answers, strict=True):
+            self._jobs.drop(job)
+            self._tell(job.claimed, settlement, settled)
+
+    def _settlement_of(self, job: HeldJob, update: Update) -> Settlement:
+        if update.error is None:
+            return self._settlement(job, "succeeded", finish_reason=str(update.finish_reason))
+        outcome: Outcome = "failed" if isinstance(update.error, HOPELESS) else "retry"
+        return self._settlement(job, outcome, error=type(update.error).__name__, message=str(update.error))
+
+    def _settlement(
+        self, job: HeldJob, outcome: Outcome, *, finish_reason: str = "", error: str = "", message: str = ""
+    ) -> Settlement:
+        sequence = job.sequence
+        logprobs = sequence.logprobs if sequence.params.logprobs else None
+        return Settlement(
+            job_id=job.claimed.job_id,
+            lease=job.claimed.lease,
+            outcome=outcome,
+            error=error,
+            message=message,
+            text=sequence.text,
+            finish_reason=finish_reason,
+            prompt_tokens=len(sequence.prompt_ids),
+            completion_tokens=len(sequence.output_ids),
+            load_ms=job.load_ms,
+            first_token_ms=job.first_token_ms,
+            resident=job.resident,
+            device=self._device,
+            dtype=self._dtype,
+            detail=encode_detail(tuple(sequence.output_ids), logprobs),
+        )
+
+    def _tell(self, claimed: ClaimedJob, settlement: Settlement, settled: Settled) -> None:
+        """One line a job."""
+        first_ms, submitted_ms = settlement.first_token_ms, claimed.submitted_ms
+        facts = {
+            "job": claimed.job_id,
+            "agent": claimed.agent,
+            "adapter": claimed.ref,
+            "attempt": claimed.attempt,
+            "queue_ms": claimed.claimed_ms - submitted_ms,
+            "load_ms": settlement.load_ms,
+            "first_token_ms": None if first_ms is None else first_ms - submitted_ms,
+            "total_ms": self._clock.now_ms() - submitted_ms,
+            "prompt_tokens": settlement.prompt_tokens,
+            "completion_tokens": settlement.completion_tokens,
+        }
+        if settled.outcome == "stale":
+            log.warning("stale: refused, the lease was lost", **facts)
+        elif settlement.error:
+            log.warning(settlement.outcome, error=settlement.error, message=settlement.message, **facts)
+        else:
+            log.info(settlement.outcome, **facts)

@@ -1,0 +1,261 @@
+"""ModelRunner: the base model, one forward a step.
+
+Turns a Batch into one flat row of tokens, runs the unchanged Hugging Face model over it with our attention and the
+adapters' computation hooked into its modules (names intact), and has the last rows sampled. Owns the KV cache and the
+LoRA slots. A self-check at load refuses a model whose rows depend on their neighbours.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import AutoConfig, AutoModelForCausalLM
+from transformers.pytorch_utils import Conv1D
+from transformers.utils import logging as hf_logging
+
+from lorapool.shared.errors import BaseModelError
+from lorapool.worker import attention
+from lorapool.worker.attention import AttentionPlan
+from lorapool.worker.checkpoint import ModelSpec
+from lorapool.worker.kv_cache import KvCache, LayerShape
+from lorapool.worker.linear import products
+from lorapool.worker.lora import LoraPlan, LoraSlots
+from lorapool.worker.sampler import Sampler
+from lorapool.worker.self_check import check
+from lorapool.worker.sequence import Batch, Drawn, Segment, Work
+
+_ROPE_BY_LENGTH = ("dynamic", "longrope")
+
+
+class ModelRunner:
+    """Implements the engine's Runner. Not thread safe: one thread drives it."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        *,
+        eos_ids: frozenset[int],
+        slots: int,
+        max_rank: int,
+        max_model_len: int,
+        kv_cache_bytes: int,
+        lora_dtype: torch.dtype | None = None,
+        names: Iterable[str] = (),
+    ) -> None:
+        first = next(model.parameters())
+        self.model: Any = model.eval()
+        self.device, self.dtype = first.device, first.dtype
+        self.max_model_len = max_model_len
+        self.spec = ModelSpec.of(model, names)
+        self._sampler = Sampler(eos_ids)
+        self._plan: LoraPlan | None = None
+        self._head_plan: LoraPlan | None = None
+        self._wiped: set[str] = set()
+        layers, shared = _probe(model, self.device)
+        self._cache = KvCache(
+            layers, max_tokens=max_model_len, budget_bytes=kv_cache_bytes, dtype=self.dtype, device=self.device
+        )
+        self.lora = LoraSlots(slots, max_rank, lora_dtype or self.dtype, self.device, shared)
+        self._adapt(shared)
+
+    @classmethod
+    def load(
+        cls,
+        folder: Path | str,
+        *,
+        device: str = "cpu",
+        dtype: str = "float32",
+        eos_ids: frozenset[int] = frozenset(),
+        slots: int = 8,
+        max_rank: int = 64,
+        max_model_len: int | None = None,
+        kv_cache_bytes: int = 2 << 30,
+        names: Iterable[str] = (),
+        self_check: bool = True,
+    ) -> ModelRunner:
+        """Load a checkpoint folder (safetensors). ``names``: what adapters may call this base model.
+
+        Raises BaseModelError with the reason if it cannot be served."""
+        config, limit = _config(folder, max_model_len)
+        attention.register()
+        hf_logging.disable_progress_bar()  # it would be drawn into the log; the caller shows its own
+        try:
+            model = AutoModelForCausalLM.from_pretrained(
+                str(folder),
+                config=config,
+                dtype=getattr(torch, dtype),
+                attn_implementation=attention.NAME,
+                local_files_only=True,
+                use_safetensors=True,
+                trust_remote_code=False,
+            ).to(device)
+        except (OSError, ValueError, KeyError, ImportError) as error:
+            raise BaseModelError(f"cannot load a base model from {folder}: {error}") from error
+        runner = cls(
+            model,
+            eos_ids=eos_ids,
+            slots=slots,
+            max_rank=max_rank,
+            max_model_len=limit,
+            kv_cache_bytes=kv_cache_bytes,
+            names=names,
+        )
+        if self_check:
+            runner.self_check()
+        return runner
+
+    def reserve(self, seq_id: str, tokens: int) -> bool:
+        """Reserve a KV row; False if the cache has none to give now."""
+        return self._cache.reserve(seq_id, tokens)
+
+    def release(self, seq_id: str) -> None:
+        """Give a sequence's KV row back."""
+        self._cache.release(seq_id, wipe=seq_id in self._wiped)
+        self._wiped.discard(seq_id)
+
+    @torch.inference_mode()
+    def step(self, batch: Batch) -> list[Drawn]:
+        """Compute the batch's tokens; draw the next one for each sequence whose last token is among them."""
+        rows = [work.sequence for work in batch.works if work.draws]
+        logits = self.logits(batch)
+        drawn = self._sampler.draw(logits, rows) if rows else []
+        self._wiped |= {row.seq_id for row in drawn if row.error is not None}
+        return drawn
+
+    @property
+    def vocabulary(self) -> int:
+        """Rows of the embedding matrix."""
+        return int(self.model.get_input_embeddings().weight.shape[0])
+
+    @torch.inference_mode()
+    def logits(self, batch: Batch) -> Tensor:
+        """Run the forward alone: raw logits [sequences that draw, vocab]."""
+        self._head_plan = self.lora.plan([(segment.slot, _draws(segment)) for segment in batch.segments])
+        return self._forward(batch, _last_rows(batch.works))
+
+    @torch.inference_mode()
+    def all_logits(self, batch: Batch) -> Tensor:
+        """Run the forward for every token's logits [tokens, vocab], to compare with a reference."""
+        segments = [(segment.slot, segment.count) for segment in batch.segments]
+        self._head_plan = self.lora.plan(segments)
+        return self._forward(batch, list(range(sum(count for _, count in segments))))
+
+    def _forward(self, batch: Batch, rows: list[int]) -> Tensor:
+        works = batch.works
+        ids = [token for work in works for token in work.sequence.tokens(work.start, work.count)]
+        positions = [position for work in works for position in range(work.start, work.start + work.count)]
+        plan = AttentionPlan(self._cache, works, self.device)
+        self._plan = self.lora.plan([(segment.slot, segment.count) for segment in batch.segments])
+        logits: Tensor = self.model(
+            input_ids=torch.tensor([ids], device=self.device),
+            position_ids=torch.tensor([positions], device=self.device),
+            use_cache=False,
+            logits_to_keep=torch.tensor(rows, dtype=torch.long, device=self.device),
+            plan=plan,
+        ).logits[0]
+        return logits
+
+    def check_integrity(self) -> None:
+        """Raise AssertionError unless KV cache and slots are consistent."""
+        self._cache.check_integrity()
+        self.lora.check_integrity()
+
+    def self_check(self) -> None:
+        """Refuse a model whose logits differ between a ragged batch with decode steps and each row alone."""
+        check(self)
+
+    def _adapt(self, shared: list[list[str]]) -> None:
+        """Let the adapters' part be added behind every linear module; the modules keep their names and weights."""
+        head, modules = self.model.get_output_embeddings(), _linear(self.model)
+        for path, product in products(modules, shared).items():
+            module: Any = modules[path]
+            module.forward = self._adapted(path, product, module is head)
+
+    def _adapted(self, path: str, base: Callable[[Tensor], Tensor], head: bool) -> Callable[[Tensor], Tensor]:
+        def forward(x: Tensor) -> Tensor:
+            out = base(x)
+            plan = self._head_plan if head else self._plan
+            if plan is not None and plan.tiles:
+                self.lora.apply(path, x.reshape(-1, x.shape[-1]), out.view(-1, out.shape[-1]), plan)
+            return out
+
+        return forward
+
+
+def _draws(segment: Segment) -> int:
+    return sum(work.draws for work in segment.works)
+
+
+def _last_rows(works: tuple[Work, ...]) -> list[int]:
+    rows, end = [], 0
+    for work in works:
+        end += work.count
+        if work.draws:
+            rows.append(end - 1)
+    return rows
+
+
+def _config(folder: Path | str, max_model_len: int | None) -> tuple[Any, int]:
+    """Read config.json; return it with the context length to serve."""
+    try:
+        config = AutoConfig.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False)
+    except (OSError, ValueError, KeyError) as error:
+        raise BaseModelError(f"no usable config.json in {folder}: {error}") from error
+    text = config.get_text_config()
+    rope = getattr(text, "rope_parameters", None) or {}
+    kinds = {str(part.get("rope_type")) for part in (rope, *rope.values()) if isinstance(part, dict)}
+    if kinds & set(_ROPE_BY_LENGTH):
+        raise BaseModelError(
+            f"{folder}: rope type {'/'.join(sorted(kinds & set(_ROPE_BY_LENGTH)))} makes a row's angles depend on the "
+            "longest row beside it: not served"
+        )
+    own = getattr(text, "max_position_embeddings", None)
+    limit = max_model_len or own or 4096
+    if own is not None and limit > own:
+        raise BaseModelError(f"max_model_len {limit} exceeds the model's own {own} positions")
+    return config, limit
+
+
+def _linear(model: nn.Module) -> dict[str, nn.Module]:
+    return {path: module for path, module in model.named_modules() if isinstance(module, nn.Linear | Conv1D)}
+
+
+class _Probe:
+    """Stands in for the AttentionPlan once, to learn each layer's key and value shapes."""
+
+    def __init__(self) -> None:
+        self.layers: dict[int, LayerShape] = {}
+
+    def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, *_: Any) -> Tensor:
+        self.layers[layer] = LayerShape(key.shape[1], key.shape[2], value.shape[2])
+        return query.new_zeros(*query.shape[:2], value.shape[2])
+
+
+@torch.inference_mode()
+def _probe(model: Any, device: torch.device) -> tuple[tuple[LayerShape, ...], list[list[str]]]:
+    """Run one token: each attention layer's shape, and which linear modules read the very same input."""
+    probe, inputs = _Probe(), []
+
+    def record(path: str) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
+        return lambda _, args: inputs.append((path, args[0]))
+
+    hooks = [module.register_forward_pre_hook(record(path)) for path, module in _linear(model).items()]
+    try:
+        model(torch.zeros(1, 1, dtype=torch.long, device=device), use_cache=False, plan=probe)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    expected = model.config.get_text_config().num_hidden_layers
+    if sorted(probe.layers) != list(range(expected)):
+        raise BaseModelError(
+            f"{type(model).__name__}: {len(probe.layers)} of {expected} layers use transformers' attention interface: "
+            "not served"
+        )
+    groups: dict[int, list[str]] = {}
+    for path, x in inputs:
+        groups.setdefault(id(x), []).append(path)
+    return tuple(probe.layers[index] for index in range(expected)), list(groups.values())

@@ -1,0 +1,77 @@
+"""Who is in the next step: waiting and running sequences, the token budget. Pure: no torch, no Redis, no clock.
+
+Every running sequence that has drawn its first token decodes one token a step. What the budget leaves goes to
+newcomers' prompts, first come first served, in chunks, so that a long prompt delays the others by at most one chunk.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from lorapool.worker.sequence import Batch, Sequence, Status, Work
+
+
+class Scheduler:
+    """Owns the lists of waiting and running sequences.
+
+    ``max_batch`` bounds the running rows, ``prefill_tokens`` the prompt tokens computed in one step.
+    """
+
+    def __init__(self, *, max_batch: int = 64, prefill_tokens: int = 512) -> None:
+        if max_batch < 1 or prefill_tokens < 1:
+            raise ValueError(f"max_batch {max_batch} and prefill_tokens {prefill_tokens} must be at least 1")
+        self.max_batch, self.prefill_tokens = max_batch, prefill_tokens
+        self._waiting: dict[str, Sequence] = {}
+        self._running: dict[str, Sequence] = {}
+
+    def __contains__(self, seq_id: str) -> bool:
+        return seq_id in self._waiting or seq_id in self._running
+
+    def __len__(self) -> int:
+        return len(self._waiting) + len(self._running)
+
+    @property
+    def running(self) -> tuple[Sequence, ...]:
+        return tuple(self._running.values())
+
+    @property
+    def waiting(self) -> tuple[Sequence, ...]:
+        return tuple(self._waiting.values())
+
+    @property
+    def room(self) -> int:
+        """Rows that could start now."""
+        return self.max_batch - len(self._running)
+
+    def add(self, sequence: Sequence) -> None:
+        """Queue a sequence behind those waiting."""
+        assert sequence.seq_id not in self, f"sequence {sequence.seq_id} is here already"
+        self._waiting[sequence.seq_id] = sequence
+
+    def start(self, sequence: Sequence) -> None:
+        """Move a waiting sequence, whose slot and KV row are held, among the running."""
+        assert self.room > 0, f"no room for {sequence.seq_id}: {self.max_batch} rows run"
+        self._running[sequence.seq_id] = self._waiting.pop(sequence.seq_id)
+        sequence.status = Status.RUNNING
+
+    def remove(self, seq_id: str) -> Sequence | None:
+        """Take a sequence out, wherever it is; None if it is not here."""
+        return self._waiting.pop(seq_id, None) or self._running.pop(seq_id, None)
+
+    def next_batch(self) -> Batch | None:
+        """Return the next step's work, or None if nothing runs."""
+        works = [*self._decodes(), *self._prefills()]
+        return Batch.of(works) if works else None
+
+    def _decodes(self) -> Iterator[Work]:
+        for sequence in self._running.values():
+            if not sequence.prefilling:
+                yield Work(sequence, sequence.computed, 1)
+
+    def _prefills(self) -> Iterator[Work]:
+        budget = self.prefill_tokens
+        for sequence in self._running.values():
+            if budget and sequence.prefilling:
+                count = min(budget, sequence.length - sequence.computed)
+                budget -= count
+                yield Work(sequence, sequence.computed, count)

@@ -1,0 +1,79 @@
+"""Validator: gives newly registered adapters their verdict, ready or refused with the reason.
+
+Asked through the control stream, and by looking now and then at what is pending, in case the request was lost.
+The check itself reads the whole checkpoint in a thread; the first verdict of any worker stands.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Callable, Mapping
+from typing import Literal
+
+import structlog
+
+from lorapool.shared.catalog import AdapterRecord, Catalog
+from lorapool.shared.errors import LorapoolError, UnknownAdapter
+from lorapool.worker.persistence import persist
+
+LOOK_EVERY_S = 5.0
+
+Check = Callable[[AdapterRecord], Mapping[str, str | int]]
+"""Returns facts to record with the verdict; raises LorapoolError with the reason to refuse."""
+
+log = structlog.get_logger()
+
+
+class Validator:
+    """Runs until cancelled."""
+
+    def __init__(self, catalog: Catalog, check: Check) -> None:
+        self._catalog, self._check = catalog, check
+        self._asked = asyncio.Event()
+
+    async def request(self, _request: Mapping[str, str]) -> None:
+        """Look at what is pending now."""
+        self._asked.set()
+
+    async def run(self) -> None:
+        """Until cancelled."""
+        while True:
+            for record in await persist(self._catalog.pending, "pending adapters"):
+                await self.validate(record)
+            await self._rest()
+
+    async def validate(self, record: AdapterRecord) -> None:
+        """Check one version and record the verdict."""
+        try:
+            facts = await asyncio.to_thread(self._check, record)
+        except LorapoolError as error:
+            await self._refuse(record, str(error))
+        except Exception as error:  # a hostile checkpoint must not take the worker down
+            log.exception("validation failed unexpectedly", adapter=record.ref)
+            await self._refuse(record, f"validation failed: {type(error).__name__}: {error}")
+        else:
+            await self._decide(record, "ready", "", facts)
+
+    async def _refuse(self, record: AdapterRecord, reason: str) -> None:
+        await self._decide(record, "refused", reason, {})
+
+    async def _decide(
+        self, record: AdapterRecord, verdict: Literal["ready", "refused"], reason: str, facts: Mapping[str, str | int]
+    ) -> None:
+        try:
+            await persist(lambda: self._catalog.decide(record.ref, verdict, reason, facts), "verdict")
+        except UnknownAdapter:
+            log.info("adapter gone before its verdict", adapter=record.ref)
+            return
+        log.info("adapter validated", adapter=record.ref, verdict=verdict, reason=reason)
+
+    async def _rest(self) -> None:
+        """Not all workers look in the same moment."""
+        try:
+            async with asyncio.timeout(LOOK_EVERY_S * random.uniform(0.8, 1.2)):  # noqa: S311  jitter, not a secret
+                await self._asked.wait()
+        except TimeoutError:
+            return
+        finally:
+            self._asked.clear()

@@ -1,0 +1,212 @@
+"""Worker: claim → admit → step → settle, until told to stop.
+
+Two coroutines carry the jobs (the engine steps in a thread of its own between them); duties beside them renew leases,
+beat, listen and validate. Each Redis call outlives an outage. Knows no torch and reads no environment.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import signal
+from collections.abc import Awaitable, Coroutine, Iterable, Mapping
+from typing import Any
+
+import structlog
+
+from lorapool.shared.broker import Broker
+from lorapool.shared.catalog import Catalog
+from lorapool.worker.adapters import AdapterCache
+from lorapool.worker.admission import Admission, Tokenizer
+from lorapool.worker.affinity import Homes, Policy
+from lorapool.worker.claimer import Claimer
+from lorapool.worker.clock import ServerClock
+from lorapool.worker.config import WorkerConfig
+from lorapool.worker.control import Control
+from lorapool.worker.engine import Engine
+from lorapool.worker.engine_thread import EngineThread
+from lorapool.worker.heartbeat import Heartbeat
+from lorapool.worker.held_jobs import HeldJob, HeldJobs
+from lorapool.worker.lease_keeper import LeaseKeeper
+from lorapool.worker.persistence import persist, put_down
+from lorapool.worker.publisher import Publisher
+from lorapool.worker.validator import Validator
+
+LAST_WORDS_S = 5.0  # for giving back what is left when the grace time is over
+log = structlog.get_logger()
+
+
+class Worker:
+    """One worker over ready-made parts. ``identity``: what results and heartbeat say of model and device."""
+
+    def __init__(
+        self,
+        config: WorkerConfig,
+        broker: Broker,
+        catalog: Catalog,
+        engine: Engine,
+        adapters: AdapterCache,
+        tokenizer: Tokenizer,
+        validator: Validator,
+        *,
+        max_model_len: int,
+        identity: Mapping[str, str | int | float],
+    ) -> None:
+        self._config, self._broker, self._catalog, self._validator = config, broker, catalog, validator
+        clock = ServerClock()
+        rows = config.max_batch + config.claim_ahead
+        self._jobs = HeldJobs(self._on_change)
+        self._engine = EngineThread(engine)
+        self._publisher = Publisher(
+            broker, self._jobs, self._engine, clock, device=str(identity["device"]), dtype=str(identity["dtype"])
+        )
+        self._admission = Admission(
+            self._jobs, self._engine, adapters, self._publisher, catalog, tokenizer, max_model_len
+        )
+        self._claimer = Claimer(
+            broker,
+            self._jobs,
+            clock,
+            Policy(
+                config.claim_policy,
+                starvation_ms=round(config.starvation_s * 1000),
+                claim_size=config.claim_size,
+            ),
+            self._resident,
+            worker=config.worker_id,
+            boot_id=secrets.token_hex(6),
+            lease_ms=config.lease_ms,
+            rows=rows,
+            slots=config.slots,
+        )
+        self._keeper = LeaseKeeper(broker, self._jobs, self._publisher, clock, lease_ms=config.lease_ms)
+        self._heartbeat = Heartbeat(
+            catalog,
+            self._engine,
+            self._jobs,
+            identity,
+            worker=config.worker_id,
+            rows=rows,
+            every_s=config.beat_s,
+            on_peers=self._meet,
+        )
+        self._control = Control(
+            broker, config.worker_id, {"cancel": self._cancel, "load": self._load, "validate": validator.request}
+        )
+        self._stopping, self._forced, self._changed = asyncio.Event(), asyncio.Event(), asyncio.Event()
+
+    # -- the main loop: claim → admit → step → settle
+
+    async def _claim_and_admit(self) -> None:
+        while not self._stopping.is_set():
+            claimed = await self._claimer.claim()
+            await self._admission.admit(claimed)
+
+    async def _step_and_settle(self) -> None:
+        while True:
+            report = await self._engine.report()  # the thread steps as long as it has work
+            await self._publisher.publish(report)
+
+    # -- life
+
+    async def run(self) -> bool:
+        """Serve until ``stop``; True if everything was finished or given back, False if that had to be forced."""
+        self._engine.start()
+        try:
+            await persist(self._heartbeat.beat, "first heartbeat")
+            async with asyncio.TaskGroup() as group:
+                claiming = group.create_task(self._claim_and_admit())
+                duties = [group.create_task(duty) for duty in self._duties()]
+                log.info("ready", worker=self._config.worker_id, pool=self._config.pool)
+                await self._stopping.wait()
+                await self._within(LAST_WORDS_S, asyncio.wait([claiming]))  # longer only while Redis is away
+                await put_down([claiming])
+                await self._drain()
+                await put_down(duties)
+        finally:
+            await self._engine.stop()
+        await self._leave()
+        return not self._forced.is_set()
+
+    def stop(self) -> None:
+        """Drain; asked a second time, give back everything at once."""
+        if self._stopping.is_set():
+            self._forced.set()
+            self._changed.set()
+        log.info("stopping", forced=self._forced.is_set(), held=len(self._jobs))
+        self._stopping.set()
+        self._claimer.stop()
+
+    def stop_on_signals(self) -> None:
+        """SIGTERM and SIGINT call ``stop``."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self.stop)
+
+    def _duties(self) -> Iterable[Coroutine[Any, Any, None]]:
+        yield self._step_and_settle()
+        yield self._keeper.run()
+        yield self._heartbeat.run()
+        yield self._control.run()
+        yield self._validator.run()
+
+    async def _drain(self) -> None:
+        """Give back what has not started, let the rest finish within the grace time, give back what is left."""
+        await self._release(job for job in self._jobs if not job.started)
+        await self._within(self._config.grace_s, self._until_empty())
+        await self._release(self._jobs)
+        await self._within(LAST_WORDS_S, self._until_empty())
+
+    async def _within(self, seconds: float, wait: Awaitable[object]) -> bool:
+        try:
+            async with asyncio.timeout(seconds):
+                await wait
+        except TimeoutError:
+            log.warning("time is up", seconds=seconds, held=len(self._jobs))
+            return False
+        return True
+
+    async def _until_empty(self) -> None:
+        while len(self._jobs) and not self._forced.is_set():
+            self._changed.clear()
+            await self._changed.wait()
+
+    async def _release(self, jobs: Iterable[HeldJob]) -> None:
+        """Back to their streams, no attempt burnt."""
+        given_back = [job for job in jobs if self._jobs.end(job)]
+        for job in given_back:
+            self._engine.abort(job.seq_id)
+        if given_back:
+            leases = [job.lease for job in given_back]
+            if await self._within(LAST_WORDS_S, persist(lambda: self._broker.release(leases), "release")):
+                log.info("released", jobs=len(given_back))
+        for job in given_back:
+            self._jobs.drop(job)
+
+    async def _leave(self) -> None:
+        await self._within(1.0, persist(lambda: self._catalog.leave(self._config.worker_id), "leave"))
+        log.info("stopped", worker=self._config.worker_id)
+
+    # -- what others ask
+
+    async def _cancel(self, request: Mapping[str, str]) -> None:
+        job = self._jobs.get(request.get("job_id", ""))
+        if job is not None and job.claimed.lease == request.get("lease"):
+            await self._publisher.close(job, "cancelled", message="cancelled on request while it ran")
+
+    async def _load(self, request: Mapping[str, str]) -> None:
+        await self._admission.prefetch(request.get("ref", ""))
+
+    # -- what the parts tell each other
+
+    def _on_change(self) -> None:
+        self._changed.set()
+        self._claimer.stir()
+
+    def _resident(self) -> frozenset[str]:
+        residency = self._engine.residency()
+        return residency.device | residency.loading
+
+    def _meet(self, workers: list[str]) -> None:
+        if (members := tuple(sorted({*workers, self._config.worker_id}))) != self._claimer.homes.workers:
+            self._claimer.homes = Homes(members)
