@@ -1,0 +1,73 @@
+"""What an agent imports: ``from lorapool.producer import Client``. No torch anywhere below.
+
+Blocking code imports the same names from ``lorapool.producer.sync``. Errors are those of ``lorapool.shared.errors``.
+"""
+
+from lorapool.producer.client import Client
+from lorapool.producer.handle import JobHandle
+from lorapool.producer.request import Request
+from lorapool.producer.stream import TextDelta
+from lorapool.shared.errors import (
+    AdapterClosed,
+    AdapterConflict,
+    AdapterNotReady,
+    AdapterRefused,
+    CheckpointError,
+    InvalidRequest,
+    JobCancelled,
+    JobConflict,
+    JobExpired,
+    JobFailed,
+    LorapoolError,
+    NoWorker,
+    PayloadTooLarge,
+    PoolMismatch,
+    QueueFull,
+    RedisAuthFailed,
+    RedisFull,
+    RedisUnreachable,
+    ResultExpired,
+    ResultTimeout,
+    UnknownAdapter,
+    UnknownJob,
+)
+from lorapool.shared.job import FinishReason, JobState, Message, Priority, Result, SamplingParams, Timings, Usage
+from lorapool.shared.protocol import Explanation
+
+__all__ = [
+    "AdapterClosed",
+    "AdapterConflict",
+    "AdapterNotReady",
+    "AdapterRefused",
+    "CheckpointError",
+    "Client",
+    "Explanation",
+    "FinishReason",
+    "InvalidRequest",
+    "JobCancelled",
+    "JobConflict",
+    "JobExpired",
+    "JobFailed",
+    "JobHandle",
+    "JobState",
+    "LorapoolError",
+    "Message",
+    "NoWorker",
+    "PayloadTooLarge",
+    "PoolMismatch",
+    "Priority",
+    "QueueFull",
+    "RedisAuthFailed",
+    "RedisFull",
+    "RedisUnreachable",
+    "Request",
+    "Result",
+    "ResultExpired",
+    "ResultTimeout",
+    "SamplingParams",
+    "TextDelta",
+    "Timings",
+    "UnknownAdapter",
+    "UnknownJob",
+    "Usage",
+]

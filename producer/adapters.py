@@ -1,0 +1,169 @@
+"""Adapters: register, list, look up and alias them; and resolve a name to an exact ref for ``submit``.
+
+Reads what a client can read without torch: the JSON config, the safetensors header, the digest. Whether a worker can
+serve the weights is the worker's word, which ``register`` waits for. Resolved names are remembered for a second.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Mapping, Sequence
+from difflib import get_close_matches
+from pathlib import Path
+
+from lorapool.producer.folder import as_uri, describe
+from lorapool.shared.catalog import AdapterRecord, Catalog
+from lorapool.shared.errors import (
+    AdapterNotReady,
+    AdapterRefused,
+    InvalidRequest,
+    NoWorker,
+    UnknownAdapter,
+)
+from lorapool.shared.job import BASE_REF, check_name
+
+CACHE_S = 1.0
+NO_WORKER_AFTER_S = 3.0  # a worker that has just started is not seen at once
+DEFAULT_VERSION = "1.0.0"
+
+
+class Adapters:
+    """``client.adapters``: the pool's adapters by id, version and alias."""
+
+    def __init__(self, catalog: Catalog, pool: str) -> None:
+        self._catalog, self._pool = catalog, pool
+        self._cache: dict[str, tuple[float, AdapterRecord]] = {}
+
+    async def register(
+        self,
+        adapter_id: str,
+        uri: str | Path,
+        *,
+        version: str = DEFAULT_VERSION,
+        aliases: Sequence[str] = (),
+        metadata: Mapping[str, str] | None = None,
+        digest: str | None = None,
+        wait: bool = True,
+        timeout: float = 60.0,
+    ) -> AdapterRecord:
+        """Make ``adapter_id@version`` known to the pool and wait until a worker has validated it.
+
+        ``uri`` is a folder (path or file://) with adapter_config.json and adapter_model.safetensors, at the same path
+        for client and workers; with ``digest`` the client need not see it. Repeating the same content is harmless.
+        Raises CheckpointError (unreadable here), AdapterConflict (same version, other content), AdapterRefused (with
+        the worker's reason), NoWorker (nobody alive to validate: it stays pending) and AdapterNotReady (after
+        ``timeout`` seconds). With ``wait=False`` the pending record comes back at once.
+        """
+        for kind, name in (("adapter id", adapter_id), ("version", version), *(("alias", alias) for alias in aliases)):
+            check_name(kind, name)
+        facts = await asyncio.to_thread(describe, as_uri(uri), digest)
+        record = AdapterRecord(
+            id=adapter_id,
+            version=version,
+            aliases=tuple(aliases),
+            metadata=dict(metadata or {}),
+            uri=facts.uri,
+            digest=facts.digest,
+            rank=facts.rank,
+            base_model=facts.base_model,
+        )
+        stored = await self._catalog.register(record)
+        self._cache.clear()
+        return await self._validated(stored, timeout) if wait else stored
+
+    async def list(self) -> list[AdapterRecord]:
+        """Every registered version, sorted by ref, with the aliases that point at it now."""
+        records, aliases = await self._catalog.list(), await self.aliases()
+        return sorted((_named(record, aliases) for record in records), key=lambda record: record.ref)
+
+    async def get(self, name: str) -> AdapterRecord:
+        """The record behind a ref, alias or id, as it is now. Raises UnknownAdapter."""
+        return _named(await self._find(name), await self.aliases())
+
+    async def alias(self, name: str, ref: str) -> AdapterRecord:
+        """Point ``name`` at an exact ref or at an id's active version; other clients see it within a second."""
+        record = await self.get(ref)
+        await self._catalog.alias(check_name("alias", name), record.ref)
+        self._cache.clear()
+        return await self.get(record.ref)
+
+    async def aliases(self) -> dict[str, str]:
+        """Alias → ref."""
+        return dict(await self._catalog.aliases())
+
+    async def resolve(self, name: str | None) -> str:
+        """The exact ref that takes a job for ``name``; None is the base model.
+
+        Raises UnknownAdapter with the nearest names, AdapterNotReady, AdapterRefused.
+        """
+        if name is None or name == BASE_REF:
+            return BASE_REF
+        if not isinstance(name, str) or not name:
+            raise InvalidRequest(f"adapter = {name!r}: expected a ref, an alias or an id, or None for the base model")
+        record = self._remembered(name)
+        if record is None:
+            record = await self._find(name)
+            self._cache[name] = (time.monotonic(), record)
+        return _usable(record)
+
+    async def ref(self, name: str | None) -> str:
+        """The exact ref behind a name, whatever its status; None is the base model. Raises UnknownAdapter."""
+        return BASE_REF if name is None or name == BASE_REF else (await self._find(name)).ref
+
+    async def _find(self, name: str) -> AdapterRecord:
+        try:
+            return await self._catalog.resolve(name)
+        except UnknownAdapter as error:
+            raise UnknownAdapter(await self._with_hint(name, str(error))) from None
+
+    def _remembered(self, name: str) -> AdapterRecord | None:
+        since, record = self._cache.get(name, (float("-inf"), None))
+        if time.monotonic() - since < CACHE_S:
+            return record
+        self._cache.pop(name, None)
+        return None
+
+    async def _validated(self, record: AdapterRecord, timeout_s: float) -> AdapterRecord:
+        """Wait for a worker's word on a pending record."""
+        began, pause_s = time.monotonic(), 0.02
+        while record.status == "pending":
+            waited = time.monotonic() - began
+            await self._give_up(record.ref, waited, timeout_s)
+            await asyncio.sleep(pause_s)
+            pause_s = min(pause_s * 1.5, 0.25)
+            record = await self._catalog.get(record.ref)
+        _usable(record)
+        return record
+
+    async def _give_up(self, ref: str, waited_s: float, timeout_s: float) -> None:
+        if waited_s >= min(NO_WORKER_AFTER_S, timeout_s) and not await self._catalog.workers():
+            raise NoWorker(
+                f"adapter {ref} is registered but no worker of pool {self._pool!r} is alive to validate it: "
+                "start one with `lorapool-worker run`; it stays pending until then"
+            )
+        if waited_s >= timeout_s:
+            raise AdapterNotReady(
+                f"adapter {ref} is not validated after {timeout_s:g} s; workers may be busy: look later"
+            )
+
+    async def _with_hint(self, name: str, message: str) -> str:
+        records = await self._catalog.list()
+        names = {record.id for record in records} | {record.ref for record in records} | set(await self.aliases())
+        near = get_close_matches(name, sorted(names), n=3)
+        if near:
+            return f"{message}; did you mean {' or '.join(near)}?"
+        return message if names else f"{message}; this pool has no adapters yet: `lorapool adapters register ID FOLDER`"
+
+
+def _named(record: AdapterRecord, aliases: Mapping[str, str]) -> AdapterRecord:
+    return record.model_copy(update={"aliases": tuple(sorted(a for a, ref in aliases.items() if ref == record.ref))})
+
+
+def _usable(record: AdapterRecord) -> str:
+    if record.status == "pending":
+        raise AdapterNotReady(f"adapter {record.ref} is registered, but no worker has validated it yet: try again")
+    if record.status == "refused":
+        message = f"adapter {record.ref} was refused by a worker: {record.reason}"
+        raise AdapterRefused(message, reason=record.reason or "")
+    return record.ref

@@ -1,0 +1,254 @@
+"""Client: what an agent holds. Submits jobs to a pool, one call or many, and hands out their handles.
+
+Knows the pool's partitions, the catalog and the broker's calls. Builds no Redis command, reads no environment but
+through RedisSettings, keeps no job: whoever has the id can ask for the answer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+from pydantic import ValidationError
+
+from lorapool.producer.adapters import Adapters
+from lorapool.producer.handle import JobHandle
+from lorapool.producer.inbox import Inbox, Ticket
+from lorapool.producer.outbox import Outbox
+from lorapool.producer.request import Request, Seconds
+from lorapool.producer.upkeep import PoolUpkeep
+from lorapool.shared.broker import Broker
+from lorapool.shared.catalog import Catalog
+from lorapool.shared.errors import (
+    InvalidRequest,
+    LorapoolError,
+    QueueFull,
+    RedisAuthFailed,
+    RedisUnreachable,
+)
+from lorapool.shared.job import BASE_REF, Job, Result, check_name, explain_validation
+from lorapool.shared.keys import Keys, split_id
+from lorapool.shared.protocol import Enqueued, Explanation
+from lorapool.shared.settings import RedisSettings, connect, redact, redis_settings
+from lorapool.shared.upkeep import Upkeep
+
+if TYPE_CHECKING:
+    from redis.asyncio import Redis
+
+Item = Request | Mapping[str, Any] | Sequence[Any]
+PARTITION = 0  # a pool has one until its config says more
+
+
+class Client:
+    """A pool, from an agent's side. Use as ``async with Client("redis://localhost:6379", pool="default") as pool``.
+
+    Without arguments the environment speaks: LORAPOOL_REDIS_URL, LORAPOOL_POOL. ``agent`` is the default name that
+    jobs are counted under. Entering it checks that the server answers: RedisUnreachable, RedisAuthFailed.
+    """
+
+    def __init__(self, redis_url: str | None = None, *, pool: str | None = None, agent: str = "anonymous") -> None:
+        self._settings = _settings(redis_url, pool)
+        self._agent = check_name("agent", agent)
+        self._name = f"client-{secrets.token_hex(8)}"
+        self._redis = _connected(self._settings)
+        self._keys = Keys(self._settings.pool, PARTITION)
+        self._broker = Broker(self._redis, self._keys)
+        self._catalog = Catalog(self._redis, self._settings.pool)
+        self._inbox = Inbox(self._broker, self._name)
+        self._outbox = Outbox(self._broker)
+        self.adapters = Adapters(self._catalog, self._settings.pool)
+        self.upkeep = PoolUpkeep(self._broker, Upkeep(self._redis, self._keys), self.adapters)
+
+    async def __aenter__(self) -> Self:
+        try:
+            await self._broker.ping()
+        except RedisUnreachable as error:
+            await self.close()
+            raise type(error)(_remedy(error, self._settings.redacted_url)) from None
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Give the connections back; jobs go on."""
+        await self._outbox.close()
+        await self._inbox.close()
+        await self._broker.close()
+        await self._redis.aclose()
+
+    # -- jobs
+
+    async def submit(
+        self,
+        adapter: str | None,
+        prompt: str | None = None,
+        *,
+        messages: Sequence[Mapping[str, str]] | None = None,
+        agent: str | None = None,
+        job_id: str | None = None,
+        priority: str = "normal",
+        delay: Seconds | None = None,
+        deadline: Seconds | None = None,
+        stream: bool = False,
+        wait: bool = False,
+        **params: Any,
+    ) -> JobHandle:
+        """Put one job on its adapter's stream and return its handle; one round trip.
+
+        ``adapter`` is a ref, alias or id; None is the base model. Give ``prompt`` (raw text) or ``messages`` (for the
+        chat template). ``params`` are the fields of SamplingParams by name. ``delay`` and ``deadline`` are seconds
+        after submission. The same ``job_id`` with the same request returns the existing job. ``wait=True`` waits for
+        room instead of raising QueueFull. Raises InvalidRequest, UnknownAdapter, AdapterNotReady, AdapterRefused,
+        AdapterClosed, JobConflict, QueueFull, RedisFull: nothing was queued; RedisUnreachable: it may have been, and
+        the same ``job_id`` again settles it.
+        """
+        request = Request(adapter, prompt, messages, agent, job_id, priority, delay, deadline, stream, params)
+        job = await self._job(request)
+        ticket = self._ticket(job)
+        while True:
+            try:
+                return self._handle(job, ticket, await self._outbox.enqueue(job))
+            except QueueFull as full:
+                if not wait:
+                    raise
+                await asyncio.sleep(full.retry_after_s)
+            except RedisUnreachable as error:
+                raise type(error)(f"{error}; to be sure of this job, submit it again with job_id={job.id!r}") from error
+
+    async def submit_many(self, requests: Iterable[Item], *, wait: bool = False) -> list[JobHandle | LorapoolError]:
+        """As ``submit`` for each, in pipelined calls; same length and order, an error stands in its item's place."""
+        return await self._submit_many(requests, give_up_at=float("inf") if wait else 0.0)
+
+    async def gather(
+        self, requests: Iterable[Item | JobHandle], *, timeout: float | None = None
+    ) -> list[Result | LorapoolError]:
+        """Submit all, wait for all: a Result or an error for each, in the same order.
+
+        Items are Requests, dicts of ``submit`` arguments, pairs (adapter, prompt), or handles of jobs submitted
+        before. Waits for room where an adapter or agent is at its limit. After ``timeout`` seconds what has not ended
+        is a ResultTimeout (it goes on), and what found no room a QueueFull.
+        """
+        items = list(requests)
+        give_up_at = float("inf") if timeout is None else time.monotonic() + timeout
+        fresh = [item for item in items if not isinstance(item, JobHandle)]
+        submitted = iter(await self._submit_many(fresh, give_up_at))
+        handles = [item if isinstance(item, JobHandle) else next(submitted) for item in items]
+        left = None if timeout is None else max(0.0, give_up_at - time.monotonic())
+        return await asyncio.gather(*(_outcome(handle, left) for handle in handles))
+
+    def get(self, job_id: str) -> JobHandle:
+        """The handle of a job that any process submitted, by full or bare id; asks the server nothing yet."""
+        _, bare = split_id(job_id)
+        full = self._keys.full_id(check_name("job id", bare))
+        return JobHandle(self._broker, self._inbox, self._inbox.ticket(full, own=False), streamed=None, created=False)
+
+    async def explain(self, job_id: str) -> Explanation:
+        """Why that job is where it is."""
+        return await self.get(job_id).explain()
+
+    # -- numbers
+
+    async def stats(self, adapter: str | None) -> dict[str, int | float]:
+        """The counters of one adapter since its first job (None: the base model); sums, see the README for each."""
+        return dict(await self._broker.stats(await self.adapters.ref(adapter)))
+
+    async def all_stats(self) -> dict[str, dict[str, int | float]]:
+        """The counters of every adapter and of the base model that have any, by ref."""
+        refs = [BASE_REF, *(record.ref for record in await self.adapters.list())]
+        counters = {ref: dict(await self._broker.stats(ref)) for ref in refs}
+        return {ref: found for ref, found in counters.items() if any(found.values())}
+
+    async def agent_stats(self, agent: str) -> dict[str, int | float]:
+        """The same counters, of one agent over all adapters."""
+        return dict(await self._broker.agent_stats(check_name("agent", agent)))
+
+    async def workers(self) -> list[dict[str, Any]]:
+        """Live workers: id, device, rows, tok/s, resident adapters, heartbeat age in ms."""
+        return await self._catalog.workers()
+
+    # -- how
+
+    async def _job(self, request: Request) -> Job:
+        draft = request.job(ref="_base", agent=self._agent, client=self._name)
+        ref = await self.adapters.resolve(request.adapter)
+        return draft if ref == draft.ref else draft.model_copy(update={"ref": ref})
+
+    async def _job_or_error(self, item: Item) -> Job | LorapoolError:
+        try:
+            return await self._job(Request.of(item))
+        except LorapoolError as error:
+            return error
+
+    async def _submit_many(self, requests: Iterable[Item], give_up_at: float) -> list[JobHandle | LorapoolError]:
+        """Those refused for want of room are tried again until ``give_up_at`` (monotonic seconds)."""
+        answers = [await self._job_or_error(item) for item in requests]
+        jobs = {index: job for index, job in enumerate(answers) if isinstance(job, Job)}
+        done: dict[int, JobHandle | LorapoolError] = {}
+        while jobs:
+            done |= zip(jobs, await self._send(list(jobs.values())), strict=True)
+            full = {index: error for index in jobs if isinstance(error := done[index], QueueFull)}
+            pause_s = min((error.retry_after_s for error in full.values()), default=0.0)
+            if time.monotonic() + pause_s > give_up_at:
+                break
+            await asyncio.sleep(pause_s)
+            jobs = {index: jobs[index] for index in full}
+        return [done[index] if isinstance(answer, Job) else answer for index, answer in enumerate(answers)]
+
+    async def _send(self, jobs: list[Job]) -> list[JobHandle | LorapoolError]:
+        tickets = [self._ticket(job) for job in jobs]
+        try:
+            outcomes = await self._broker.enqueue_many(jobs)
+        except LorapoolError as error:
+            return [error] * len(jobs)
+        return [
+            self._handle(job, ticket, outcome) if isinstance(outcome, Enqueued) else outcome
+            for job, ticket, outcome in zip(jobs, tickets, outcomes, strict=True)
+        ]
+
+    def _ticket(self, job: Job) -> Ticket:
+        """Taken before the job is sent: its notice may be here before the reply is."""
+        deadline_s = None if job.deadline_ms is None else job.deadline_ms / 1000
+        return self._inbox.ticket(self._keys.full_id(job.id), own=True, deadline_s=deadline_s)
+
+    def _handle(self, job: Job, ticket: Ticket, enqueued: Enqueued) -> JobHandle:
+        if not enqueued.created:
+            ticket.disown()
+        streamed = job.stream if enqueued.created else None
+        return JobHandle(self._broker, self._inbox, ticket, streamed=streamed, created=enqueued.created)
+
+
+def _settings(redis_url: str | None, pool: str | None) -> RedisSettings:
+    try:
+        return redis_settings(redis_url, pool)
+    except ValidationError as error:
+        raise InvalidRequest(explain_validation(error)) from None
+
+
+def _connected(settings: RedisSettings) -> Redis:
+    try:
+        return connect(settings)
+    except ValueError as error:
+        raise InvalidRequest(f"redis_url = {settings.redacted_url!r}: {error}") from None
+
+
+def _remedy(error: RedisUnreachable, url: str) -> str:
+    reason = redact(str(error.__cause__ or error)).rstrip(".")
+    if isinstance(error, RedisAuthFailed):
+        return f"Redis at {url} refused user or password ({reason}): give them as redis://user:password@host:port"
+    return f"Redis at {url} does not answer ({reason}): start it there, or set LORAPOOL_REDIS_URL to where it is"
+
+
+async def _outcome(handle: JobHandle | LorapoolError, timeout: float | None) -> Result | LorapoolError:
+    if isinstance(handle, LorapoolError):
+        return handle
+    try:
+        return await handle.result(timeout)
+    except LorapoolError as error:
+        return error

@@ -1,0 +1,251 @@
+"""submit, result, job, cancel: one job from the command line.
+
+An answer goes to stdout and nothing else does; what is said about it goes to stderr.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from typing import Annotated, Any
+
+import typer
+
+from lorapool.producer.client import Client
+from lorapool.producer.commands import options as o
+from lorapool.producer.commands.session import run
+from lorapool.producer.handle import JobHandle
+from lorapool.producer.record import Record, state_of, timings_of
+from lorapool.producer.render import clean, count, document, fields, note, plain, say, seconds
+from lorapool.producer.request import PARAMS
+from lorapool.shared.errors import ResultTimeout
+from lorapool.shared.job import BASE_REF, Priority, Result
+from lorapool.shared.protocol import Explanation
+
+Id = Annotated[str, typer.Argument(metavar="ID", help="The job's id, as submit printed it.")]
+AdapterName = Annotated[str, typer.Argument(metavar="ADAPTER", help="Ref, alias or id; _base is the base model.")]
+Prompt = Annotated[str | None, typer.Argument(metavar="PROMPT", help="Raw text; - reads it from stdin.")]
+
+
+def submit(  # noqa: PLR0917 - typer takes one argument a flag
+    context: typer.Context,
+    adapter: AdapterName,
+    prompt: Prompt = None,
+    message: o.Message = None,
+    chat: o.Chat = False,
+    stream: o.Stream = False,
+    wait: o.Wait = False,
+    timeout: o.Timeout = None,
+    agent: o.Agent = "cli",
+    job_id: o.JobId = None,
+    priority: o.JobPriority = Priority.NORMAL,
+    delay: o.Delay = None,
+    deadline: o.Deadline = None,
+    max_new_tokens: o.MaxNewTokens = None,
+    temperature: o.Temperature = None,
+    top_p: o.TopP = None,
+    top_k: o.TopK = None,
+    min_p: o.MinP = None,
+    repetition_penalty: o.RepetitionPenalty = None,
+    frequency_penalty: o.FrequencyPenalty = None,
+    presence_penalty: o.PresencePenalty = None,
+    seed: o.Seed = None,
+    stop: o.Stop = None,
+    min_new_tokens: o.MinNewTokens = None,
+    ignore_eos: o.IgnoreEos = False,
+    logprobs: o.Logprobs = False,
+    redis_url: o.RedisUrl = None,
+    pool: o.Pool = None,
+    as_json: o.Json = False,
+) -> None:
+    """Send a prompt to an adapter. Prints the job's id, or with --wait or --stream the answer.
+
+    lorapool submit cfo "How long is our runway?" --chat --stream
+    """
+    given = _sampling(context)
+    given |= {"agent": agent, "job_id": job_id, "priority": priority, "delay": delay, "deadline": deadline}
+
+    async def work(client: Client) -> None:
+        job = await client.submit(_name(adapter), **_input(prompt, message, chat), stream=stream, **given)
+        if not stream and not wait:
+            _show_submitted(job, as_json)
+            return
+        try:
+            if stream:
+                await _show_stream(job, timeout, as_json)
+            else:
+                show_result(await job.result(timeout), as_json)
+        except asyncio.CancelledError:  # Ctrl-C
+            note(f"the job goes on: lorapool result {job.id}, or lorapool cancel {job.id}")
+            raise
+
+    run(work, redis_url=redis_url, pool=pool, as_json=as_json)
+
+
+def result(
+    job_id: Id,
+    timeout: o.Timeout = None,
+    no_wait: Annotated[bool, o.flag("--no-wait", "Fail at once if the job has not ended.")] = False,
+    redis_url: o.RedisUrl = None,
+    pool: o.Pool = None,
+    as_json: o.Json = False,
+) -> None:
+    """Print a job's answer, waiting for it if need be."""
+
+    async def work(client: Client) -> None:
+        job = client.get(job_id)
+        if no_wait and not (state := await job.state()).terminal:
+            raise ResultTimeout(f"job {job.id} is {state}: it has not ended yet")
+        show_result(await job.result(timeout), as_json)
+
+    run(work, redis_url=redis_url, pool=pool, as_json=as_json)
+
+
+def job(
+    job_id: Id,
+    explain: o.Explain = False,
+    redis_url: o.RedisUrl = None,
+    pool: o.Pool = None,
+    as_json: o.Json = False,
+) -> None:
+    """Show a job: its state, its times, who runs it; with --explain also why it is there."""
+
+    async def work(client: Client) -> None:
+        handle = client.get(job_id)
+        record = await handle.record()
+        explanation = await handle.explain() if explain else None
+        _show_job(handle.id, record, explanation, as_json)
+
+    run(work, redis_url=redis_url, pool=pool, as_json=as_json)
+
+
+def cancel(job_id: Id, redis_url: o.RedisUrl = None, pool: o.Pool = None, as_json: o.Json = False) -> None:
+    """Cancel a job. One that has ended stays as it is."""
+
+    async def work(client: Client) -> None:
+        handle = client.get(job_id)
+        state = await handle.cancel()
+        if as_json:
+            document({"job_id": handle.id, "state": state})
+        elif state == "running":
+            say(f"{handle.id} is running: its worker has been asked to stop")
+        else:
+            say(f"{handle.id} {'is cancelled' if state == 'cancelled' else f'had already {state}'}")
+
+    run(work, redis_url=redis_url, pool=pool, as_json=as_json)
+
+
+def show_result(answer: Result, as_json: bool) -> None:
+    """The answer on stdout, its proof on stderr."""
+    if as_json:
+        document(plain(answer))
+        return
+    say(answer.text)
+    note(summary(answer))
+
+
+def summary(answer: Result) -> str:
+    """``cfo@1.0.0 · 12 + 40 tokens · length · queued 3 ms, first token 80 ms, total 1.2 s · worker w1``."""
+    times = answer.timings
+    stages = {"queued": times.queued_ms, "first token": times.first_token_ms, "total": times.total_ms}
+    parts = [
+        answer.adapter + (f" ({answer.digest[:12]})" if answer.digest else ""),
+        f"{answer.usage.prompt_tokens} + {answer.usage.completion_tokens} tokens",
+        answer.finish_reason,
+        ", ".join(f"{name} {seconds(value)}" for name, value in stages.items() if value is not None),
+        f"worker {answer.worker}",
+    ]
+    return " · ".join(parts + ([f"attempt {answer.attempts}"] if answer.attempts > 1 else []))
+
+
+async def _show_stream(job: JobHandle, timeout: float | None, as_json: bool) -> None:
+    async for delta in job.stream(timeout):
+        if as_json:
+            fields_ = {name: getattr(delta, name) for name in ("attempt", "offset", "text", "token_ids", "restart")}
+            document({"delta": fields_})
+            continue
+        if delta.restart:
+            note("\n(a retry produced other text; it begins again)")
+        sys.stdout.write(clean(delta.text))
+        sys.stdout.flush()
+    answer = await job.result(timeout)
+    if as_json:
+        document({"result": plain(answer)})
+    else:
+        say()
+        note(summary(answer))
+
+
+def _show_submitted(job: JobHandle, as_json: bool) -> None:
+    if as_json:
+        document({"job_id": job.id, "created": job.created})
+        return
+    say(job.id)
+    known = "" if job.created else "this job was there already; "
+    note(f"{known}get the answer with: lorapool result {job.id}")
+
+
+def _show_job(job_id: str, record: Record, explanation: Explanation | None, as_json: bool) -> None:
+    shown = {name: _value(name, value) for name, value in sorted(record.items()) if name != "detail"}
+    if as_json:
+        if explanation is not None:
+            facts = dict(explanation.facts)
+            shown["explanation"] = {"reason": explanation.reason, "message": explanation.message, "facts": facts}
+        document({"job_id": job_id, **shown})
+        return
+    lines: dict[str, object] = {"job": job_id, "state": shown["state"]}
+    if explanation is not None:
+        lines["why"] = explanation.message
+    order = ("ref", "agent", "priority", "attempts", "worker", "error", "message", "finish_reason")
+    lines |= {name: shown.get(name) for name in order}
+    if state_of(record).terminal and shown.get("completion_tokens"):
+        lines["tokens"] = f"{count(float(shown['prompt_tokens']))} + {count(float(shown['completion_tokens']))}"
+    for name, value in plain(timings_of(record)).items():
+        lines[name.removesuffix("_ms")] = None if value is None else seconds(value)
+    if explanation is not None:
+        lines |= {name: value for name, value in explanation.facts.items() if name in _TELLING}
+    fields({**lines, "text": shown.get("text")})
+
+
+_TELLING = ("ahead", "adapter_state", "adapter_waiting", "adapter_running", "adapter_max_inflight")
+_NUMBERS = frozenset(
+    ("attempts", "lost", "retries", "fence", "emitted", "cost", "seed", "prompt_tokens", "completion_tokens")
+)
+
+
+def _value(name: str, value: str | bytes) -> Any:
+    text = value.decode(errors="replace") if isinstance(value, bytes) else value
+    if name.endswith("_ms") or name in _NUMBERS:
+        return int(text) if text.lstrip("-").isdigit() else None
+    return text == "1" if name in ("stream", "resident") else text
+
+
+def _sampling(context: typer.Context) -> dict[str, Any]:
+    """The sampling params that were said; 0 is a value, an absent flag is not."""
+    said = {name: context.params[name] for name in PARAMS}
+    return {name: value for name, value in said.items() if not (value is None or value is False or value == [])}
+
+
+def _name(adapter: str) -> str | None:
+    return None if adapter == BASE_REF else adapter
+
+
+def _input(prompt: str | None, messages: list[str] | None, chat: bool) -> dict[str, Any]:
+    """prompt= or messages= of submit, from PROMPT, --message and --chat."""
+    text = sys.stdin.read() if prompt == "-" else prompt
+    said = [_message(item) for item in messages or ()]
+    if text is not None and (said or chat):
+        said.append({"role": "user", "content": text})
+        return {"messages": said}
+    if text is None and not said:
+        raise typer.BadParameter("give a PROMPT, or at least one --message", param_hint="PROMPT")
+    return {"messages": said} if said else {"prompt": text}
+
+
+def _message(item: str) -> dict[str, str]:
+    role, colon, content = item.partition(":")
+    if not colon or role not in ("system", "user", "assistant"):
+        raise typer.BadParameter(
+            f"{item!r:.60}: expected system:TEXT, user:TEXT or assistant:TEXT", param_hint="--message"
+        )
+    return {"role": role, "content": content.lstrip()}

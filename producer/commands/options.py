@@ -1,0 +1,74 @@
+"""Every flag of ``lorapool`` once: its name, its environment variable, its help.
+
+``--max-new-tokens`` is also LORAPOOL_MAX_NEW_TOKENS, and so on for each; the command line wins. Knows nothing of what
+a command does with a value: ranges are checked where the library checks them, so both say the same.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+from lorapool.shared.job import Priority
+
+
+def flag(name: str, text: str, *more: str, **options: Any) -> Any:
+    """A typer Option whose environment variable follows from its name."""
+    variable = "LORAPOOL_" + name.removeprefix("--").replace("-", "_").upper()
+    return typer.Option(name, *more, envvar=variable, show_envvar=False, help=text, **options)
+
+
+_WHERE = {"rich_help_panel": "Where"}
+_HOW = {"rich_help_panel": "Sampling (default: greedy)"}
+_JOB = {"rich_help_panel": "The job"}
+
+RedisUrl = Annotated[str | None, flag("--redis-url", "The Redis server (default: redis://localhost:6379/0).", **_WHERE)]
+Pool = Annotated[str | None, flag("--pool", "The pool of workers and adapters (default: default).", **_WHERE)]
+Json = Annotated[bool, flag("--json", "Print JSON instead of text; errors too.", **_WHERE)]
+
+Message = Annotated[
+    list[str] | None,
+    flag("--message", "A chat message ROLE:TEXT (system, user or assistant); repeat for more.", "-m", **_JOB),
+]
+Chat = Annotated[bool, flag("--chat", "Send PROMPT as a user message through the chat template.", **_JOB)]
+Stream = Annotated[bool, flag("--stream", "Show the text as it comes.", **_JOB)]
+Wait = Annotated[bool, flag("--wait", "Wait for the answer and print it.", **_JOB)]
+Timeout = Annotated[float | None, flag("--timeout", "Give up waiting after SECONDS; the job goes on.", **_JOB)]
+Agent = Annotated[str, flag("--agent", "Who asks; jobs are counted by agent.", **_JOB)]
+JobId = Annotated[str | None, flag("--job-id", "Your own id; the same id and request is never run twice.", **_JOB)]
+JobPriority = Annotated[Priority, flag("--priority", "Which of the adapter's streams to wait in.", **_JOB)]
+Delay = Annotated[float | None, flag("--delay", "Do not start before SECONDS have passed.", **_JOB)]
+Deadline = Annotated[float | None, flag("--deadline", "Expire the job if it has not ended after SECONDS.", **_JOB)]
+
+MaxNewTokens = Annotated[int | None, flag("--max-new-tokens", "At most N tokens (default: 128).", "-n", **_HOW)]
+MinNewTokens = Annotated[int | None, flag("--min-new-tokens", "No end before N tokens.", **_HOW)]
+Temperature = Annotated[float | None, flag("--temperature", "0 is greedy; up to 2 (default: 0).", "-t", **_HOW)]
+TopP = Annotated[float | None, flag("--top-p", "Draw from the smallest set with this probability.", **_HOW)]
+TopK = Annotated[int | None, flag("--top-k", "Draw from the K likeliest tokens; 0 is off.", **_HOW)]
+MinP = Annotated[float | None, flag("--min-p", "Drop tokens below this share of the likeliest.", **_HOW)]
+RepetitionPenalty = Annotated[float | None, flag("--repetition-penalty", "Above 1 discourages repeats.", **_HOW)]
+FrequencyPenalty = Annotated[float | None, flag("--frequency-penalty", "-2 to 2, for each time a token came.", **_HOW)]
+PresencePenalty = Annotated[float | None, flag("--presence-penalty", "-2 to 2, once a token has come.", **_HOW)]
+Seed = Annotated[int | None, flag("--seed", "Same seed, same text (default: random).", **_HOW)]
+Stop = Annotated[list[str] | None, flag("--stop", "Stop before this text; repeat for more.", **_HOW)]
+IgnoreEos = Annotated[bool, flag("--ignore-eos", "Go on after the end-of-text token.", **_HOW)]
+Logprobs = Annotated[bool, flag("--logprobs", "Return the chosen tokens' log probabilities (with --json).", **_HOW)]
+
+AdapterVersion = Annotated[str, flag("--version", "A version is immutable: new content, new version.")]
+Alias = Annotated[list[str] | None, flag("--alias", "A name that points here, such as a role; repeat for more.")]
+Metadata = Annotated[list[str] | None, flag("--metadata", "KEY=VALUE to keep with the record; repeat for more.")]
+Digest = Annotated[str | None, flag("--digest", "sha256 of a folder that only the workers see.")]
+NoWait = Annotated[bool, flag("--no-wait", "Do not wait for a worker to validate it.")]
+ValidationTimeout = Annotated[float, flag("--timeout", "Seconds to wait for a worker to validate it.")]
+Explain = Annotated[bool, flag("--explain", "Say why the job is where it is.")]
+ByAgent = Annotated[str | None, flag("--agent", "Counters of this agent over all adapters instead.")]
+
+MaxDepth = Annotated[str | None, flag("--max-depth", "At most N jobs waiting; none is the default again.")]
+MaxInflight = Annotated[str | None, flag("--max-inflight", "At most N jobs running; none is the default again.")]
+AgentWindow = Annotated[str | None, flag("--agent-window", "At most N undelivered jobs of one agent; or none.")]
+Weight = Annotated[str | None, flag("--weight", "Its share of tokens against other adapters (default: 1); or none.")]
+Limit = Annotated[int, flag("--limit", "At most N.", min=1)]
+Waiting = Annotated[bool, flag("--waiting", "Cancel the jobs that wait for ADAPTER instead.")]
+OlderThan = Annotated[float | None, flag("--older-than", "Only what died SECONDS ago or earlier.", min=0)]
+All = Annotated[bool, flag("--all", "Dead letters of every adapter.")]

@@ -1,0 +1,36 @@
+"""One command's connection to its pool: from flags to a Client, from its errors to one line and an exit code.
+
+Exit codes: 0 done, 1 the pool or the job said no, 2 the command line is wrong, 130 Ctrl-C.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import NoReturn
+
+import typer
+
+from lorapool.producer.client import Client
+from lorapool.producer.render import failure
+from lorapool.shared.errors import LorapoolError
+
+
+def run(work: Callable[[Client], Awaitable[None]], *, redis_url: str | None, pool: str | None, as_json: bool) -> None:
+    """Connect, do the work, close; any LorapoolError ends the process with code 1."""
+
+    async def connected() -> None:
+        async with Client(redis_url, pool=pool, agent="cli") as client:
+            await work(client)
+
+    try:
+        asyncio.run(connected())
+    except LorapoolError as error:
+        refuse(error, as_json=as_json)
+
+
+def refuse(error: LorapoolError, *, as_json: bool) -> NoReturn:
+    """Say what went wrong, and end with code 1."""
+    facts = {name: value for name, value in vars(error).items() if isinstance(value, str | int | float)}
+    failure(type(error).__name__, str(error), as_json=as_json, facts=facts)
+    raise typer.Exit(1)

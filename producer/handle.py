@@ -1,0 +1,126 @@
+"""JobHandle: one submitted job, seen from the agent: its result, its text as it comes, its state, its end by cancel.
+
+Knows the broker's calls on one job and the inbox that hears of its end. Holds no connection of its own.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncGenerator
+
+from lorapool.producer.inbox import Inbox, Ticket
+from lorapool.producer.patience import back_off
+from lorapool.producer.record import Record, gone, result_of, state_of
+from lorapool.producer.stream import Splicer, TextDelta
+from lorapool.shared.broker import Broker
+from lorapool.shared.errors import InvalidRequest, RedisAuthFailed, RedisUnreachable, ResultTimeout
+from lorapool.shared.job import JobState, Result
+from lorapool.shared.protocol import Explanation, StreamItem
+
+STREAM_BLOCK_S = 5.0
+
+
+class JobHandle:
+    """A job of this pool. Cheap; hold it or get another by ``Client.get(id)``, from any process.
+
+    ``id`` is the full id, ``<partition>.<id>``. ``created`` is False when the same request was there already.
+    """
+
+    def __init__(self, broker: Broker, inbox: Inbox, ticket: Ticket, *, streamed: bool | None, created: bool) -> None:
+        self._broker, self._inbox, self._ticket = broker, inbox, ticket
+        self._streamed = streamed  # None: not known here
+        self.id, self.created = ticket.job_id, created
+
+    def __repr__(self) -> str:
+        return f"<JobHandle {self.id}>"
+
+    async def result(self, timeout: float | None = None) -> Result:
+        """Wait for the end; ``timeout`` seconds, None for ever.
+
+        Raises JobFailed, JobCancelled, JobExpired; ResultTimeout when the timeout passed first (the job goes on);
+        UnknownJob or ResultExpired when there is no record. A short loss of the server is waited out.
+        """
+        record = await self._inbox.wait(self._ticket, timeout)
+        if record is None:
+            raise ResultTimeout(f"job {self.id} has not ended after {timeout:g} s; it goes on, ask again later")
+        return result_of(self.id, record)
+
+    async def record(self) -> Record:
+        """All fields stored of the job now, finished or not."""
+        record = self._ticket.record or await self._broker.get(self.id)
+        if record is None:
+            raise gone(self.id, own=self._ticket.own)
+        return record
+
+    async def state(self) -> JobState:
+        """Where the job is now."""
+        known = self._ticket.record
+        return await self._ask_state() if known is None else state_of(known)
+
+    async def cancel(self) -> JobState:
+        """Ask for its end and return the state now: ``cancelled``, or ``running`` until the worker has let go, or
+        the terminal state it already had."""
+        return await self._broker.cancel(self.id)
+
+    async def explain(self) -> Explanation:
+        """Why the job is where it is: a word, a sentence, and the facts behind them."""
+        return await self._broker.explain(self.id)
+
+    async def stream(self, timeout: float | None = None) -> AsyncGenerator[TextDelta, None]:
+        """The text as it comes, from its beginning, each piece once; ends when the job succeeded.
+
+        Raises InvalidRequest for a job submitted without ``stream=True``, ResultTimeout when ``timeout`` seconds passed
+        in all, and as ``result()`` for a job that failed, was cancelled or expired.
+        """
+        await self._check_streamed()
+        give_up_at = None if timeout is None else time.monotonic() + timeout
+        splicer, last_id, state = Splicer(), "0-0", JobState.QUEUED
+        while not state.terminal:
+            items = await self._tokens(last_id, give_up_at)
+            for item in items:
+                last_id = item.entry_id
+                delta = splicer.take(item)
+                if delta is not None:
+                    yield delta
+            state = (items[-1].state or state) if items else await self._ask_state()
+        rest = splicer.rest((await self.result(_remaining(give_up_at))).text)
+        if rest is not None:
+            yield rest
+
+    async def _tokens(self, last_id: str, give_up_at: float | None) -> list[StreamItem]:
+        """The next items, or none after a while; waits out a server that is away."""
+        pause_s = 0.0
+        while True:
+            try:
+                return await self._broker.tokens(self.id, last_id, self._block_s(give_up_at))
+            except RedisAuthFailed:
+                raise
+            except RedisUnreachable as error:
+                pause_s = await back_off("stream_unreachable", error, pause_s)
+
+    def _block_s(self, give_up_at: float | None) -> float:
+        remaining = _remaining(give_up_at)
+        if remaining == 0:
+            raise ResultTimeout(f"job {self.id} has not ended in time; it goes on, and stream() begins it again")
+        late = self._ticket.deadline_at
+        until_late = STREAM_BLOCK_S if late is None else max(0.05, late - time.monotonic())
+        return min(STREAM_BLOCK_S, until_late, STREAM_BLOCK_S if remaining is None else remaining)
+
+    async def _check_streamed(self) -> None:
+        if self._streamed is None:
+            self._streamed = (await self.record()).get("stream") == "1"
+        if not self._streamed:
+            raise InvalidRequest(f"job {self.id} was submitted without stream=True: use result(), or submit it again")
+
+    async def _ask_state(self) -> JobState:
+        late = self._ticket.deadline_at
+        if late is not None and late <= time.monotonic():
+            return await self._broker.expire(self.id)
+        [state] = await self._broker.states([self.id])
+        if state is None:
+            raise gone(self.id, own=self._ticket.own)
+        return state
+
+
+def _remaining(give_up_at: float | None) -> float | None:
+    return None if give_up_at is None else max(0.0, give_up_at - time.monotonic())

@@ -1,0 +1,282 @@
+"""Inbox: how one client hears of its jobs' ends, at a cost that does not grow with the number of jobs awaited.
+
+One reader blocks on the client's inbox stream; one sweeper does what has no notice: it polls jobs that another client
+submitted, expires own overdue ones, and audits. A notice is a hint: the record is fetched before anything is
+believed, a gap or a reconnect makes every open job be looked up again, and a few are looked up every ten seconds
+anyway. Both tasks run only while somebody waits. Knows nothing of results: it hands out terminal records.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Coroutine, Iterable
+from weakref import WeakValueDictionary
+
+from lorapool.producer.patience import back_off, end, mention
+from lorapool.producer.record import Record, gone, state_of
+from lorapool.shared.broker import Broker
+from lorapool.shared.errors import LorapoolError, RedisAuthFailed, RedisUnreachable, UnknownJob
+
+BLOCK_S = 7.0
+AUDIT_S = 10.0
+AUDIT_SAMPLE = 2  # jobs looked up a round: 0.2 commands a second
+POLL_FIRST_S, POLL_LAST_S = 0.02, 0.5
+CHUNK = 500
+DEADLINE_GRACE_S = 0.25  # lets a worker settle or a tick expire first
+
+
+class Ticket:
+    """What the inbox knows of one job that somebody holds a handle of. ``own``: its notice comes to this inbox."""
+
+    __slots__ = (
+        "__weakref__",
+        "checked_at",
+        "deadline_at",
+        "due",
+        "fresh",
+        "future",
+        "job_id",
+        "own",
+        "poll_s",
+        "waiters",
+    )
+
+    def __init__(self, job_id: str, *, own: bool, deadline_at: float | None) -> None:
+        self.job_id, self.own, self.deadline_at = job_id, own, deadline_at
+        self.due = float("inf") if own else 0.0
+        self.checked_at = 0.0
+        self.fresh = True
+        self.poll_s = POLL_FIRST_S
+        self.waiters = 0
+        self.future: asyncio.Future[Record] | None = None
+
+    def disown(self) -> None:
+        """The job was there before, and its notice goes to whoever submitted it first: poll, unless that was us."""
+        if self.fresh:
+            self.own, self.due = False, 0.0
+
+    @property
+    def record(self) -> Record | None:
+        """The terminal record, once known."""
+        future = self.future
+        known = future is not None and future.done() and not future.cancelled() and future.exception() is None
+        return future.result() if known and future is not None else None
+
+
+class Inbox:
+    """Tickets in, terminal records out. ``client`` names the inbox stream; it must be this process's alone."""
+
+    def __init__(self, broker: Broker, client: str) -> None:
+        self._broker, self._client = broker, client
+        self._known: WeakValueDictionary[str, Ticket] = WeakValueDictionary()
+        self._open: dict[str, Ticket] = {}
+        self._last_id, self._read, self._written = "0-0", 0, 0
+        self._next_audit = 0.0
+        self._stir = asyncio.Event()
+        self._reader: asyncio.Task[None] | None = None
+        self._sweeper: asyncio.Task[None] | None = None
+
+    def ticket(self, job_id: str, *, own: bool, deadline_s: float | None = None) -> Ticket:
+        """The one ticket of that job in this process."""
+        known = self._known.get(job_id)
+        if known is not None:
+            known.fresh = False
+            return known
+        deadline_at = None if deadline_s is None else time.monotonic() + deadline_s + DEADLINE_GRACE_S
+        ticket = Ticket(job_id, own=own, deadline_at=deadline_at)
+        self._known[job_id] = ticket
+        return ticket
+
+    async def wait(self, ticket: Ticket, timeout_s: float | None) -> Record | None:
+        """The terminal record, or None when ``timeout_s`` passed first. Raises UnknownJob or ResultExpired."""
+        future = self._enter(ticket)
+        try:
+            await asyncio.wait((future,), timeout=timeout_s)
+        finally:
+            self._leave(ticket)
+        return future.result() if future.done() else None
+
+    async def close(self) -> None:
+        """End both tasks; who still waits gets an error, and the job goes on."""
+        await end(*(task for task in (self._reader, self._sweeper) if task is not None))
+        self._fail(LorapoolError("the client was closed while a job was awaited; the job goes on"))
+
+    def check_integrity(self) -> None:
+        """Every open ticket is waited for and unanswered; nobody waits without a reader and a sweeper."""
+        for job_id, ticket in self._open.items():
+            assert ticket.job_id == job_id
+            assert ticket.waiters > 0, job_id
+            assert ticket.future is not None, job_id
+            assert not ticket.future.done(), job_id
+        assert not self._open or (_running(self._reader) and _running(self._sweeper))
+
+    # -- who waits
+
+    def _enter(self, ticket: Ticket) -> asyncio.Future[Record]:
+        ticket.waiters += 1
+        if ticket.future is None or (ticket.future.done() and ticket.record is None):
+            ticket.future = asyncio.get_running_loop().create_future()
+        if not ticket.future.done():
+            self._open[ticket.job_id] = ticket
+            self._wake(ticket)
+        return ticket.future
+
+    def _leave(self, ticket: Ticket) -> None:
+        ticket.waiters -= 1
+        if not ticket.waiters:
+            self._open.pop(ticket.job_id, None)
+        if not self._open:
+            self._stir.set()  # lets the sweeper end
+
+    def _wake(self, ticket: Ticket) -> None:
+        if ticket.own and ticket.deadline_at is not None:
+            ticket.due = min(ticket.due, ticket.deadline_at)
+        if not _running(self._sweeper):
+            self._next_audit = time.monotonic() + AUDIT_S
+            self._sweeper = asyncio.create_task(self._guard(self._sweep()), name="lorapool-sweeper")
+        if not _running(self._reader):
+            self._reader = asyncio.create_task(self._guard(self._listen()), name="lorapool-inbox")
+        if ticket.due <= self._next_audit:
+            self._stir.set()
+
+    async def _guard(self, duty: Coroutine[None, None, None]) -> None:
+        """Whatever ends a duty early reaches those who wait; nobody waits on a dead task."""
+        try:
+            await duty
+        except Exception as error:  # noqa: BLE001 - handed on to every waiter
+            self._fail(error)
+
+    def _fail(self, error: Exception) -> None:
+        for ticket in tuple(self._open.values()):
+            self._refuse(ticket, error)
+
+    def _refuse(self, ticket: Ticket, error: Exception) -> None:
+        self._open.pop(ticket.job_id, None)
+        if ticket.future is not None and not ticket.future.done():
+            ticket.future.set_exception(error)
+
+    # -- the reader: one blocking read for all
+
+    async def _listen(self) -> None:
+        pause_s = 0.0
+        while self._open:
+            try:
+                await self._hear()
+                pause_s = 0.0
+            except RedisAuthFailed as error:
+                self._fail(error)
+            except RedisUnreachable as error:
+                pause_s = await back_off("inbox_unreachable", error, pause_s)
+                self._doubt()
+
+    async def _hear(self) -> None:
+        notices = await self._broker.inbox(self._client, self._last_id, BLOCK_S)
+        if not notices:
+            return
+        self._last_id = notices[-1].entry_id
+        self._read += len(notices)
+        ended = []
+        for notice in notices:
+            ticket = self._known.get(notice.job_id)
+            if ticket is not None:
+                ticket.due = 0.0  # one that nobody awaits yet is looked up when somebody does
+                ended.append(ticket)
+        await self._fetch([ticket for ticket in ended if ticket.job_id in self._open])
+
+    def _doubt(self) -> None:
+        """Notices may have been missed: look every open job up."""
+        for ticket in self._open.values():
+            ticket.due = 0.0
+        self._stir.set()
+
+    async def _fetch(self, tickets: list[Ticket]) -> None:
+        """Answer those that have ended; one pipeline for all."""
+        for chunk in _chunks(tickets):
+            records = await self._broker.get_many([ticket.job_id for ticket in chunk])
+            for ticket, record in zip(chunk, records, strict=True):
+                self._answer(ticket, record)
+
+    def _answer(self, ticket: Ticket, record: Record | None) -> None:
+        if record is None:
+            self._refuse(ticket, gone(ticket.job_id, own=ticket.own))
+        elif state_of(record).terminal:
+            self._open.pop(ticket.job_id, None)
+            if ticket.future is not None and not ticket.future.done():
+                ticket.future.set_result(record)
+
+    # -- the sweeper: what no notice tells
+
+    async def _sweep(self) -> None:
+        pause_s = 0.0
+        while self._open:
+            try:
+                await self._round()
+                pause_s = 0.0
+            except RedisAuthFailed as error:
+                self._fail(error)
+            except RedisUnreachable as error:
+                pause_s = await back_off("sweep_unreachable", error, pause_s)
+
+    async def _round(self) -> None:
+        now = time.monotonic()
+        if now >= self._next_audit:
+            await self._audit()
+            self._next_audit = now + AUDIT_S
+        due = [ticket for ticket in self._open.values() if ticket.due <= now]
+        if due:
+            await self._look_up(due, now)
+        await self._rest()
+
+    async def _rest(self) -> None:
+        wake_at = min((ticket.due for ticket in self._open.values()), default=0.0)
+        timeout_s = min(wake_at, self._next_audit) - time.monotonic()
+        if self._open and timeout_s > 0:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._stir.wait(), timeout_s)
+        self._stir.clear()
+
+    async def _look_up(self, tickets: list[Ticket], now: float) -> None:
+        for ticket in tickets:
+            if ticket.deadline_at is not None and ticket.deadline_at <= now:
+                ticket.deadline_at = now + 1.0
+                with contextlib.suppress(UnknownJob):  # seen below
+                    await self._broker.expire(ticket.job_id)
+        for chunk in _chunks(tickets):
+            states = await self._broker.states([ticket.job_id for ticket in chunk])
+            ended = [t for t, state in zip(chunk, states, strict=True) if state is None or state.terminal]
+            await self._fetch(ended)
+        for ticket in tickets:
+            _schedule(ticket, now)
+
+    async def _audit(self) -> None:
+        """Were notices lost? The stream counts all that were ever written to it; and trust a few jobs to no notice."""
+        written = await self._broker.inbox_written(self._client)
+        if written < self._written:  # the inbox was lost and begun anew
+            self._last_id, self._read = "0-0", 0
+            self._doubt()
+        elif self._read < self._written:  # what was there a round ago has not come: it was trimmed away
+            mention("inbox_gap", read=self._read, written=self._written)
+            self._read = self._written
+            self._doubt()
+        self._written = written
+        oldest = sorted(self._open.values(), key=lambda ticket: ticket.checked_at)[:AUDIT_SAMPLE]
+        for ticket in oldest:
+            ticket.due = 0.0
+
+
+def _schedule(ticket: Ticket, now: float) -> None:
+    ticket.checked_at = now
+    ticket.due = float("inf") if ticket.deadline_at is None else ticket.deadline_at
+    if not ticket.own:
+        ticket.due = min(ticket.due, now + ticket.poll_s)
+        ticket.poll_s = min(ticket.poll_s * 1.5, POLL_LAST_S)
+
+
+def _chunks(tickets: list[Ticket]) -> Iterable[list[Ticket]]:
+    return (tickets[start : start + CHUNK] for start in range(0, len(tickets), CHUNK))
+
+
+def _running(task: asyncio.Task[None] | None) -> bool:
+    return task is not None and not task.done()

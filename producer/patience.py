@@ -1,0 +1,36 @@
+"""Waiting and giving up: how the client waits out a server that is away, and how it ends its own tasks.
+
+Longer each time, never in step with others, quietly. Knows no Redis.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+
+FIRST_S, LAST_S = 0.05, 2.0
+
+
+async def back_off(event: str, error: Exception, pause_s: float) -> float:
+    """Sleep about ``pause_s`` doubled, and return that; 0 is the first time."""
+    pause_s = min(LAST_S, pause_s * 2 or FIRST_S)
+    mention(event, error=str(error), retry_s=pause_s)
+    await asyncio.sleep(pause_s * random.uniform(0.5, 1.0))  # noqa: S311 - jitter
+    return pause_s
+
+
+async def end(*tasks: asyncio.Task[None]) -> None:
+    """Cancel until they are done: on Python 3.11 redis-py loses a cancel that meets the end of a send (wait_for)."""
+    running = {task for task in tasks if not task.done()}
+    while running:
+        for task in running:
+            task.cancel()
+        _, running = await asyncio.wait(running, timeout=0.2)
+
+
+def mention(event: str, **fields: object) -> None:
+    """Log, unless the host never configured structlog: it would find prints on its stdout."""
+    import structlog  # here, because importing the client must stay quick
+
+    if structlog.is_configured():
+        structlog.get_logger("lorapool").warning(event, **fields)

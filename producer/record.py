@@ -1,0 +1,106 @@
+"""A job's stored record (its Redis hash) read as a state, a Result, or the typed error of how it ended.
+
+Knows the field names that the broker's scripts write. Knows neither Redis nor waiting.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+
+from lorapool.shared import codec
+from lorapool.shared.errors import JobCancelled, JobExpired, JobFailed, LorapoolError, ResultExpired, UnknownJob
+from lorapool.shared.job import FinishReason, JobState, Result, Timings, Usage
+from lorapool.shared.keys import issued_ms
+from lorapool.shared.scripts import Terms
+
+Record = Mapping[str, str | bytes]
+
+
+def state_of(record: Record) -> JobState:
+    """Where the job is."""
+    return JobState(_text(record, "state"))
+
+
+def result_of(job_id: str, record: Record) -> Result:
+    """The Result of a succeeded job; raises JobFailed, JobCancelled or JobExpired for one that ended otherwise."""
+    state = state_of(record)
+    if state is JobState.SUCCEEDED:
+        return _result(job_id, record)
+    raise _ending(job_id, state, record)
+
+
+def gone(job_id: str, *, own: bool) -> LorapoolError:
+    """The error for a job that has no record; ``own``: this client saw it accepted."""
+    issued = issued_ms(job_id)
+    if own or (issued is not None and time.time() * 1000 - issued > Terms().result_ttl_ms):
+        return ResultExpired(f"job {job_id} is gone: results are kept for a limited time after the end")
+    return UnknownJob(f"job {job_id} is not known: never accepted in this pool, or its result has expired")
+
+
+def _ending(job_id: str, state: JobState, record: Record) -> Exception:
+    message = _text(record, "message")
+    because = f": {message}" if message else ""
+    if state is JobState.CANCELLED:
+        return JobCancelled(f"job {job_id} was cancelled{because}")
+    if state is JobState.EXPIRED:
+        return JobExpired(f"job {job_id} expired: its deadline passed before it ended")
+    error, attempts = _text(record, "error") or "Unknown", _int(record, "attempts")
+    tries = f" after {attempts} attempts" if attempts > 1 else ""
+    text = f"job {job_id} on {_text(record, 'ref')} failed{tries}: {error}{because}"
+    return JobFailed(text, job_id=job_id, error=error, message=message, attempts=attempts)
+
+
+def _result(job_id: str, record: Record) -> Result:
+    token_ids, logprobs = _detail(record)
+    return Result(
+        job_id=job_id,
+        text=_text(record, "text"),
+        finish_reason=FinishReason(_text(record, "finish_reason")),
+        usage=Usage(prompt_tokens=_int(record, "prompt_tokens"), completion_tokens=_int(record, "completion_tokens")),
+        timings=timings_of(record),
+        adapter=_text(record, "ref"),
+        digest=_text(record, "digest"),
+        agent=_text(record, "agent"),
+        attempts=_int(record, "attempts"),
+        worker=_text(record, "worker"),
+        device=_text(record, "device"),
+        dtype=_text(record, "dtype"),
+        seed=_int(record, "seed"),
+        resident=_text(record, "resident") == "1",
+        token_ids=token_ids,
+        logprobs=logprobs,
+    )
+
+
+def timings_of(record: Record) -> Timings:
+    """Milliseconds between the record's stamps; None where the job has not got so far."""
+    submitted = _int(record, "submitted_ms")
+
+    def since_submission(name: str) -> int | None:
+        stamp = _int(record, name)
+        return max(0, stamp - submitted) if stamp else None
+
+    return Timings(
+        queued_ms=since_submission("started_ms"),
+        load_ms=_int(record, "load_ms") if _text(record, "load_ms") else None,
+        first_token_ms=since_submission("first_token_ms"),
+        total_ms=since_submission("finished_ms"),
+    )
+
+
+def _detail(record: Record) -> tuple[tuple[int, ...], tuple[float, ...] | None]:
+    detail = record.get("detail", b"")
+    if not isinstance(detail, bytes) or not detail:
+        return (), None
+    token_ids, logprobs = codec.decode_detail(detail)
+    return tuple(token_ids), None if logprobs is None else tuple(logprobs)
+
+
+def _text(record: Record, name: str) -> str:
+    value = record.get(name, "")
+    return value.decode() if isinstance(value, bytes) else value
+
+
+def _int(record: Record, name: str) -> int:
+    return int(_text(record, name) or 0)

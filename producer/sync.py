@@ -1,0 +1,237 @@
+"""The same names, blocking, for code without an event loop.
+
+One background thread runs one event loop for a Client; every call goes there and waits. Do not use it inside a
+running event loop: use ``lorapool.producer.Client`` there.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import threading
+from collections.abc import AsyncGenerator, Coroutine, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+from lorapool.producer import client as aio
+from lorapool.producer.adapters import DEFAULT_VERSION
+from lorapool.producer.adapters import Adapters as AsyncAdapters
+from lorapool.producer.handle import JobHandle as AsyncJobHandle
+from lorapool.producer.stream import TextDelta
+from lorapool.producer.upkeep import PoolUpkeep as AsyncPoolUpkeep
+from lorapool.shared.catalog import AdapterRecord
+from lorapool.shared.errors import LorapoolError
+from lorapool.shared.job import JobState, Result
+from lorapool.shared.protocol import DeadLetter, Enqueued, Explanation, Finding, Limits
+
+T = TypeVar("T")
+
+
+class LoopThread:
+    """An event loop on a daemon thread; ``run`` waits for a coroutine there, and cancels it on Ctrl-C."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="lorapool-sync", daemon=True)
+        self._thread.start()
+
+    def run(self, work: Coroutine[Any, Any, T]) -> T:
+        try:
+            future: concurrent.futures.Future[T] = asyncio.run_coroutine_threadsafe(work, self._loop)
+        except RuntimeError:
+            work.close()
+            raise LorapoolError("this client is closed: open a new one") from None
+        try:
+            return future.result()
+        except KeyboardInterrupt:
+            future.cancel()
+            raise
+
+    @property
+    def running(self) -> bool:
+        return not self._loop.is_closed()
+
+    def stop(self) -> None:
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+
+
+class JobHandle:
+    """A job of this pool; see ``lorapool.producer.JobHandle``."""
+
+    def __init__(self, thread: LoopThread, handle: AsyncJobHandle) -> None:
+        self._thread, self.wrapped = thread, handle
+        self.id, self.created = handle.id, handle.created
+
+    def __repr__(self) -> str:
+        return f"<JobHandle {self.id}>"
+
+    def result(self, timeout: float | None = None) -> Result:
+        return self._thread.run(self.wrapped.result(timeout))
+
+    def record(self) -> Mapping[str, str | bytes]:
+        return self._thread.run(self.wrapped.record())
+
+    def state(self) -> JobState:
+        return self._thread.run(self.wrapped.state())
+
+    def cancel(self) -> JobState:
+        return self._thread.run(self.wrapped.cancel())
+
+    def explain(self) -> Explanation:
+        return self._thread.run(self.wrapped.explain())
+
+    def stream(self, timeout: float | None = None) -> Iterator[TextDelta]:
+        """``for delta in job.stream(): print(delta.text, end="")``"""
+        deltas = self.wrapped.stream(timeout)
+        try:
+            while (delta := self._thread.run(_next(deltas))) is not None:
+                yield delta
+        finally:
+            self._thread.run(deltas.aclose())
+
+
+class Adapters:
+    """The pool's adapters; see ``lorapool.producer.adapters.Adapters``."""
+
+    def __init__(self, thread: LoopThread, adapters: AsyncAdapters) -> None:
+        self._thread, self._adapters = thread, adapters
+
+    def register(
+        self,
+        adapter_id: str,
+        uri: str | Path,
+        *,
+        version: str = DEFAULT_VERSION,
+        aliases: Sequence[str] = (),
+        metadata: Mapping[str, str] | None = None,
+        digest: str | None = None,
+        wait: bool = True,
+        timeout: float = 60.0,
+    ) -> AdapterRecord:
+        work = self._adapters.register(
+            adapter_id,
+            uri,
+            version=version,
+            aliases=aliases,
+            metadata=metadata,
+            digest=digest,
+            wait=wait,
+            timeout=timeout,
+        )
+        return self._thread.run(work)
+
+    def list(self) -> Sequence[AdapterRecord]:
+        return self._thread.run(self._adapters.list())
+
+    def get(self, name: str) -> AdapterRecord:
+        return self._thread.run(self._adapters.get(name))
+
+    def alias(self, name: str, ref: str) -> AdapterRecord:
+        return self._thread.run(self._adapters.alias(name, ref))
+
+    def aliases(self) -> dict[str, str]:
+        return self._thread.run(self._adapters.aliases())
+
+
+class PoolUpkeep:
+    """What an operator does to a pool; see ``lorapool.producer.upkeep.PoolUpkeep``."""
+
+    def __init__(self, thread: LoopThread, upkeep: AsyncPoolUpkeep) -> None:
+        self._thread, self._upkeep = thread, upkeep
+
+    def pause(self, adapter: str) -> str:
+        return self._thread.run(self._upkeep.pause(adapter))
+
+    def resume(self, adapter: str) -> str:
+        return self._thread.run(self._upkeep.resume(adapter))
+
+    def limits(self, adapter: str | None, **changes: float | None) -> Limits:
+        return self._thread.run(self._upkeep.limits(adapter, **changes))
+
+    def dead(self, adapter: str | None = None, *, n: int | None = None) -> Sequence[DeadLetter]:
+        return self._thread.run(self._upkeep.dead(adapter, n=n))
+
+    def redrive(self, job_id: str) -> Enqueued:
+        return self._thread.run(self._upkeep.redrive(job_id))
+
+    def purge_dead(self, adapter: str | None = None, *, older_than: float = 0.0) -> int:
+        return self._thread.run(self._upkeep.purge_dead(adapter, older_than=older_than))
+
+    def purge_waiting(self, adapter: str) -> int:
+        return self._thread.run(self._upkeep.purge_waiting(adapter))
+
+    def fsck(self) -> Sequence[Finding]:
+        return self._thread.run(self._upkeep.fsck())
+
+
+class Client:
+    """``with Client("redis://localhost:6379", pool="default") as pool: pool.submit("cfo", "…").result()``."""
+
+    def __init__(self, redis_url: str | None = None, *, pool: str | None = None, agent: str = "anonymous") -> None:
+        self._client = aio.Client(redis_url, pool=pool, agent=agent)
+        self._thread = LoopThread()
+        self.adapters = Adapters(self._thread, self._client.adapters)
+        self.upkeep = PoolUpkeep(self._thread, self._client.upkeep)
+
+    def __enter__(self) -> Self:
+        try:
+            self._thread.run(self._client.__aenter__())
+        except BaseException:
+            self.close()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Give the connections and the thread back; jobs go on. Harmless to repeat."""
+        if self._thread.running:
+            try:
+                self._thread.run(self._client.close())
+            finally:
+                self._thread.stop()
+
+    def submit(self, adapter: str | None, prompt: str | None = None, **arguments: Any) -> JobHandle:
+        """As ``lorapool.producer.Client.submit``, with the same arguments."""
+        return self._wrap(self._thread.run(self._client.submit(adapter, prompt, **arguments)))
+
+    def submit_many(self, requests: Iterable[aio.Item], *, wait: bool = False) -> list[JobHandle | LorapoolError]:
+        answers = self._thread.run(self._client.submit_many(requests, wait=wait))
+        return [answer if isinstance(answer, LorapoolError) else self._wrap(answer) for answer in answers]
+
+    def gather(
+        self, requests: Iterable[aio.Item | JobHandle], *, timeout: float | None = None
+    ) -> list[Result | LorapoolError]:
+        items = [item.wrapped if isinstance(item, JobHandle) else item for item in requests]
+        return self._thread.run(self._client.gather(items, timeout=timeout))
+
+    def get(self, job_id: str) -> JobHandle:
+        return self._wrap(self._client.get(job_id))
+
+    def explain(self, job_id: str) -> Explanation:
+        return self._thread.run(self._client.explain(job_id))
+
+    def stats(self, adapter: str | None) -> dict[str, int | float]:
+        return self._thread.run(self._client.stats(adapter))
+
+    def all_stats(self) -> dict[str, dict[str, int | float]]:
+        return self._thread.run(self._client.all_stats())
+
+    def agent_stats(self, agent: str) -> dict[str, int | float]:
+        return self._thread.run(self._client.agent_stats(agent))
+
+    def workers(self) -> list[dict[str, Any]]:
+        return self._thread.run(self._client.workers())
+
+    def _wrap(self, handle: AsyncJobHandle) -> JobHandle:
+        return JobHandle(self._thread, handle)
+
+
+async def _next(deltas: AsyncGenerator[TextDelta, None]) -> TextDelta | None:
+    return await anext(deltas, None)

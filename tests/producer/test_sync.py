@@ -1,0 +1,116 @@
+"""The blocking client: the same names, from code without an event loop."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from lorapool.producer import (
+    InvalidRequest,
+    JobState,
+    LorapoolError,
+    RedisUnreachable,
+    Result,
+    UnknownJob,
+    adapters,
+    client,
+    handle,
+    sync,
+    upkeep,
+)
+from lorapool.producer.sync import Client
+
+
+@pytest.fixture
+def pool(redis_url: str, pool_name: str) -> Iterator[Client]:
+    with Client(redis_url, pool=pool_name) as pool:
+        yield pool
+
+
+def test_a_job_is_submitted_awaited_and_streamed(pool: Client, threaded_worker: None) -> None:
+    """Without an await anywhere."""
+    job = pool.submit(None, "a b c", stream=True)
+    assert "".join(delta.text for delta in job.stream(timeout=10)) == "_base heard: a b c"
+    assert job.result(timeout=10).text == "_base heard: a b c"
+    assert (job.state(), job.cancel()) == (JobState.SUCCEEDED, JobState.SUCCEEDED)
+    assert job.explain().reason == "succeeded"
+    assert pool.get(job.id).record()["agent"] == "anonymous"
+    assert pool.stats(None)["succeeded"] == 1
+
+
+def test_a_stream_may_be_left_early(pool: Client, threaded_worker: None) -> None:
+    """Breaking out of the loop leaves nothing behind."""
+    for delta in pool.submit(None, "a b c", stream=True).stream(timeout=10):
+        assert delta.text == "_base"
+        break
+
+
+def test_gather_takes_requests_and_handles(pool: Client, threaded_worker: None) -> None:
+    """As the asynchronous one."""
+    early = pool.submit(None, "early")
+    answers = pool.gather([(None, "one"), early, {"adapter": None, "prompt": "x", "top_k": -1}], timeout=10)
+    assert [type(answer) for answer in answers] == [Result, Result, InvalidRequest]
+
+
+def test_adapters_are_registered_and_listed(
+    pool: Client, threaded_worker: None, make_adapter: Callable[..., Path]
+) -> None:
+    """The same calls, blocking."""
+    assert pool.adapters.register("cfo", make_adapter(), aliases=["CFO"]).status == "ready"
+    assert pool.adapters.alias("money", "cfo").ref == "cfo@1.0.0"
+    assert pool.adapters.aliases() == {"cfo": "cfo@1.0.0", "money": "cfo@1.0.0"}
+    assert [record.ref for record in pool.adapters.list()] == [pool.adapters.get("Money").ref]
+    assert pool.submit("money", "hi").result(timeout=10).adapter == "cfo@1.0.0"
+
+
+def test_a_closed_client_says_so_and_leaves_no_thread(redis_url: str, pool_name: str) -> None:
+    """Closing twice is harmless."""
+    before = threading.active_count()
+    with Client(redis_url, pool=pool_name) as pool:
+        job = pool.submit(None, "x")
+    pool.close()
+    with pytest.raises(LorapoolError, match="closed"):
+        job.state()
+    assert threading.active_count() == before
+
+
+def test_an_unreachable_server_leaves_no_thread() -> None:
+    """The error of entering is raised after cleaning up."""
+    before = threading.active_count()
+    with pytest.raises(RedisUnreachable), Client("redis://127.0.0.1:1"):
+        pass
+    assert threading.active_count() == before
+
+
+def test_operators_work_without_a_loop_too(pool: Client) -> None:
+    """Each of an operator's calls, on a pool with one waiting job."""
+    pool.submit(None, "hello")
+    assert ("_base", "_base") == (pool.upkeep.pause("_base"), pool.upkeep.resume("_base"))
+    assert 8 == pool.upkeep.limits("_base", max_inflight=8).max_inflight
+    assert 1 == pool.upkeep.purge_waiting("_base")
+    assert 0 == pool.upkeep.purge_dead()
+    assert [] == pool.upkeep.dead()
+    with pytest.raises(UnknownJob):
+        pool.upkeep.redrive("nobody")
+    assert [] == pool.upkeep.fsck()
+
+
+@pytest.mark.parametrize(
+    ("blocking", "asynchronous", "own"),
+    [
+        (sync.Client, client.Client, set()),
+        (sync.JobHandle, handle.JobHandle, set()),
+        (sync.Adapters, adapters.Adapters, {"resolve", "ref"}),
+        (sync.PoolUpkeep, upkeep.PoolUpkeep, set()),
+    ],
+)
+def test_the_names_are_the_same(blocking: type, asynchronous: type, own: set[str]) -> None:
+    """Every public method of the asynchronous class has its blocking twin (but for what only the client asks)."""
+    assert _names(blocking) == _names(asynchronous) - own
+
+
+def _names(kind: type) -> set[str]:
+    return {name for name in vars(kind) if not name.startswith("_")}
