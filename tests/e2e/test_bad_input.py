@@ -1,0 +1,141 @@
+"""Bad input gets a clear error and loses nothing: every test ends with the worker answering."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from lorapool.producer.client import Client
+from lorapool.shared.catalog import AdapterRecord, Catalog
+from lorapool.shared.errors import (
+    AdapterRefused,
+    CheckpointError,
+    InvalidRequest,
+    JobFailed,
+    UnknownAdapter,
+)
+from lorapool.shared.settings import connect, redis_settings
+from tests.e2e.conftest import ADAPTERS, CONTEXT, RealPool
+from tests.fleet import until
+
+WEIGHTS = "adapter_model.safetensors"
+CONFIG = "adapter_config.json"
+
+
+@pytest.fixture(autouse=True)
+async def still_serving(pool: Client) -> AsyncIterator[None]:
+    """After the bad input, a good job is answered."""
+    yield
+    assert (await (await pool.submit("cfo", "Still there?", max_new_tokens=2)).result(30)).usage.completion_tokens == 2
+
+
+def copy_of(name: str, folder: Path) -> Path:
+    shutil.copytree(ADAPTERS / name, folder)
+    return folder
+
+
+def change_config(folder: Path, **fields: object) -> None:
+    config = json.loads((folder / CONFIG).read_text())
+    (folder / CONFIG).write_text(json.dumps(config | fields))
+
+
+async def _decided(catalog: Catalog, ref: str) -> AdapterRecord | None:
+    record = await catalog.get(ref)
+    return None if record.status == "pending" else record
+
+
+async def test_unknown_adapter(pool: Client) -> None:
+    """An adapter that nobody registered is named, with the nearest that exists."""
+    with pytest.raises(UnknownAdapter, match=r"cfoo.*cfo"):
+        await pool.submit("cfoo", "Hello")
+
+
+async def test_parameter_out_of_range(pool: Client) -> None:
+    """A sampling param out of its range is named with its value."""
+    with pytest.raises(InvalidRequest, match=r"top_p.*1\.5"):
+        await pool.submit("cfo", "Hello", top_p=1.5)
+
+
+async def test_prompt_longer_than_the_context(pool: Client) -> None:
+    """A prompt that leaves no room for an answer fails at once, without retries, saying both lengths."""
+    job = await pool.submit("cfo", "word " * 2 * CONTEXT, max_new_tokens=4)
+    with pytest.raises(JobFailed, match=rf"{CONTEXT}") as failed:
+        await job.result(30)
+    assert (failed.value.error, failed.value.attempts) == ("PromptTooLong", 1)
+
+
+async def test_checkpoint_missing(real_pool: RealPool, pool: Client) -> None:
+    """A folder that is not there: told by the client, and by the worker if the client does not look."""
+    folder = real_pool.adapter_root / "nowhere"
+    with pytest.raises(CheckpointError, match="nowhere"):
+        await pool.adapters.register("missing", folder)
+    with pytest.raises(AdapterRefused, match="no such folder"):
+        await pool.adapters.register("missing", folder, digest="0" * 64)
+
+
+async def test_checkpoint_is_a_pickle(real_pool: RealPool, pool: Client) -> None:
+    """A pickle is never opened, by neither side."""
+    folder = copy_of("cfo", real_pool.adapter_root / "pickled")
+    (folder / WEIGHTS).rename(folder / "adapter_model.bin")
+    with pytest.raises(CheckpointError, match="pickle"):
+        await pool.adapters.register("pickled", folder)
+    redis = connect(redis_settings(real_pool.url))
+    catalog = Catalog(redis, "default")
+    await catalog.register(AdapterRecord(id="pickled", version="1.0.0", digest="0" * 64, uri=f"file://{folder}"))
+    verdict = await until(lambda: _decided(catalog, "pickled@1.0.0"))
+    await redis.aclose()
+    assert verdict.status == "refused"
+    assert "pickle" in verdict.reason
+
+
+async def test_checkpoint_outside_the_allowed_folders(tmp_path: Path, pool: Client) -> None:
+    """Files that the worker's operator did not allow are not read."""
+    folder = copy_of("cfo", tmp_path / "elsewhere")
+    with pytest.raises(AdapterRefused, match="--adapter-root"):
+        await pool.adapters.register("elsewhere", folder)
+
+
+async def test_checkpoint_misshapen(real_pool: RealPool, pool: Client) -> None:
+    """A factor that does not fit its module is named with both shapes."""
+    folder = copy_of("cfo", real_pool.adapter_root / "misshapen")
+    tensors = load_file(folder / WEIGHTS)
+    name = next(name for name in tensors if name.endswith("lora_A.weight"))
+    tensors[name] = torch.zeros(4, 100)
+    save_file(tensors, folder / WEIGHTS)
+    with pytest.raises(AdapterRefused, match="100"):
+        await pool.adapters.register("misshapen", folder)
+
+
+async def test_checkpoint_for_another_base_model(real_pool: RealPool, pool: Client) -> None:
+    """An adapter made for another base model is refused, naming both."""
+    folder = copy_of("cfo", real_pool.adapter_root / "foreign")
+    change_config(folder, base_model_name_or_path="meta-llama/Llama-3.2-1B")
+    with pytest.raises(AdapterRefused, match=r"Llama-3\.2-1B.*smollm2"):
+        await pool.adapters.register("foreign", folder)
+
+
+async def test_checkpoint_without_effect(real_pool: RealPool, pool: Client) -> None:
+    """An untrained adapter would answer exactly as the base model: refused."""
+    folder = copy_of("cfo", real_pool.adapter_root / "untrained")
+    tensors = {name: t.zero_() if ".lora_B." in name else t for name, t in load_file(folder / WEIGHTS).items()}
+    save_file(tensors, folder / WEIGHTS)
+    with pytest.raises(AdapterRefused, match="applies nothing"):
+        await pool.adapters.register("untrained", folder)
+
+
+async def test_files_changed_after_registration(real_pool: RealPool, pool: Client) -> None:
+    """Weights that are no longer those that were validated are not served: the job fails, naming the digest."""
+    folder = copy_of("cfo", real_pool.adapter_root / "changed")
+    change_config(folder, lora_alpha=9)
+    await pool.adapters.register("changed", folder)
+    change_config(folder, lora_alpha=10)
+    job = await pool.submit("changed", "Hello", max_new_tokens=2)
+    with pytest.raises(JobFailed, match="digest") as failed:
+        await job.result(30)
+    assert (failed.value.error, failed.value.attempts) == ("CheckpointError", 1)

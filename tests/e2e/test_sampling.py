@@ -1,0 +1,89 @@
+"""Every sampling param, through a real server and the real worker, against the transformers processor of that name."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+
+from lorapool.producer.client import Client
+from lorapool.shared.job import Result, SamplingParams
+from lorapool.worker.sampler import uniform
+from tests.e2e.peft_reference import MARGIN, PeftReference
+from tests.transformers_sampling import interval, warped
+
+PROMPT = "cash, cash, cash, cash, cash, cash, cash,"  # goes on like that, unless a penalty forbids
+ADAPTER = "coo"
+NEW_TOKENS = 10
+NEAR = 1e-3  # of cumulative probability: logits computed in another order differ by about 1e-5 relative
+
+CASES: dict[str, dict[str, Any]] = {
+    "temperature": {"temperature": 1.3},
+    "top_k": {"temperature": 1.0, "top_k": 3},
+    "top_p": {"temperature": 1.0, "top_p": 0.6},
+    "min_p": {"temperature": 1.0, "min_p": 0.2},
+    "repetition_penalty": {"repetition_penalty": 1.8},
+    "frequency_penalty": {"frequency_penalty": 1.5},
+    "presence_penalty": {"presence_penalty": 1.5},
+    "min_new_tokens": {"min_new_tokens": NEW_TOKENS},
+    "all together": {
+        "temperature": 0.8, "top_k": 40, "top_p": 0.9, "min_p": 0.02, "repetition_penalty": 1.1,
+        "frequency_penalty": 0.3, "presence_penalty": 0.2, "min_new_tokens": 4,
+    },
+}  # fmt: skip
+
+
+@pytest.fixture
+async def results(pool: Client) -> list[Result]:
+    """All cases at once, in one batch."""
+    asked = [
+        {"adapter": ADAPTER, "prompt": PROMPT, "seed": 100 + index, "max_new_tokens": NEW_TOKENS, **params}
+        for index, params in enumerate(CASES.values())
+    ]
+    answers = await pool.gather(asked, timeout=90)
+    assert all(isinstance(answer, Result) for answer in answers), answers
+    return [answer for answer in answers if isinstance(answer, Result)]
+
+
+async def test_each_param_agrees_with_transformers(results: list[Result], reference: PeftReference) -> None:
+    """Every token is the one that the seed's number picks from the distribution transformers makes of PEFT's logits."""
+    prompt = reference.prompt_ids(PROMPT, None)
+    rows = reference.logits(ADAPTER, [prompt + result.token_ids for result in results])
+    eos = sorted({reference.tokenizer.eos_token_id})
+    for (name, params), result, logits in zip(CASES.items(), results, rows, strict=True):
+        for index, token in enumerate(result.token_ids):
+            scores = warped(
+                logits[len(prompt) + index - 1], prompt, result.token_ids[:index], SamplingParams(**params), eos
+            )
+            _agrees(f"{name}, token {index}", scores, token, result.seed, index, sampled="temperature" in params)
+
+
+async def test_each_param_changes_the_answer(results: list[Result], pool: Client) -> None:
+    """No param is ignored: but for min_new_tokens, each gives other tokens than plain greedy decoding."""
+    plain = await (await pool.submit(ADAPTER, PROMPT, max_new_tokens=NEW_TOKENS)).result(60)
+    ignored = [name for name, result in zip(CASES, results, strict=True) if result.token_ids == plain.token_ids]
+    assert set(ignored) <= {"min_new_tokens"}
+
+
+async def test_min_new_tokens_and_ignore_eos_hold_off_the_end(pool: Client) -> None:
+    """A chat that would end early goes on past its end token, or without one."""
+    chat = {"adapter": "cfo", "messages": [{"role": "user", "content": "Shall we hire?"}], "max_new_tokens": 60}
+    answers = await pool.gather(
+        [chat, {**chat, "min_new_tokens": 50}, {**chat, "ignore_eos": True}, {**chat, "max_new_tokens": 3}], timeout=90
+    )
+    ends = [
+        (answer.finish_reason.value, answer.usage.completion_tokens) for answer in answers if isinstance(answer, Result)
+    ]
+    assert ends[0][0] == "eos_token"
+    assert ends[0][1] < 50 <= ends[1][1]
+    assert ends[2:] == [("length", 60), ("length", 3)]
+
+
+def _agrees(where: str, scores: torch.Tensor, token: int, seed: int, index: int, *, sampled: bool) -> None:
+    if sampled:
+        low, high = interval(scores, token)
+        assert scores[token] > float("-inf"), where
+        assert low - NEAR <= uniform(seed, index) <= high + NEAR, where
+    else:
+        assert float(scores.max() - scores[token]) <= MARGIN, where
