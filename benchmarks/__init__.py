@@ -1,0 +1,1 @@
+"""One module a question; each prints its figures and writes JSON."""

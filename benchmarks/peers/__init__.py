@@ -1,0 +1,1 @@
+"""How other systems run the same workload."""

@@ -1,0 +1,122 @@
+"""A model that computes nothing: one token a row, at once. Everything above it is the product's.
+
+What a no-op handler is to the peers, a step's row is to us; the clock counts rows.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from lorapool.shared.catalog import AdapterRecord, PoolConfig
+from lorapool.shared.job import Job
+from lorapool.worker.adapter_source import AdapterSource
+from lorapool.worker.adapters import AdapterCache
+from lorapool.worker.config import WorkerConfig
+from lorapool.worker.engine import Engine
+from lorapool.worker.model import Loaded
+from lorapool.worker.scheduler import Scheduler
+from lorapool.worker.sequence import Batch, Drawn
+
+MAX_MODEL_LEN = 4096
+
+
+@dataclass
+class Clock:
+    """First and last row computed, on the system's monotonic clock, which all processes share; and this process's
+    CPU time between them."""
+
+    rows: int = 0
+    first_s: float = 0.0
+    last_s: float = 0.0
+    cpu_s: float = 0.0
+    _cpu_at_first_s: float = 0.0
+
+    def tick(self, rows: int) -> None:
+        self.last_s = time.monotonic()
+        if not self.rows:
+            self.first_s, self._cpu_at_first_s = self.last_s, time.process_time()
+        self.cpu_s = time.process_time() - self._cpu_at_first_s
+        self.rows += rows
+
+
+@dataclass
+class NoopRunner:
+    """A Runner whose rows all draw token 7. ``reserved`` guards what the engine promises."""
+
+    clock: Clock
+    max_model_len: int = MAX_MODEL_LEN
+    reserved: set[str] = field(default_factory=set)
+
+    def reserve(self, seq_id: str, _tokens: int) -> bool:
+        self.reserved.add(seq_id)
+        return True
+
+    def release(self, seq_id: str) -> None:
+        self.reserved.remove(seq_id)
+
+    def step(self, batch: Batch) -> list[Drawn]:
+        self.clock.tick(len(batch.works))
+        return [Drawn(work.sequence.seq_id, 7, 0.0) for work in batch.works if work.draws]
+
+    def check_integrity(self) -> None:
+        """Nothing to check."""
+
+
+class NoopSlots:
+    """A SlotStore that keeps nothing."""
+
+    def __init__(self, slots: int) -> None:
+        self.slots = slots
+
+    def write(self, slot: int, weights: NoopWeights, /) -> None:
+        """Nothing to copy."""
+
+    def clear(self, slot: int, /) -> None:
+        """Nothing to free."""
+
+
+@dataclass(frozen=True)
+class NoopWeights:
+    digest: str
+    nbytes: int = 1000
+
+
+class NoopTokenizer:
+    """A byte is a token; tokens have no text."""
+
+    def encode(self, job: Job) -> list[int]:
+        return list((job.prompt or "").encode())
+
+    def detokenizer(self) -> NoopTokenizer:
+        return self
+
+    def push(self, _token_id: int) -> str:
+        return "."
+
+
+@dataclass(frozen=True)
+class NoopModel:
+    """A ``Model`` for ``serve``."""
+
+    config: WorkerConfig
+    clock: Clock
+
+    def identify(self) -> PoolConfig:
+        return PoolConfig(base_model="noop", digest="0" * 64, dtype="float32")
+
+    def load(self) -> Loaded:
+        adapters = AdapterCache(NoopSlots(self.config.slots), _weights, self.config.host_cache_bytes)
+        runner = NoopRunner(self.clock)
+        engine = Engine(runner, adapters, Scheduler(max_batch=self.config.max_batch), frozenset())
+        facts = {"base_model": "noop", "device": "none", "dtype": "float32"}
+        return Loaded(engine, adapters, NoopTokenizer(), _check, MAX_MODEL_LEN, facts)
+
+
+def _weights(source: AdapterSource) -> NoopWeights:
+    return NoopWeights(source.digest)
+
+
+def _check(_record: AdapterRecord) -> Mapping[str, str | int]:
+    return {}

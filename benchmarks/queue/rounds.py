@@ -1,0 +1,159 @@
+"""One round of ours: a pool of no-op workers drains what a client enqueued and awaits; its round trips; its claims.
+
+Peers have rounds of the same shape (benchmarks.queue_peers.rounds). Knows no rounds' number and no report.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import time
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import Any
+
+from benchmarks.queue.ours import AGENT, adapter_name
+from benchmarks.queue.processes import Talker, talking, told
+from benchmarks.queue.server import Meter
+from lorapool.shared.broker import Broker
+from lorapool.shared.catalog import AdapterRecord, Catalog, PoolConfig
+from lorapool.shared.job import Job, SamplingParams
+from lorapool.shared.keys import Keys, PoolKeys
+from lorapool.shared.settings import connect, redis_settings
+
+OURS = "benchmarks.queue.ours"
+NO_LIMIT = 1_000_000
+REGISTERED_AT_A_TIME = 32
+CLAIMS = 100  # of one look at what a claim costs
+CLAIM_JOBS = 8
+
+
+@dataclass(frozen=True)
+class Case:
+    """How a pool is set up. ``awaited``: a client process waits for every result meanwhile."""
+
+    workers: int = 1
+    adapters: int = 1
+    claim_size: int = 32
+    awaited: bool = True
+
+    def __str__(self) -> str:
+        fields = f"{self.workers} workers, {self.adapters} adapters, claims of {self.claim_size}"
+        return fields if self.awaited else f"{fields}, not awaited"
+
+
+def drain(case: Case, url: str, jobs: int, meter: Meter) -> dict[str, Any]:
+    """Enqueued and drained jobs a second, CPU time a job, and what the server did for each job drained."""
+    set_up(url, case.adapters, meter)
+    role = "await" if case.awaited else "enqueue"
+    with ExitStack() as stack:
+        workers = [stack.enter_context(_worker(url, case)) for _ in range(case.workers)]
+        _freeze_once_alive(workers, meter)
+        client = stack.enter_context(
+            talking(sys.executable, OURS, role, redis_url=url, count=jobs, adapters=case.adapters)
+        )
+        enqueued = client.hear("enqueued")
+        meter.start()
+        for worker in workers:
+            worker.thaw()
+        _until_done(client, workers, case, jobs, meter)
+        work = meter.read()
+        clocks = [_clock(worker) for worker in workers]
+    first_s = min(clock["first_s"] for clock in clocks if clock["rows"])
+    return {
+        "enqueued_jobs_s": jobs / enqueued["seconds"],
+        "drained_jobs_s": jobs / (max(clock["last_s"] for clock in clocks) - first_s),
+        "worker_cpu_us_job": round(sum(clock["cpu_s"] for clock in clocks) / jobs * 1e6, 1),
+        **work.per_job(jobs),
+    }
+
+
+def round_trips(url: str, count: int, meter: Meter) -> list[float]:
+    """Milliseconds from submit to result, one job after another, on an idle worker."""
+    set_up(url, 1, meter)
+    with _worker(url, Case()):
+        heard = told(sys.executable, OURS, "round-trips", "milliseconds", redis_url=url, count=count)
+    milliseconds: list[float] = heard["milliseconds"]
+    return milliseconds
+
+
+def claim_us(url: str, registered: int, backlogged: int, meter: Meter) -> float:
+    """Mean server time of a claim with so many adapters registered, and work waiting for some of them."""
+    set_up(url, registered, meter)
+    return asyncio.run(_claim_us(url, backlogged, meter))
+
+
+def set_up(url: str, adapters: int, meter: Meter) -> None:
+    """An empty server but for a pool with that many ready adapters, none of which is ever full."""
+    meter.redis.flushall()
+    asyncio.run(_register(url, adapters))
+
+
+async def _register(url: str, adapters: int) -> None:
+    redis = connect(redis_settings(url))
+    catalog, broker = Catalog(redis, "default"), Broker(redis, Keys("default"))
+    await catalog.create_or_check_config(PoolConfig(base_model="noop", digest="0" * 64, dtype="float32"))
+
+    async def register(index: int) -> None:
+        name, digest = adapter_name(index), f"{index:064d}"
+        record = await catalog.register(AdapterRecord(id=name, version="1", digest=digest, uri=f"file:///{name}"))
+        await catalog.decide(record.ref, "ready")
+        await broker.open_adapter(record.ref, digest, max_depth=NO_LIMIT, agent_window=NO_LIMIT)
+
+    for start in range(0, adapters, REGISTERED_AT_A_TIME):
+        await asyncio.gather(*map(register, range(start, min(start + REGISTERED_AT_A_TIME, adapters))))
+    await broker.close()
+    await redis.aclose()
+
+
+async def _claim_us(url: str, backlogged: int, meter: Meter) -> float:
+    redis = connect(redis_settings(url))
+    broker = Broker(redis, Keys("default"))
+    params = SamplingParams(max_new_tokens=1)
+    refs = [f"{adapter_name(index)}@1" for index in range(backlogged)]
+    jobs = [
+        Job(id=f"job-{number}", ref=refs[number % backlogged], prompt="x", params=params, agent=AGENT)
+        for number in range(max(backlogged, (CLAIMS + 1) * CLAIM_JOBS))
+    ]
+    await broker.enqueue_many(jobs)
+    await broker.claim("w", "warm-up", refs[:1], 1, 1, 60_000)
+    meter.start()
+    for number in range(CLAIMS):
+        preferred = [refs[(number + step) % backlogged] for step in range(CLAIM_JOBS)]
+        await broker.claim("w", f"lease-{number}", preferred, CLAIM_JOBS, CLAIM_JOBS, 60_000, per_adapter=1)
+    cost_us = meter.script_us()
+    await broker.close()
+    await redis.aclose()
+    return cost_us
+
+
+def _worker(url: str, case: Case) -> Any:
+    return talking(sys.executable, OURS, "work", redis_url=url, claim_size=case.claim_size)
+
+
+def _clock(worker: Talker) -> dict[str, Any]:
+    worker.ask_to_stop()
+    return worker.hear("rows")
+
+
+def _freeze_once_alive(workers: list[Talker], meter: Meter) -> None:
+    """All begin at the same moment, on a backlog that is there: nobody's start-up is part of the figure."""
+    give_up_at = time.monotonic() + 60
+    while meter.redis.scard(PoolKeys("default").workers) < len(workers):  # type: ignore[operator]  # as below
+        assert time.monotonic() < give_up_at, "not all workers came up"
+        time.sleep(0.02)
+    for worker in workers:
+        worker.freeze()
+
+
+def _until_done(client: Talker, workers: list[Talker], case: Case, jobs: int, meter: Meter) -> None:
+    if case.awaited:
+        awaited = client.hear("awaited", beside=workers)["awaited"]
+        assert awaited == jobs, f"{awaited} results of {jobs} jobs"
+        return
+    key, give_up_at = Keys("default").agent(AGENT), time.monotonic() + 120
+    while int(meter.redis.hget(key, "succeeded") or 0) < jobs:  # type: ignore[arg-type]  # redis types it for asyncio too
+        assert time.monotonic() < give_up_at, f"not drained: {meter.redis.hgetall(key)!r}"
+        for worker in workers:
+            worker.check()
+        time.sleep(0.02)

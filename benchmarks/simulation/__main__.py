@@ -1,0 +1,91 @@
+"""``python -m benchmarks.simulation --out FILE.json [--plot DIR] [--quick]``."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks.simulation import study
+from benchmarks.simulation.fleet import Shape
+from benchmarks.simulation.study import Scale
+
+SMALL = Scale(20, 200, 60.0, Shape(rows=16, slots=8))
+MIDDLE = Scale(100, 1_000, 60.0)
+LARGE = Scale(1_000, 10_000, 30.0)
+ALL_LOADS = (0.5, 0.7, 0.9, 1.0, 1.2, 1.5)
+FEW_LOADS = (0.9, 1.2)
+SWEEP_LOAD = 1.2
+BOUNDS_S, SHARES = (2.0, 5.0, 10.0, 20.0, 40.0), (1, 2, 4)
+FLOOD_LOAD, FLOOD_JOBS = 0.7, 10_000
+SHARED_ADAPTER, OWN_ADAPTER = 0, 50  # the most popular one, and one that few others use
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.simulation", description=__doc__)
+    parser.add_argument("--out", required=True, help="where the JSON goes")
+    parser.add_argument("--plot", type=Path, help="folder for the pictures")
+    parser.add_argument("--quick", action="store_true", help="the small fleet only")
+    arguments = parser.parse_args()
+    began = time.perf_counter()
+    with Console(stderr=True).status("simulating"):
+        found = simulate(quick=arguments.quick)
+    found["seconds"] = round(time.perf_counter() - began, 1)
+    Path(arguments.out).write_text(json.dumps(found, indent=2) + "\n")
+    show(found)
+    if arguments.plot:
+        from benchmarks.simulation.plots import draw
+
+        for path in draw(found, arguments.plot):
+            print(f"wrote {path}")
+
+
+def simulate(*, quick: bool) -> dict[str, Any]:
+    """The comparison at several scales, the sweep of the defaults, the flood."""
+    plan = {SMALL: ALL_LOADS} if quick else {SMALL: ALL_LOADS, MIDDLE: ALL_LOADS, LARGE: FEW_LOADS}
+    swept = SMALL if quick else MIDDLE
+    return {
+        "comparison": {str(scale): study.compare(scale, loads) for scale, loads in plan.items()},
+        "sweep": {
+            "scale": str(swept),
+            "load": SWEEP_LOAD,
+            "points": study.sweep(swept, SWEEP_LOAD, BOUNDS_S, SHARES),
+        },
+        "flood": {
+            "own adapter": study.flood(swept, FLOOD_LOAD, FLOOD_JOBS, OWN_ADAPTER),
+            "shared adapter": study.flood(swept, FLOOD_LOAD, FLOOD_JOBS, SHARED_ADAPTER),
+        },
+    }
+
+
+def show(found: dict[str, Any]) -> None:
+    """A table a scale (``÷random``: loads to random's, ``÷arrival``: p99 wait to arrival's), and the floods."""
+    console = Console()
+    for scale, by_load in found["comparison"].items():
+        table = Table(
+            "load", "policy", "loads/job", "p50 s", "p99 s", "unclaimed s", "÷random", "÷arrival", title=scale
+        )
+        for load, row in by_load.items():
+            for name, figures in row.items():
+                table.add_row(load, name, *_cells(figures))
+        console.print(table)
+    floods = Table("flood of", "policy", "others' p95 calm", "flooded", "ratio")
+    for where, row in found["flood"].items():
+        for name, seen in row.items():
+            waits = (f"{seen[when]['p95_wait_s']:.2f}" for when in ("calm", "flooded"))
+            floods.add_row(where, name, *waits, f"{seen['p95_ratio']:.2f}")
+    console.print(floods)
+
+
+def _cells(figures: dict[str, float]) -> list[str]:
+    names = ("loads_per_job", "p50_wait_s", "p99_wait_s", "longest_backlogged_s", "loads_to_random", "p99_to_arrival")
+    return [f"{figures[name]:.3g}" if name in figures else "" for name in names]
+
+
+if __name__ == "__main__":
+    main()

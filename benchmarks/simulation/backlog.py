@@ -1,0 +1,131 @@
+"""What waits, as the broker keeps it: a stream an adapter, the starvation clocks, the tokens served, and the view.
+
+Mirrors shared/scripts (enqueue, claim, view) in memory: same clocks, same bounds, same rules for who enters. Every
+operation is logarithmic but for moving pointers within a list. Knows no workers and no policy.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left, insort
+from collections import Counter, deque
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from lorapool.shared.broker import View, WaitingAdapter
+
+VIEW_SIZE = 32
+
+
+@dataclass(slots=True)
+class SimJob:
+    """``service_s``: how long a row computes it. Times are seconds of the simulation."""
+
+    ref: str
+    agent: int
+    arrived_s: float
+    service_s: float
+    tokens: int = 64
+
+
+class Ranking:
+    """Refs in order of a number, each once."""
+
+    def __init__(self) -> None:
+        self.keys: dict[str, float] = {}
+        self._order: list[tuple[float, str]] = []
+
+    def put(self, ref: str, key: float) -> None:
+        self.drop(ref)
+        self.keys[ref] = key
+        insort(self._order, (key, ref))
+
+    def drop(self, ref: str) -> None:
+        if ref in self.keys:
+            del self._order[bisect_left(self._order, (self.keys.pop(ref), ref))]
+
+    def first(self, count: int) -> list[str]:
+        return [ref for _, ref in self._order[:count]]
+
+    def least(self) -> float:
+        return self._order[0][0] if self._order else 0.0
+
+    def at(self, index: int) -> str:
+        return self._order[index][1]
+
+    def __len__(self) -> int:
+        return len(self._order)
+
+
+class Backlog:
+    """Streams with jobs, and the counts of those running."""
+
+    def __init__(self) -> None:
+        self.ready = Ranking()  # claimable -> last claim, or first backlog if later
+        self.by_age = Ranking()  # claimable -> arrival of its oldest job
+        self.undelivered: Counter[tuple[int, str]] = Counter()  # agent's window, by (agent, ref)
+        self.last_worker: dict[str, int] = {}
+        self._streams: dict[str, deque[SimJob]] = {}
+        self._served = Ranking()  # adapters with waiting or running jobs -> tokens served
+        self._served_before: dict[str, float] = {}
+        self._running: Counter[str] = Counter()
+
+    def enqueue(self, job: SimJob, now_s: float) -> None:
+        stream = self._streams.setdefault(job.ref, deque())
+        stream.append(job)
+        self.undelivered[job.agent, job.ref] += 1
+        if len(stream) == 1:
+            self.ready.put(job.ref, now_s)
+            self.by_age.put(job.ref, job.arrived_s)
+        if job.ref not in self._served.keys:
+            self._served.put(job.ref, max(self._served_before.get(job.ref, 0.0), self._served.least()))
+
+    def claim(self, worker: int, ref: str, most: int, now_s: float) -> list[SimJob]:
+        """Up to ``most`` jobs of one adapter; its starvation clock starts anew."""
+        stream = self._streams.get(ref)
+        if not stream:
+            return []
+        jobs = [stream.popleft() for _ in range(min(most, len(stream)))]
+        for job in jobs:
+            self.undelivered[job.agent, ref] -= 1
+        self._running[ref] += len(jobs)
+        self.last_worker[ref] = worker
+        self._served.put(ref, self._served.keys[ref] + sum(job.tokens for job in jobs))
+        if stream:
+            self.ready.put(ref, now_s)
+            self.by_age.put(ref, stream[0].arrived_s)
+        else:
+            self.ready.drop(ref)
+            self.by_age.drop(ref)
+        return jobs
+
+    def finish(self, job: SimJob) -> None:
+        self._running[job.ref] -= 1
+        if not self._running[job.ref] and not self._streams[job.ref]:
+            self._served_before[job.ref] = self._served.keys[job.ref]
+            self._served.drop(job.ref)
+
+    def jobs_of(self, ref: str) -> Sequence[SimJob]:
+        """Those not yet claimed."""
+        return tuple(self._streams.get(ref, ()))
+
+    def view(self, residents: Iterable[str], now_s: float, *, by_age: bool = False) -> View:
+        """As view.lua builds it: the longest waiting, the least served and the residents, of those claimable.
+
+        ``by_age``: the longest waiting are those with the oldest job, not those unclaimed for longest; and
+        ``oldest_ms`` tells that job's age.
+        """
+        longest = self.by_age if by_age else self.ready
+        seen = dict.fromkeys(longest.first(VIEW_SIZE))
+        if len(self.ready) > VIEW_SIZE:
+            candidates: Sequence[str] = (*self._served.first(VIEW_SIZE), *residents)
+            seen |= dict.fromkeys(ref for ref in candidates if ref in self.ready.keys)
+        return View(
+            now_ms=round(now_s * 1000),
+            waiting=tuple(self._waiting(ref, longest.keys[ref]) for ref in seen),
+            next_due_ms=None,
+            ready_count=len(self.ready),
+        )
+
+    def _waiting(self, ref: str, oldest_s: float) -> WaitingAdapter:
+        since_ms, oldest_ms = round(self.ready.keys[ref] * 1000), round(oldest_s * 1000)
+        return WaitingAdapter(ref, since_ms, oldest_ms, len(self._streams[ref]), self._served.keys[ref])
