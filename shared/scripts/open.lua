@@ -8,7 +8,8 @@ local state = call('HGET', key, 'state')
 if state ~= 'paused' then -- opening again does not resume what an operator paused
   state = 'open'
 end
-call('HSET', key, 'state', state, 'digest', ARGV[2])
+call('HSET', key, 'state', state)
+call('HSETNX', key, 'digest', ARGV[2]) -- a version is immutable: a second verdict changes nothing
 for i = 3, #ARGV, 2 do
   call('HSET', key, ARGV[i], ARGV[i + 1])
 end
