@@ -4,6 +4,7 @@ Blocking code imports the same names from ``lorapool.producer.sync``. Errors are
 """
 
 from lorapool.producer.client import Client
+from lorapool.producer.cost import Bill, Tariff
 from lorapool.producer.handle import JobHandle
 from lorapool.producer.request import Request
 from lorapool.producer.stream import TextDelta
@@ -39,6 +40,7 @@ __all__ = [
     "AdapterConflict",
     "AdapterNotReady",
     "AdapterRefused",
+    "Bill",
     "CheckpointError",
     "Client",
     "Explanation",
@@ -65,6 +67,7 @@ __all__ = [
     "ResultExpired",
     "ResultTimeout",
     "SamplingParams",
+    "Tariff",
     "TextDelta",
     "Timings",
     "UnknownAdapter",

@@ -13,6 +13,7 @@ import typer
 from typer.core import TyperGroup
 
 from lorapool.producer.commands import adapters, fleet, jobs, upkeep
+from lorapool.producer.commands.cost import cost
 from lorapool.producer.render import failure
 
 USAGE = 2
@@ -68,6 +69,7 @@ app.command(rich_help_panel="Jobs")(jobs.cancel)
 app.add_typer(adapters.app, name="adapters", rich_help_panel="Pool")
 app.command(rich_help_panel="Pool")(fleet.stats)
 app.command(rich_help_panel="Pool")(fleet.workers)
+app.command(rich_help_panel="Pool")(cost)
 for command in (upkeep.pause, upkeep.resume, upkeep.limits, upkeep.dead, upkeep.redrive, upkeep.purge, upkeep.fsck):
     app.command(rich_help_panel="Upkeep")(command)
 

@@ -112,6 +112,10 @@ class PoolKeys:
         return f"{self.prefix}aliases"
 
     @property
+    def usage(self) -> str:
+        return f"{self.prefix}usage"
+
+    @property
     def workers(self) -> str:
         return f"{self.prefix}workers"
 

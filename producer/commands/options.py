@@ -6,6 +6,7 @@ a command does with a value: ranges are checked where the library checks them, s
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -72,3 +73,12 @@ Limit = Annotated[int, flag("--limit", "At most N.", min=1)]
 Waiting = Annotated[bool, flag("--waiting", "Cancel the jobs that wait for ADAPTER instead.")]
 OlderThan = Annotated[float | None, flag("--older-than", "Only what died SECONDS ago or earlier.", min=0)]
 All = Annotated[bool, flag("--all", "Dead letters of every adapter.")]
+
+GpuPrice = Annotated[float, flag("--gpu-price", "Dollars that a GPU costs an hour.", min=0)]
+GpuHours = Annotated[float | None, flag("--gpu-hours", "GPU hours paid for, if more than workers were up.")]
+FullAt = Annotated[float, flag("--full-at", "Busy share at which a GPU counts as full.")]
+Capacity = Annotated[float | None, flag("--capacity", "New tokens/s of one full GPU, from a benchmark of yours.")]
+PersonaTokens = Annotated[int, flag("--persona-tokens", "Prompt tokens that would stand in for an adapter.")]
+SwapSeconds = Annotated[float | None, flag("--swap-seconds", "To swap a merged model (default: a worker's load time).")]
+Since = Annotated[Path | None, flag("--since", "Only what was counted after this earlier bill (JSON).")]
+Plot = Annotated[Path | None, flag("--plot", "Write a plot, such as cost.png; needs the extra `plots`.")]
