@@ -20,11 +20,12 @@ PIP := $(VENV)/bin/python -m pip --disable-pip-version-check -qq
 TYPING := .cache/typing/lorapool
 SOURCES := shared producer worker examples benchmarks tests
 
-.PHONY: help setup demo test check lint types arrows format clean
+.PHONY: help setup demo csuite test check lint types arrows format clean
 .DELETE_ON_ERROR:
 
 help:
 	@echo 'make demo     five agents, five LoRA adapters, one base model, on an embedded server'
+	@echo 'make csuite   the same five at work together, with failures and the bill'
 	@echo 'make test     the tests'
 	@echo 'make check    lint, format, types, import arrows'
 	@echo 'make format   what make check would have you change, where a tool can'
@@ -57,6 +58,9 @@ $(DONE)/lorapool: $(DONE)/torch pyproject.toml
 
 demo: setup
 	@$(BIN)/python -m examples.demo $(if $(AGENTS),--agents $(AGENTS)) $(if $(REDIS_URL),--redis-url $(REDIS_URL)) $(if $(KEEP),--keep)
+
+csuite: setup
+	@$(BIN)/python -m examples.csuite
 
 test: setup
 	@$(BIN)/python -m pytest -q $(ARGS)

@@ -263,7 +263,12 @@ class Bill:
         reading = self.requests * self.tariff.persona_tokens * self._prompt_hours_per_token()
         pool = self.gpu_hours / self.open_hours if self.open_hours else 0.0
         return [
-            self._baseline("a GPU for each agent", self.busy_hours, "agents that asked", gpus=len(self.agents)),
+            self._baseline(
+                "a GPU for each agent",
+                self.busy_hours,
+                "one for each that asked, held as long as the pool was open",
+                gpus=len(self.agents),
+            ),
             self._baseline(
                 "a GPU that swaps merged models",
                 swapping,
@@ -271,7 +276,7 @@ class Bill:
                 f"fast as in the pool's mixed batches, which merged models cannot share: too kind",
             ),
             self._baseline(
-                "persona prompts, no LoRA",
+                "a GPU with persona prompts, no LoRA",
                 self.busy_hours + reading,
                 f"{self.tariff.persona_tokens} more prompt tokens a request (assumed), at this pool's cost of reading; "
                 f"says nothing of how well a prompt replaces an adapter",

@@ -110,12 +110,13 @@ def _shares(what: str, shares: Mapping[str, Share]) -> None:
 
 def _baselines(bill: Bill) -> None:
     say()
-    columns = ("the same requests on", "gpus", "hours of work", "usd", "a request", "from")
+    columns = ("the same requests on", "gpus", "hours of work", "usd", "a request")
     rows = (
-        (b.name, f"{b.gpus:,.2g}", f"{b.work_hours:,.4g}", usd(b.usd), usd(b.usd_per_request), b.derived_from)
-        for b in bill.baselines
+        (b.name, f"{b.gpus:,.2g}", f"{b.work_hours:,.4g}", usd(b.usd), usd(b.usd_per_request)) for b in bill.baselines
     )
-    table(columns, rows, right=columns[1:5])
+    table(columns, rows, right=columns[1:])
+    for baseline in bill.baselines[:-1]:
+        say(f"{baseline.name}: {baseline.derived_from}", style="dim")
 
 
 def _claimed(bill: Bill) -> None:

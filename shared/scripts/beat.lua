@@ -6,6 +6,7 @@
 local worker, boot, ttl = ARGV[1], ARGV[2], tonumber(ARGV[3])
 local key, usage = P .. 'worker:' .. worker, P .. 'usage'
 local totals = tonumber(ARGV[4])
+local up = 0
 local same = boot ~= '' and call('HGET', key, 'boot') == boot
 
 for i = 5, 4 + 3 * totals, 3 do
@@ -17,15 +18,21 @@ for i = 5, 4 + 3 * totals, 3 do
   if grown > 0 then
     call('HINCRBY', usage, ARGV[i], string.format('%d', grown))
   end
+  up = ARGV[i] == 'up_ms' and grown or up
 end
 
--- For how long any worker was there at all: the time since the last beat of any, unless all were gone by then.
+-- For how long any worker was there at all: the time since the last beat of any; if all were silent for longer than a
+-- beat lives, only as much of it as this worker had its device.
 if totals > 0 then
-  local last = tonumber(call('HGET', usage, 'last_ms'))
-  if last and NOW > last and NOW - last <= ttl then
-    call('HINCRBY', usage, 'open_ms', string.format('%d', NOW - last))
+  local last = tonumber(call('HGET', usage, 'last_ms')) or 0
+  local there = NOW - last
+  if there > ttl then
+    there = math.min(there, up)
   end
-  call('HSETNX', usage, 'since_ms', string.format('%d', NOW))
+  if there > 0 then
+    call('HINCRBY', usage, 'open_ms', string.format('%d', there))
+  end
+  call('HSETNX', usage, 'since_ms', string.format('%d', NOW - there))
   call('HSET', usage, 'last_ms', string.format('%d', NOW))
 end
 

@@ -164,11 +164,13 @@ async def test_usage_sums_what_workers_have_grown_by(catalog: Catalog, redis: Re
 
 
 async def test_the_pool_is_open_while_any_worker_beats(redis: Redis) -> None:
-    """Two workers at once count the time once; a time without any is not counted."""
-    catalog, server_ms = Catalog(redis, "test", clock="clock"), 1_000_000
-    for passed_ms, worker in ((0, "w1"), (1_000, "w2"), (1_000, "w1"), (60_000, "w1"), (2_000, "w2")):
+    """Two workers at once count the time once; of a silence, only as much as the worker that ends it was up."""
+    catalog, server_ms, up_ms = Catalog(redis, "test", clock="clock"), 1_000_000, 0
+    beats = ((0, "w1", 300), (1_000, "w2", 500), (1_000, "w1", 1_000), (60_000, "w1", 700), (2_000, "w2", 4_000))
+    for passed_ms, worker, grown_ms in beats:
         server_ms += passed_ms
         await redis.set("clock", server_ms)
-        await catalog.beat(worker, {"up_ms": 0}, 5_000, boot="a", counted={"up_ms": 0})
+        await catalog.beat(worker, {"up_ms": up_ms + grown_ms}, 5_000, boot="a", counted={"up_ms": up_ms})
+        up_ms += grown_ms
     usage = await catalog.usage()
-    assert (4_000, 1_000_000, 1_064_000) == (usage["open_ms"], usage["since_ms"], usage["last_ms"])
+    assert (300 + 2_000 + 700 + 2_000, 999_700, 1_064_000) == (usage["open_ms"], usage["since_ms"], usage["last_ms"])
