@@ -7,6 +7,7 @@
 #   REDIS_URL=redis://…  the demo on a server of yours instead of the embedded one
 #   KEEP=1               the demo stays up until you press Enter
 #   ARGS="-k broker"     more arguments for pytest
+#   PROCESSES=4          how many processes share the tests
 
 VENV ?= .venv
 TORCH ?= torch==2.13.0
@@ -14,6 +15,7 @@ CPU_INDEX := https://download.pytorch.org/whl/cpu
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
   $$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo $$p; break; }; done)
 
+PROCESSES ?= 2
 BIN ?= $(VENV)/bin
 DONE := $(VENV)/.done
 PIP := $(VENV)/bin/python -m pip --disable-pip-version-check -qq
@@ -59,7 +61,7 @@ demo: setup
 	@$(BIN)/python -m examples.demo $(if $(AGENTS),--agents $(AGENTS)) $(if $(REDIS_URL),--redis-url $(REDIS_URL)) $(if $(KEEP),--keep)
 
 test: setup
-	@$(BIN)/python -m pytest -q $(ARGS)
+	@$(BIN)/python -m pytest -q -n $(PROCESSES) --dist loadgroup $(ARGS)
 
 check: setup lint types arrows
 
