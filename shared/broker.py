@@ -15,7 +15,7 @@ from redis.asyncio import Redis
 from redis.exceptions import ResponseError
 
 from lorapool.shared import codec, replies
-from lorapool.shared.errors import LorapoolError, UnknownAdapter, UnknownJob
+from lorapool.shared.errors import LorapoolError, RedisFull, UnknownAdapter, UnknownJob
 from lorapool.shared.explain import explanation
 from lorapool.shared.job import Job, JobState
 from lorapool.shared.keys import Keys, PoolKeys, bare_id, check_job_id
@@ -226,7 +226,10 @@ class Broker:
         block_s = self._blocking.block_s(timeout_s)
         idle = ("SET", self.keys.one(f"idle:{worker}"), 1, "PX", round(block_s * 1000) + 500)
         pop = ("BZPOPMIN", self.keys.wake(worker), self.keys.wake(), block_s)
-        _, popped = await self._blocking.pipeline([idle, pop])
+        try:
+            _, popped = await self._blocking.pipeline([idle, pop])
+        except RedisFull:  # took no mark, which is a hint; the wait took place
+            return True
         return popped is not None
 
     async def control(self, worker: str, last_id: str, timeout_s: float) -> list[tuple[str, dict[str, str]]]:
