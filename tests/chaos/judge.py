@@ -142,7 +142,7 @@ class Judge:
     # -- what is left
 
     async def _at_rest(self) -> int:
-        """Nothing without TTL but what is meant to stay; without the rest, memory is what it was. Returns the growth."""
+        """Nothing without TTL but what is meant to stay; without the rest, memory is as before. Returns the growth."""
         passing: list[bytes] = []
         pool = PoolKeys("default")
         async for key in self._scan("*"):

@@ -36,12 +36,14 @@ class DurableServer:
 
     async def start(self, timeout_s: float = 20.0) -> None:
         """Start and wait until it answers, its file loaded."""
+        self._launch()
+        async with asyncio.timeout(timeout_s):
+            while not await self._answers():  # noqa: ASYNC110 - another process
+                await asyncio.sleep(0.01)
+
+    def _launch(self) -> None:
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(self._command, stdout=log, stderr=log)
-        async with asyncio.timeout(timeout_s):
-            while not await self._answers():
-                assert self._process.poll() is None, f"the server did not start:\n{self._log.read_text()[-2000:]}"
-                await asyncio.sleep(0.01)
 
     async def stop(self) -> None:
         """As a crash or an operator would."""
@@ -55,6 +57,7 @@ class DurableServer:
             self._process.wait()
 
     async def _answers(self) -> bool:
+        assert self._process is not None and self._process.poll() is None, f"it ended:\n{self._log.read_text()[-2000:]}"
         try:
             reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
         except OSError:

@@ -21,6 +21,7 @@ from tests.chaos.crew import Berth, Crew
 from tests.chaos.plan import Fault, Kind
 from tests.chaos.proxy import FaultProxy
 from tests.chaos.server import DurableServer
+from tests.fleet import until
 
 BUSY = 8  # running jobs that make a fault count as struck under load
 DELAY_S = 0.06
@@ -95,7 +96,7 @@ class Striker:
             berth.busy = True
             berth.worker.signal(signal.SIGSTOP)
             await asyncio.sleep(0.03)  # what it sent has arrived
-            if not any(job["lost"] + 1 >= Terms().max_lost for job in await self._running(berth.name)):
+            if await self._nobody_on_last_chance(berth.name):
                 return berth
             self.spared += 1
             berth.worker.signal(signal.SIGCONT)
@@ -113,8 +114,7 @@ class Striker:
     # -- the server
 
     async def _restart(self, fault: Fault) -> None:
-        while any(job["lost"] + 1 >= Terms().max_lost for job in await self._running()):
-            await asyncio.sleep(0.05)
+        await until(self._nobody_on_last_chance)
         await self._note(fault)
         await self._durable.stop()
         await asyncio.sleep(fault.seconds)
@@ -186,6 +186,9 @@ class Striker:
             if name is not None
         ]
         return [job for job in jobs if worker in {None, job["worker"]}]
+
+    async def _nobody_on_last_chance(self, worker: str | None = None) -> bool:
+        return all(job["lost"] + 1 < Terms().max_lost for job in await self._running(worker))
 
     async def _waiting(self) -> dict[str, int]:
         waiting = await self._server.command("HGET", self._keys.one("waiting"), "*")

@@ -11,7 +11,7 @@ import secrets
 import pytest
 
 from tests.chaos.battle import Battle, Scale
-from tests.chaos.plan import ROUND, SHARES
+from tests.chaos.plan import SHARES
 
 SHORT = Scale(jobs=700, rounds=1, poison=1)
 
@@ -25,8 +25,5 @@ async def test_nothing_lost_nothing_twice() -> None:
     report = await Battle(seed, SHORT).fight()
     print("\n".join(report.lines()))
     assert [] == report.verdict.complaints
-    assert {kind: tally.struck for kind, tally in report.tallies.items()} == SHARES
-    assert ROUND == report.struck
-    assert report.busy >= ROUND / 2
-    assert report.lost_replies.total() > 0
-    assert report.verdict.numbers["counters"]["stale"] > 0
+    assert [] == list(report.shortfalls())
+    assert SHARES == {kind: tally.struck for kind, tally in report.tallies.items()}
