@@ -25,7 +25,10 @@ MEANS: Mapping[str, Said] = {
 
 
 class Forgetful:
-    """In front of ``redis``; ``losing`` says whether the next script's reply is lost. ``names``: scripts by sha and text."""
+    """In front of ``redis``; ``losing`` draws whether the next script's reply is lost.
+
+    ``names``: of scripts, by sha and by text.
+    """
 
     def __init__(self, redis: Any, losing: Random) -> None:
         self._redis, self._losing = redis, losing

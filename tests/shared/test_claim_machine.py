@@ -1,7 +1,11 @@
-"""The claim protocol keeps every invariant under random operations (the machine is in claim_machine.py)."""
+"""The claim protocol keeps every invariant under random operations (the machine is in claim_machine.py).
+
+LORAPOOL_MACHINE_EXAMPLES multiplies how many are tried: ``make chaos`` does.
+"""
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 from fakeredis import FakeAsyncRedis, FakeServer
@@ -13,6 +17,7 @@ from tests.shared.claim_machine import ClaimMachine
 
 # Shrinking would take longer than a test may: the failing example is printed as it was found.
 PHASES = [phase for phase in Phase if phase is not Phase.shrink]
+TIMES = int(os.environ.get("LORAPOOL_MACHINE_EXAMPLES", "1"))
 COMMON = {"deadline": None, "suppress_health_check": list(HealthCheck), "print_blob": True, "phases": PHASES}
 
 
@@ -23,7 +28,7 @@ class OnFake(ClaimMachine):
 
 def test_invariants_on_a_fake_server() -> None:
     """Every invariant of the claim protocol holds after every step, whatever the order of operations."""
-    run_state_machine_as_test(OnFake, settings=settings(max_examples=40, stateful_step_count=40, **COMMON))
+    run_state_machine_as_test(OnFake, settings=settings(max_examples=40 * TIMES, stateful_step_count=40, **COMMON))
 
 
 def test_invariants_on_a_real_server(redis_url: str) -> None:
@@ -35,4 +40,4 @@ def test_invariants_on_a_real_server(redis_url: str) -> None:
             await client.flushall()
             return client
 
-    run_state_machine_as_test(OnReal, settings=settings(max_examples=15, stateful_step_count=40, **COMMON))
+    run_state_machine_as_test(OnReal, settings=settings(max_examples=15 * TIMES, stateful_step_count=40, **COMMON))
