@@ -24,8 +24,8 @@ NAMES = ("a", "b", "c")
 SHORT_TIMEOUT = {"LORAPOOL_SOCKET_TIMEOUT_S": "3"}
 
 
-def worker(url: str, name: str = "w1", **config: Any) -> Any:
-    return fake_worker(url, name, {"step_s": STEP_S}, SHORT_TIMEOUT, **config)
+def worker(url: str, name: str = "w1", timeout: dict[str, str] = SHORT_TIMEOUT, **config: Any) -> Any:
+    return fake_worker(url, name, {"step_s": STEP_S}, timeout, **config)
 
 
 async def submit(pool: Client, count: int, tokens: int = TOKENS) -> list[JobHandle]:
@@ -115,9 +115,9 @@ async def proxy(redis_url: str) -> AsyncIterator[FaultProxy]:
 
 
 async def test_a_silent_connection_of_the_worker(redis_url: str, redis: Redis, proxy: FaultProxy) -> None:
-    """The worker's connections stay open and carry nothing: it gives them up at the socket's timeout, its lease still
-    holds, and it settles all in the first attempt."""
-    with worker(proxy.url, lease_s=15) as survivor:
+    """The worker's connections stay open and carry nothing: it gives them up at the socket's timeout, its leases still
+    hold (the defaults, four times faster), and it settles all in the first attempt."""
+    with worker(proxy.url, timeout={"LORAPOOL_SOCKET_TIMEOUT_S": "2.2"}, lease_s=6) as survivor:
         await alive(redis, "w1")
         digests = await add_adapters(redis, *NAMES)
         async with Client(redis_url) as pool:
