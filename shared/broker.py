@@ -189,14 +189,15 @@ class Broker:
         return replies.view((await self._scripts.run("tick", worker, *residents)).decode())
 
     async def renew(self, held: Sequence[Held], lease_ms: int) -> Renewed:
-        """Extend leases; says which jobs are no longer ours, and which were asked to stop (cancelled or overdue)."""
+        """Extend leases; says which jobs are no longer ours, and which must stop: cancelled, or past their deadline."""
         lost: list[str] = []
         cancelled: list[str] = []
+        overdue: list[str] = []
         for part in _chunks(held):
-            gone, stop = await self._scripts.run("renew", lease_ms, *_held_args(part))
-            lost += self._full_ids(gone)
-            cancelled += self._full_ids(stop)
-        return Renewed(tuple(lost), tuple(cancelled))
+            answers = await self._scripts.run("renew", lease_ms, *_held_args(part))
+            for ids, answer in zip((lost, cancelled, overdue), answers, strict=True):
+                ids += self._full_ids(answer)
+        return Renewed(tuple(lost), tuple(cancelled), tuple(overdue))
 
     async def emit(self, deltas: Sequence[Delta]) -> tuple[str, ...]:
         """Append to streamed jobs; returns the ids of jobs that are no longer ours, which got nothing."""

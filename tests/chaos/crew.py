@@ -13,7 +13,7 @@ from tests.chaos.plan import LEASE_S
 from tests.chaos.proxy import FaultProxy
 from tests.fleet import WorkerProcess, fake_worker
 
-STEP_S = 0.01
+STEP_S = 0.02  # coarse: a step costs the machine more than its tokens do
 SOCKET_TIMEOUT_S = "3"  # of workers: so long a silent connection is believed in
 
 
@@ -67,11 +67,12 @@ class Crew:
         self.replace(berth)
 
     async def stop(self) -> dict[str, int]:
-        """All told to stop; exit status of each that was ever told to."""
+        """All told to stop; exit status of each that was ever told to, once it had begun."""
         for berth in self.berths:
             berth.worker.signal(signal.SIGTERM)
         self.leaving += [berth.worker for berth in self.berths]
-        return {worker.name: await asyncio.to_thread(worker.wait, 60) for worker in self.leaving}
+        statuses = {worker.name: await asyncio.to_thread(worker.wait, 60) for worker in self.leaving}
+        return {worker.name: statuses[worker.name] for worker in self.leaving if worker.events("ready")}
 
     def log_lines(self, event: str) -> int:
         """How often any worker logged that."""

@@ -15,6 +15,7 @@ from typing import Any, Literal
 from lorapool.producer.client import Client
 from lorapool.producer.handle import JobHandle
 from lorapool.shared.errors import JobCancelled, JobExpired, JobFailed, RedisUnreachable
+from tests.chaos.crew import STEP_S
 from tests.fake_worker import BROKEN, POISON, expected
 
 Sort = Literal["plain", "streamed", "delayed", "cancelled", "late", "broken", "poison"]
@@ -55,8 +56,8 @@ class Entry:
     def request(self) -> dict[str, Any]:
         extra: dict[Sort, dict[str, Any]] = {
             "streamed": {"stream": True},
-            "delayed": {"delay": 0.05 * self.tokens / 2},
-            "late": {"deadline": 0.03 * self.tokens},
+            "delayed": {"delay": 2 * STEP_S * self.tokens},
+            "late": {"deadline": 3 * STEP_S * self.tokens},
         }
         common = {"adapter": self.adapter, "prompt": self.prompt, "max_new_tokens": self.tokens, "wait": True}
         return common | {"job_id": self.job_id} | extra.get(self.sort, {})
@@ -72,7 +73,7 @@ def draw(seed: int, count: int, digests: Mapping[str, str], poison: int) -> Iter
         adapter = adapters[min(int(random.expovariate(0.25)), len(adapters) - 1)]
         begin = {"poison": POISON, "broken": BROKEN}.get(sort, "question")
         digest = digests[adapter] if adapter else ""
-        yield Entry(f"chaos{number}", sort, adapter, f"{begin} {number}", random.randint(4, 36), digest)
+        yield Entry(f"chaos{number}", sort, adapter, f"{begin} {number}", random.randint(3, 18), digest)
 
 
 class Ledger:
@@ -126,7 +127,7 @@ class Ledger:
         entry.record = await handle.record()
 
     async def _cancel(self, handle: JobHandle, entry: Entry) -> None:
-        await asyncio.sleep(0.01 * entry.tokens)
+        await asyncio.sleep(STEP_S * entry.tokens)
         while True:
             try:
                 await handle.cancel()

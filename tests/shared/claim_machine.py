@@ -105,7 +105,8 @@ class ClaimMachine(UpkeepRules):
         renewed = self.do(self.broker.renew([Held(claimed.job_id, claimed.lease)], LEASE_MS))
         holds, own = self.holds(claimed), claimed.lease in {job.settled_by, job.released_by}
         assert renewed.lost == (() if holds or own else (claimed.job_id,))
-        assert renewed.cancelled == ((claimed.job_id,) if holds and job.cancel else ())
+        assert renewed.cancelled == ((claimed.job_id,) if holds and job.cancel == "cancelled" else ())
+        assert renewed.overdue == ((claimed.job_id,) if holds and job.cancel == "deadline" else ())
         if holds:
             job.lease_until = self.now + LEASE_MS
         self.refused_stale(job, stale=not holds and not own)
