@@ -195,8 +195,8 @@ class Broker:
         overdue: list[str] = []
         for part in _chunks(held):
             answers = await self._scripts.run("renew", lease_ms, *_held_args(part))
-            for ids, answer in zip((lost, cancelled, overdue), answers, strict=True):
-                ids += self._full_ids(answer)
+            for told, ids in zip((lost, cancelled, overdue), answers, strict=True):
+                told.extend(self._full_ids(ids))
         return Renewed(tuple(lost), tuple(cancelled), tuple(overdue))
 
     async def emit(self, deltas: Sequence[Delta]) -> tuple[str, ...]:

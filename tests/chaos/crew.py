@@ -79,7 +79,7 @@ class Crew:
         return sum(len(worker.events(event)) for worker in self.all)
 
     def _start(self, proxy: FaultProxy, name: str) -> WorkerProcess:
-        model = {"step_s": STEP_S}
+        model = {"step_s": STEP_S, "device": name}  # so that a result says who wrote it
         worker = self._stack.enter_context(
             fake_worker(proxy.url, name, model, {"LORAPOOL_SOCKET_TIMEOUT_S": SOCKET_TIMEOUT_S}, **self._config)
         )

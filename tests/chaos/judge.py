@@ -78,11 +78,13 @@ class Judge:
             self._complain([f"{entry.job_id}: streamed {entry.text!r}, right is {text!r}"])
 
     async def _records(self, entries: list[Entry]) -> None:
-        """The answer is there still, and is the one that was given."""
+        """The answer is there still, is the one that was given, and was written by the worker that had the job."""
         for some in _chunks(entries):
             for entry, record in zip(some, await self._broker.get_many([e.job_id for e in some]), strict=True):
                 if record != entry.record:
                     self._complain([f"{entry.job_id}: told {dict(entry.record)}, stored {record}"])
+                elif record is not None and record.get("device", record["worker"]) != record["worker"]:
+                    self._complain([f"{entry.job_id}: {record['worker']} had it, {record['device']} ended it"])
 
     async def _streams(self, entries: list[Entry]) -> None:
         """Attempt after attempt, each without a gap from its first token; one end."""

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from random import Random
-from typing import Any
+from typing import Any, ClassVar
 
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine
@@ -44,7 +45,9 @@ LASTING = ("adapter:", "stats:", "agent:", "dead")  # the only keys that may sta
 
 
 class ClaimBench(RuleBasedStateMachine):
-    """Subclasses give ``connect``."""
+    """Subclasses give ``connect``, and ``lost``: replies lost so far, by script."""
+
+    lost: ClassVar[Counter[str]]
 
     def __init__(self) -> None:
         super().__init__()
@@ -56,7 +59,7 @@ class ClaimBench(RuleBasedStateMachine):
         self.redis = self.do(self.connect())
         self.keys = Keys("machine")
         clock = self.keys.one("clock")
-        self.forgetful: Any = Forgetful(self.redis, self.losing)
+        self.forgetful: Any = Forgetful(self.redis, self.losing, self.lost)
         self.broker = Broker(self.forgetful, self.keys, clock=clock, terms=TERMS)
         self.upkeep = Upkeep(self.forgetful, self.keys, clock=clock, terms=TERMS)
         scripts = self.broker._scripts

@@ -27,14 +27,13 @@ MEANS: Mapping[str, Said] = {
 class Forgetful:
     """In front of ``redis``; ``losing`` draws whether the next script's reply is lost.
 
-    ``names``: of scripts, by sha and by text.
+    ``lost`` counts them by script; ``names``: of scripts, by sha and by text.
     """
 
-    def __init__(self, redis: Any, losing: Random) -> None:
-        self._redis, self._losing = redis, losing
+    def __init__(self, redis: Any, losing: Random, lost: Counter[str]) -> None:
+        self._redis, self._losing, self.lost = redis, losing, lost
         self.names: dict[str, str] = {}
         self.sent = 1  # how often the last script was
-        self.lost: Counter[str] = Counter()
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._redis, name)
