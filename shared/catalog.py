@@ -175,9 +175,7 @@ class Catalog:
 
     async def beat(self, worker: str, fields: Mapping[str, str | int | float], ttl_ms: int) -> None:
         """I am alive; forget me ``ttl_ms`` after my last beat."""
-        key = self._keys.worker(check_name("worker", worker))
-        beat = ("HSET", key, *_flat({**fields, "ttl_ms": ttl_ms}))
-        await self._server.pipeline([beat, ("PEXPIRE", key, ttl_ms), ("SADD", self._keys.workers, worker)])
+        await self._scripts.run("beat", check_name("worker", worker), ttl_ms, *_flat({**fields, "ttl_ms": ttl_ms}))
 
     async def leave(self, worker: str) -> None:
         """This worker is gone, on purpose."""
