@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import structlog
 import typer
+from pydantic import ValidationError
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
@@ -27,6 +28,7 @@ from lorapool.shared import logs
 from lorapool.shared.broker import Broker
 from lorapool.shared.catalog import AdapterRecord, Catalog, PoolConfig
 from lorapool.shared.errors import InvalidRequest, LorapoolError
+from lorapool.shared.job import explain_validation
 from lorapool.shared.keys import Keys
 from lorapool.shared.settings import RedisSettings, connect, redis_settings
 from lorapool.worker.adapter_source import AdapterSource, confined
@@ -120,7 +122,7 @@ def run(
 ) -> None:
     """Serve a base model and a pool's adapters until SIGTERM."""
     with _told_plainly():
-        settings = redis_settings(redis_url, pool)
+        settings = _settings(redis_url, pool)
         config = WorkerConfig.parse(
             worker_id=worker_id or _made_up_id(),
             pool=settings.pool,
@@ -150,7 +152,7 @@ def run(
 def check(redis_url: RedisUrl = None, pool: Pool = None, worker_id: WorkerId = None) -> None:
     """Exit 0 if the worker (any worker, without --worker-id) beats and is ready, else 1."""
     with _told_plainly():
-        settings = redis_settings(redis_url, pool)
+        settings = _settings(redis_url, pool)
         raise typer.Exit(asyncio.run(_check(settings, worker_id)))
 
 
@@ -180,7 +182,7 @@ def maintenance(
         caches = tuple(CacheFolder(folder.expanduser().resolve(), limit_bytes) for folder in cache_dir or ())
         periods = Periods(schedule_every, fsck_every, digest_every, prune_every, cache_every)
         logs.configure(log_level)
-        settings = redis_settings(redis_url, pool)
+        settings = _settings(redis_url, pool)
         raise typer.Exit(asyncio.run(maintain(lambda: Maintenance(settings, periods, caches))))
 
 
@@ -260,6 +262,13 @@ class BaseModelOnDevice:
             "max_batch": self._config.max_batch,
             "max_model_len": max_model_len,
         }
+
+
+def _settings(redis_url: str | None, pool: str | None) -> RedisSettings:
+    try:
+        return redis_settings(redis_url, pool)
+    except ValidationError as error:
+        raise InvalidRequest(explain_validation(error)) from None
 
 
 async def serve(config: WorkerConfig, settings: RedisSettings, model: Model) -> int:

@@ -26,7 +26,7 @@ from arq.worker import Worker as ArqWorker
 from lorapool.shared.broker import Broker
 from lorapool.shared.catalog import Catalog
 from lorapool.shared.chores import ChoreBook
-from lorapool.shared.errors import RedisAuthFailed
+from lorapool.shared.errors import LorapoolError, RedisAuthFailed
 from lorapool.shared.keys import Keys
 from lorapool.shared.settings import RedisSettings, connect, translated
 from lorapool.shared.timetable import Timetable
@@ -35,6 +35,7 @@ from lorapool.worker.arq_redis import arq_redis, pack, unpack
 from lorapool.worker.cache_folder import CacheFolder
 from lorapool.worker.chores import Chores, Facts
 from lorapool.worker.due_jobs import DueJobs
+from lorapool.worker.persistence import put_down
 
 CHORE_TIMEOUT_S = 120
 LAST_WORDS_S = 10.0  # for a chore that runs when the worker is told to stop
@@ -78,23 +79,24 @@ class Maintenance:
         self._catalog = Catalog(self._redis, settings.pool)
         self._book = ChoreBook(self._redis, settings.pool)
         self._brokers: dict[int, Broker] = {}
+        self._arq: ArqWorker | None = None
         self._stopping = asyncio.Event()
 
     async def run(self) -> None:
         """Until ``stop``. Raises RedisAuthFailed; outlives outages."""
         log.info("starting maintenance", worker=self.name, pool=self._settings.pool, redis=self._settings.redacted_url)
-        duties = [asyncio.create_task(duty) for duty in (self._sweep_caches(), self._supervise())]
+        duties = [asyncio.create_task(duty) for duty in (self._supervise(), self._sweep_caches())]
         stopping = asyncio.create_task(self._stopping.wait())
         try:
             await asyncio.wait([stopping, *duties], return_when=asyncio.FIRST_COMPLETED)
+            await self._let_finish()
         finally:
-            for task in (stopping, *duties):
-                task.cancel()
-            ends = await asyncio.gather(*duties, return_exceptions=True)
+            await put_down([stopping, *duties])
+            await self._put_away()
             await self._close()
-        for end in ends:
-            if isinstance(end, Exception):
-                raise end
+        for duty in duties:
+            if not duty.cancelled() and (error := duty.exception()) is not None:
+                raise error
         log.info("stopped", worker=self.name)
 
     def stop(self) -> None:
@@ -112,19 +114,22 @@ class Maintenance:
         """An arq worker; another one whenever an outage has ended it."""
         while True:
             try:
-                await self._serve(await self._chores())
+                self._arq = self._arq_worker(await self._chores())
+                log.info("ready", worker=self.name, pool=self._settings.pool)
+                await self._arq.async_run()
             except Exception as error:
-                ours = translated(error, self._redis)
+                ours = error if isinstance(error, LorapoolError) else translated(error, self._redis)
                 if ours is None:
                     raise
                 if isinstance(ours, RedisAuthFailed):
                     raise ours from None
                 log.warning("redis did not answer, trying again", error=str(ours), pause_s=AGAIN_S)
+            await self._put_away()
             await asyncio.sleep(AGAIN_S)
 
-    async def _serve(self, chores: Chores) -> None:
+    def _arq_worker(self, chores: Chores) -> ArqWorker:
         redis = arq_redis(self._settings)
-        arq = ArqWorker(
+        return ArqWorker(
             cron_jobs=self._cron_jobs(chores),
             queue_name=redis.default_queue_name,
             redis_pool=redis,
@@ -136,18 +141,21 @@ class Maintenance:
             job_serializer=pack,
             job_deserializer=unpack,
         )
-        log.info("ready", worker=self.name, pool=self._settings.pool)
-        try:
-            await arq.async_run()
-        finally:
-            arq.allow_pick_jobs = False
-            running = [task for task in arq.tasks.values() if not task.done()]
-            if running:
+
+    async def _let_finish(self) -> None:
+        """Begin no more chores, and wait for those that run."""
+        if self._arq is not None:
+            self._arq.allow_pick_jobs = False
+            if running := _unfinished(self._arq):
                 await asyncio.wait(running, timeout=LAST_WORDS_S)
-            for task in running:
-                task.cancel()
-            await asyncio.gather(*arq.tasks.values(), return_exceptions=True)
-            await redis.aclose()
+
+    async def _put_away(self) -> None:
+        """End what is left of an arq worker."""
+        arq, self._arq = self._arq, None
+        if arq is not None:
+            await put_down(_unfinished(arq))
+            await asyncio.gather(*arq.tasks.values(), return_exceptions=True)  # told when they happened
+            await arq.pool.aclose()
 
     def _cron_jobs(self, chores: Chores) -> list[CronJob]:
         works: dict[str, Callable[[], Awaitable[Facts]]] = {
@@ -208,6 +216,10 @@ class Maintenance:
                 else:
                     log.info("cache swept", folder=str(cache.folder), **vars(swept))
             await asyncio.sleep(self._periods.caches)
+
+
+def _unfinished(arq: ArqWorker) -> list[asyncio.Task[Any]]:
+    return [task for task in arq.tasks.values() if not task.done()]
 
 
 async def maintain(make: Callable[[], Maintenance]) -> int:
