@@ -28,11 +28,15 @@ from lorapool.shared.errors import (
     RedisUnreachable,
     ResultExpired,
     ResultTimeout,
+    ScheduleConflict,
     UnknownAdapter,
     UnknownJob,
+    UnknownSchedule,
+    UnsupportedVersion,
 )
 from lorapool.shared.job import FinishReason, JobState, Message, Priority, Result, SamplingParams, Timings, Usage
 from lorapool.shared.protocol import Explanation
+from lorapool.shared.schedule import Schedule
 
 __all__ = [
     "AdapterClosed",
@@ -65,9 +69,13 @@ __all__ = [
     "ResultExpired",
     "ResultTimeout",
     "SamplingParams",
+    "Schedule",
+    "ScheduleConflict",
     "TextDelta",
     "Timings",
     "UnknownAdapter",
     "UnknownJob",
+    "UnknownSchedule",
+    "UnsupportedVersion",
     "Usage",
 ]

@@ -12,7 +12,7 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
-from lorapool.producer.commands import adapters, fleet, jobs, upkeep
+from lorapool.producer.commands import adapters, fleet, jobs, schedule, upkeep
 from lorapool.producer.render import failure
 
 USAGE = 2
@@ -65,6 +65,7 @@ app.command(rich_help_panel="Jobs")(jobs.submit)
 app.command(rich_help_panel="Jobs")(jobs.result)
 app.command(rich_help_panel="Jobs")(jobs.job)
 app.command(rich_help_panel="Jobs")(jobs.cancel)
+app.add_typer(schedule.app, name="schedule", rich_help_panel="Jobs")
 app.add_typer(adapters.app, name="adapters", rich_help_panel="Pool")
 app.command(rich_help_panel="Pool")(fleet.stats)
 app.command(rich_help_panel="Pool")(fleet.workers)

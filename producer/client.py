@@ -20,9 +20,11 @@ from lorapool.producer.handle import JobHandle
 from lorapool.producer.inbox import Inbox, Ticket
 from lorapool.producer.outbox import Outbox
 from lorapool.producer.request import Request, Seconds
+from lorapool.producer.schedules import Schedules
 from lorapool.producer.upkeep import PoolUpkeep
 from lorapool.shared.broker import Broker
 from lorapool.shared.catalog import Catalog
+from lorapool.shared.chores import ChoreBook
 from lorapool.shared.errors import (
     InvalidRequest,
     LorapoolError,
@@ -34,6 +36,7 @@ from lorapool.shared.job import BASE_REF, Job, Result, check_name, explain_valid
 from lorapool.shared.keys import Keys, split_id
 from lorapool.shared.protocol import Enqueued, Explanation
 from lorapool.shared.settings import RedisSettings, connect, redact, redis_settings
+from lorapool.shared.timetable import Timetable
 from lorapool.shared.upkeep import Upkeep
 
 if TYPE_CHECKING:
@@ -62,6 +65,9 @@ class Client:
         self._outbox = Outbox(self._broker)
         self.adapters = Adapters(self._catalog, self._settings.pool)
         self.upkeep = PoolUpkeep(self._broker, Upkeep(self._redis, self._keys), self.adapters)
+        timetable = Timetable(self._redis, self._settings.pool)
+        book = ChoreBook(self._redis, self._settings.pool)
+        self.schedules = Schedules(timetable, book, self._broker, self.adapters, self._agent)
 
     async def __aenter__(self) -> Self:
         try:

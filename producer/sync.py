@@ -18,12 +18,14 @@ from lorapool.producer import client as aio
 from lorapool.producer.adapters import DEFAULT_VERSION
 from lorapool.producer.adapters import Adapters as AsyncAdapters
 from lorapool.producer.handle import JobHandle as AsyncJobHandle
+from lorapool.producer.schedules import Schedules as AsyncSchedules
 from lorapool.producer.stream import TextDelta
 from lorapool.producer.upkeep import PoolUpkeep as AsyncPoolUpkeep
 from lorapool.shared.catalog import AdapterRecord
 from lorapool.shared.errors import LorapoolError
 from lorapool.shared.job import JobState, Result
 from lorapool.shared.protocol import DeadLetter, Enqueued, Explanation, Finding, Limits
+from lorapool.shared.schedule import Schedule
 
 T = TypeVar("T")
 
@@ -167,6 +169,25 @@ class PoolUpkeep:
         return self._thread.run(self._upkeep.fsck())
 
 
+class Schedules:
+    """Jobs that recur; see ``lorapool.producer.schedules.Schedules``."""
+
+    def __init__(self, thread: LoopThread, schedules: AsyncSchedules) -> None:
+        self._thread, self._schedules = thread, schedules
+
+    def add(self, adapter: str | None, prompt: str | None = None, **arguments: Any) -> Schedule:
+        return self._thread.run(self._schedules.add(adapter, prompt, **arguments))
+
+    def list(self) -> Sequence[Schedule]:
+        return self._thread.run(self._schedules.list())
+
+    def watched(self) -> bool:
+        return self._thread.run(self._schedules.watched())
+
+    def remove(self, name: str) -> None:
+        self._thread.run(self._schedules.remove(name))
+
+
 class Client:
     """``with Client("redis://localhost:6379", pool="default") as pool: pool.submit("cfo", "…").result()``."""
 
@@ -175,6 +196,7 @@ class Client:
         self._thread = LoopThread()
         self.adapters = Adapters(self._thread, self._client.adapters)
         self.upkeep = PoolUpkeep(self._thread, self._client.upkeep)
+        self.schedules = Schedules(self._thread, self._client.schedules)
 
     def __enter__(self) -> Self:
         try:

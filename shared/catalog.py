@@ -10,17 +10,19 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+import structlog
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from redis.asyncio import Redis
 
 from lorapool.shared.broker import Broker
-from lorapool.shared.errors import AdapterConflict, PoolMismatch, RedisAuthFailed, UnknownAdapter
-from lorapool.shared.job import BASE_REF, check_name
+from lorapool.shared.errors import AdapterConflict, PoolMismatch, RedisAuthFailed, UnknownAdapter, UnsupportedVersion
+from lorapool.shared.job import BASE_REF, check_name, explain_validation
 from lorapool.shared.keys import Keys, PoolKeys, partition_of
 from lorapool.shared.scripts import Scripts, Terms
 from lorapool.shared.server import Arg, Server, text_map
 
-LAYOUT_VERSION = 1
+LAYOUT_VERSION = 1  # of keys and hashes: workers of another one do not share a pool
+RECORD_VERSION = 1  # of an adapter's record; what only adds fields keeps it
 
 
 class PoolConfig(BaseModel):
@@ -57,6 +59,8 @@ class AdapterRecord(BaseModel):
     def ref(self) -> str:
         return BASE_REF if self.id == BASE_REF else f"{self.id}@{self.version}"
 
+
+log = structlog.get_logger()
 
 Records = list[AdapterRecord]
 Beats = list[dict[str, str]]
@@ -220,8 +224,15 @@ class Catalog:
         return Broker(self._redis, Keys(self._pool, partition), terms=self._terms)
 
     async def _records(self, refs: Sequence[bytes]) -> Records:
+        """Those that this release can read: one of a newer one is left to newer readers."""
         found = await self._server.pipeline([("HGETALL", self._keys.adapter(ref.decode())) for ref in refs])
-        return [_record(fields) for fields in found if fields]
+        records = []
+        for ref, fields in zip(refs, found, strict=True):
+            try:
+                records += [_record(fields)] if fields else []
+            except UnsupportedVersion as error:
+                log.warning("adapter left out", adapter=ref.decode(), error=str(error))
+        return records
 
 
 def _beat(name: str, fields: dict[str, str], left_ms: int) -> dict[str, str]:
@@ -231,14 +242,27 @@ def _beat(name: str, fields: dict[str, str], left_ms: int) -> dict[str, str]:
 
 def _record_fields(record: AdapterRecord) -> dict[str, str]:
     fields = {name: str(getattr(record, name)) for name in ("id", "version", "digest", "uri", "base_model", "rank")}
-    return {**fields, "aliases": " ".join(record.aliases), "metadata": json.dumps(record.metadata, sort_keys=True)}
+    return {
+        **fields,
+        "v": str(RECORD_VERSION),
+        "aliases": " ".join(record.aliases),
+        "metadata": json.dumps(record.metadata, sort_keys=True),
+    }
 
 
 def _record(reply: Any) -> AdapterRecord:
+    """Fields that this release does not know are ignored. Raises UnsupportedVersion for what it cannot read."""
     fields: dict[str, Any] = {**text_map(reply)}
-    fields["aliases"] = tuple(fields.get("aliases", "").split())
-    fields["metadata"] = json.loads(fields.get("metadata") or "{}")
-    return AdapterRecord.model_validate(fields)
+    name = f"record of adapter {fields.get('id', '?')}@{fields.get('version', '?')}"
+    if (v := fields.pop("v", "1")) != str(RECORD_VERSION):
+        raise UnsupportedVersion(f"{name} has schema version {v}, this release reads {RECORD_VERSION}; upgrade it")
+    try:
+        fields["aliases"] = tuple(fields.get("aliases", "").split())
+        fields["metadata"] = json.loads(fields.get("metadata") or "{}")
+        return AdapterRecord.model_validate(fields)
+    except ValueError as error:  # pydantic's too
+        said = explain_validation(error) if isinstance(error, ValidationError) else str(error)
+        raise UnsupportedVersion(f"{name} cannot be read by this release: {said}") from None
 
 
 def _config(reply: Any) -> PoolConfig:

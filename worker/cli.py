@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import structlog
 import typer
+from pydantic import ValidationError
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
@@ -27,6 +28,7 @@ from lorapool.shared import logs
 from lorapool.shared.broker import Broker
 from lorapool.shared.catalog import AdapterRecord, Catalog, PoolConfig
 from lorapool.shared.errors import InvalidRequest, LorapoolError
+from lorapool.shared.job import explain_validation
 from lorapool.shared.keys import Keys
 from lorapool.shared.settings import RedisSettings, connect, redis_settings
 from lorapool.worker.adapter_source import AdapterSource, confined
@@ -53,9 +55,9 @@ app = typer.Typer(
 )
 
 
-def _option(name: str, text: str) -> Any:
+def _option(name: str, text: str, **more: Any) -> Any:
     variable = "LORAPOOL_" + name.removeprefix("--").replace("-", "_").upper()
-    return typer.Option(name, envvar=variable, help=text, show_default=True)
+    return typer.Option(name, envvar=variable, help=text, show_default=True, **more)
 
 
 RedisUrl = Annotated[str | None, _option("--redis-url", "redis:// or rediss:// URL of the server")]
@@ -79,6 +81,13 @@ Lease = Annotated[float, _option("--lease", "seconds a claimed job is ours witho
 Grace = Annotated[float, _option("--grace", "seconds that running jobs get to finish after SIGTERM")]
 Beat = Annotated[float, _option("--beat", "seconds between heartbeats")]
 LogLevel = Annotated[str, _option("--log-level", "debug, info, warning or error")]
+ScheduleEvery = Annotated[float, _option("--schedule-every", "seconds between looks at the timetable", min=0.1)]
+FsckEvery = Annotated[float, _option("--fsck-every", "seconds between parts of the check of the queue", min=0.1)]
+DigestEvery = Annotated[float, _option("--digest-every", "seconds between digests of the dead letters", min=0.1)]
+PruneEvery = Annotated[float, _option("--prune-every", "seconds between removals of what dead workers left", min=0.1)]
+CacheDir = Annotated[list[Path] | None, _option("--cache-dir", "adapter cache of this machine; repeatable")]
+CacheBytes = Annotated[str, _option("--cache-bytes", "what each --cache-dir may hold, such as 20GiB")]
+CacheEvery = Annotated[float, _option("--cache-every", "seconds between looks at each --cache-dir", min=0.1)]
 
 
 @app.callback()
@@ -113,7 +122,7 @@ def run(
 ) -> None:
     """Serve a base model and a pool's adapters until SIGTERM."""
     with _told_plainly():
-        settings = redis_settings(redis_url, pool)
+        settings = _settings(redis_url, pool)
         config = WorkerConfig.parse(
             worker_id=worker_id or _made_up_id(),
             pool=settings.pool,
@@ -143,8 +152,38 @@ def run(
 def check(redis_url: RedisUrl = None, pool: Pool = None, worker_id: WorkerId = None) -> None:
     """Exit 0 if the worker (any worker, without --worker-id) beats and is ready, else 1."""
     with _told_plainly():
-        settings = redis_settings(redis_url, pool)
+        settings = _settings(redis_url, pool)
         raise typer.Exit(asyncio.run(_check(settings, worker_id)))
+
+
+@app.command()
+def maintenance(
+    *,
+    redis_url: RedisUrl = None,
+    pool: Pool = None,
+    schedule_every: ScheduleEvery = 5.0,
+    fsck_every: FsckEvery = 60.0,
+    digest_every: DigestEvery = 900.0,
+    prune_every: PruneEvery = 60.0,
+    cache_dir: CacheDir = None,
+    cache_bytes: CacheBytes = "20GiB",
+    cache_every: CacheEvery = 600.0,
+    log_level: LogLevel = "info",
+) -> None:
+    """Do a pool's chores until SIGTERM: scheduled jobs, check and repair, dead letters, dead workers, disk caches.
+
+    Any number of these may run: each chore is done once a tick. Jobs need none of them.
+    """
+    with _told_plainly():
+        from lorapool.worker.cache_folder import CacheFolder
+        from lorapool.worker.maintenance import Maintenance, Periods, maintain
+
+        limit_bytes = parse_bytes(cache_bytes)
+        caches = tuple(CacheFolder(folder.expanduser().resolve(), limit_bytes) for folder in cache_dir or ())
+        periods = Periods(schedule_every, fsck_every, digest_every, prune_every, cache_every)
+        logs.configure(log_level)
+        settings = _settings(redis_url, pool)
+        raise typer.Exit(asyncio.run(maintain(lambda: Maintenance(settings, periods, caches))))
 
 
 def main() -> None:
@@ -225,6 +264,13 @@ class BaseModelOnDevice:
         }
 
 
+def _settings(redis_url: str | None, pool: str | None) -> RedisSettings:
+    try:
+        return redis_settings(redis_url, pool)
+    except ValidationError as error:
+        raise InvalidRequest(explain_validation(error)) from None
+
+
 async def serve(config: WorkerConfig, settings: RedisSettings, model: Model) -> int:
     """Check the pool, load the model, work until told to stop; the exit status."""
     log.info("starting", worker=config.worker_id, pool=config.pool, redis=settings.redacted_url)
@@ -282,7 +328,7 @@ def _told_plainly() -> Iterator[None]:
         Console(stderr=True, soft_wrap=True).print(f"lorapool-worker: {error}", style="red", markup=False)
         raise typer.Exit(USAGE if isinstance(error, InvalidRequest) else FAILED) from None
     except ModuleNotFoundError as error:
-        if error.name not in {"torch", "transformers", "safetensors"}:
+        if error.name not in {"torch", "transformers", "safetensors", "arq"}:
             raise
         told = f"lorapool-worker: {error.name} is not installed; a worker needs: pip install 'lorapool[worker]'"
         Console(stderr=True, soft_wrap=True).print(told, style="red", markup=False)
