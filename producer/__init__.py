@@ -7,9 +7,11 @@ from lorapool.producer.client import Client
 from lorapool.producer.handle import JobHandle
 from lorapool.producer.request import Request
 from lorapool.producer.stream import TextDelta
+from lorapool.shared.aliases import alias_of
 from lorapool.shared.errors import (
     AdapterClosed,
     AdapterConflict,
+    AdapterInUse,
     AdapterNotReady,
     AdapterRefused,
     CheckpointError,
@@ -37,6 +39,7 @@ from lorapool.shared.protocol import Explanation
 __all__ = [
     "AdapterClosed",
     "AdapterConflict",
+    "AdapterInUse",
     "AdapterNotReady",
     "AdapterRefused",
     "CheckpointError",
@@ -70,4 +73,5 @@ __all__ = [
     "UnknownAdapter",
     "UnknownJob",
     "Usage",
+    "alias_of",
 ]

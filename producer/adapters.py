@@ -13,8 +13,11 @@ from difflib import get_close_matches
 from pathlib import Path
 
 from lorapool.producer.folder import as_uri, describe
+from lorapool.shared.aliases import Move
 from lorapool.shared.catalog import AdapterRecord, Catalog
 from lorapool.shared.errors import (
+    AdapterClosed,
+    AdapterInUse,
     AdapterNotReady,
     AdapterRefused,
     InvalidRequest,
@@ -22,6 +25,8 @@ from lorapool.shared.errors import (
     UnknownAdapter,
 )
 from lorapool.shared.job import BASE_REF, check_name
+from lorapool.shared.protocol import Retired
+from lorapool.shared.upkeep import Upkeep
 
 CACHE_S = 1.0
 NO_WORKER_AFTER_S = 3.0  # a worker that has just started is not seen at once
@@ -31,8 +36,8 @@ DEFAULT_VERSION = "1.0.0"
 class Adapters:
     """``client.adapters``: the pool's adapters by id, version and alias."""
 
-    def __init__(self, catalog: Catalog, pool: str) -> None:
-        self._catalog, self._pool = catalog, pool
+    def __init__(self, catalog: Catalog, upkeep: Upkeep, pool: str) -> None:
+        self._catalog, self._upkeep, self._pool = catalog, upkeep, pool
         self._cache: dict[str, tuple[float, AdapterRecord]] = {}
 
     async def register(
@@ -72,21 +77,61 @@ class Adapters:
         self._cache.clear()
         return await self._validated(stored, timeout) if wait else stored
 
-    async def list(self) -> list[AdapterRecord]:
-        """Every registered version, sorted by ref, with the aliases that point at it now."""
+    async def list(self, *, removed: bool = False) -> list[AdapterRecord]:
+        """Every registered version, sorted by ref, with the aliases that point at it now; removed ones on request."""
         records, aliases = await self._catalog.list(), await self.aliases()
-        return sorted((_named(record, aliases) for record in records), key=lambda record: record.ref)
+        kept = (record for record in records if removed or record.status != "removed")
+        return sorted((_named(record, aliases) for record in kept), key=lambda record: record.ref)
 
     async def get(self, name: str) -> AdapterRecord:
         """The record behind a ref, alias or id, as it is now. Raises UnknownAdapter."""
         return _named(await self._find(name), await self.aliases())
 
     async def alias(self, name: str, ref: str) -> AdapterRecord:
-        """Point ``name`` at an exact ref or at an id's active version; other clients see it within a second."""
+        """Point ``name`` at an exact ref or at an id's active version; other clients see it within a second.
+
+        Jobs submitted before keep the version they were given. A name in use moves only to a ready version. Raises
+        UnknownAdapter, AdapterNotReady, AdapterRefused, AdapterClosed.
+        """
         record = await self.get(ref)
-        await self._catalog.alias(check_name("alias", name), record.ref)
+        await self._catalog.names.move(name, record.ref)
         self._cache.clear()
         return await self.get(record.ref)
+
+    async def rollback(self, name: str) -> AdapterRecord:
+        """Point alias ``name`` back at its latest earlier version that still serves; once more, further back.
+
+        Raises InvalidRequest when none is left.
+        """
+        _, ref = await self._catalog.names.rollback(name)
+        self._cache.clear()
+        return await self.get(ref)
+
+    async def unalias(self, name: str) -> str:
+        """Let alias ``name`` mean nothing; returns the ref it had. Raises UnknownAdapter."""
+        ref = await self._catalog.names.delete(name)
+        self._cache.clear()
+        return ref
+
+    async def history(self, name: str) -> Sequence[Move]:
+        """The latest moves of alias ``name``, latest first."""
+        return await self._catalog.names.history(name)
+
+    async def remove(self, ref: str, *, force: bool = False, timeout: float = 60.0) -> Retired:
+        """Take a version out of service: it is closed, its jobs end on it, then it is removed. Repeatable.
+
+        ``ref`` is exact. While jobs of it wait or run only with ``force``, and then waits up to ``timeout`` seconds
+        for their ends; if some are left, it stays closed, and removing again goes on from there. The ref is never
+        reused for other content; registering the same content again brings it back. Raises UnknownAdapter,
+        AdapterInUse (aliases point at it; or jobs, without ``force``).
+        """
+        await self._catalog.get(_exact(ref))
+        found = await self._upkeep.retire(ref)
+        if found.state in {"open", "paused"} and found.waiting + found.running and not force:
+            raise _busy(ref, found)
+        await self._catalog.remove(ref)
+        self._cache.clear()
+        return await self._drained(ref, timeout)
 
     async def aliases(self) -> dict[str, str]:
         """Alias → ref."""
@@ -110,6 +155,14 @@ class Adapters:
     async def ref(self, name: str | None) -> str:
         """The exact ref behind a name, whatever its status; None is the base model. Raises UnknownAdapter."""
         return BASE_REF if name is None or name == BASE_REF else (await self._find(name)).ref
+
+    async def _drained(self, ref: str, timeout_s: float) -> Retired:
+        give_up_at = time.monotonic() + timeout_s
+        found = await self._upkeep.retire(ref, "close")
+        while found.state == "closed" and time.monotonic() < give_up_at:
+            await asyncio.sleep(0.1)
+            found = await self._upkeep.retire(ref, "close")
+        return found
 
     async def _find(self, name: str) -> AdapterRecord:
         try:
@@ -148,7 +201,7 @@ class Adapters:
             )
 
     async def _with_hint(self, name: str, message: str) -> str:
-        records = await self._catalog.list()
+        records = await self.list()
         names = {record.id for record in records} | {record.ref for record in records} | set(await self.aliases())
         near = get_close_matches(name, sorted(names), n=3)
         if near:
@@ -166,4 +219,21 @@ def _usable(record: AdapterRecord) -> str:
     if record.status == "refused":
         message = f"adapter {record.ref} was refused by a worker: {record.reason}"
         raise AdapterRefused(message, reason=record.reason or "")
+    if record.status == "removed":
+        raise AdapterClosed(f"adapter {record.ref} was removed and takes no new jobs; another version may serve")
     return record.ref
+
+
+def _exact(ref: str) -> str:
+    if ref.count("@") != 1:
+        raise InvalidRequest(f"ref = {ref!r}: expected an exact version to remove, id@version")
+    return ref
+
+
+def _busy(ref: str, found: Retired) -> AdapterInUse:
+    return AdapterInUse(
+        f"{ref} has {found.waiting} jobs waiting and {found.running} running: wait for them, cancel what waits "
+        f"(`lorapool purge {ref} --waiting`), or force it: they are served, new ones are not",
+        waiting=found.waiting,
+        running=found.running,
+    )

@@ -60,8 +60,9 @@ class Client:
         self._catalog = Catalog(self._redis, self._settings.pool)
         self._inbox = Inbox(self._broker, self._name)
         self._outbox = Outbox(self._broker)
-        self.adapters = Adapters(self._catalog, self._settings.pool)
-        self.upkeep = PoolUpkeep(self._broker, Upkeep(self._redis, self._keys), self.adapters)
+        upkeep = Upkeep(self._redis, self._keys)
+        self.adapters = Adapters(self._catalog, upkeep, self._settings.pool)
+        self.upkeep = PoolUpkeep(self._broker, upkeep, self.adapters)
 
     async def __aenter__(self) -> Self:
         try:

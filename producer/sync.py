@@ -20,10 +20,11 @@ from lorapool.producer.adapters import Adapters as AsyncAdapters
 from lorapool.producer.handle import JobHandle as AsyncJobHandle
 from lorapool.producer.stream import TextDelta
 from lorapool.producer.upkeep import PoolUpkeep as AsyncPoolUpkeep
+from lorapool.shared.aliases import Move
 from lorapool.shared.catalog import AdapterRecord
 from lorapool.shared.errors import LorapoolError
 from lorapool.shared.job import JobState, Result
-from lorapool.shared.protocol import DeadLetter, Enqueued, Explanation, Finding, Limits
+from lorapool.shared.protocol import DeadLetter, Enqueued, Explanation, Finding, Limits, Retired
 
 T = TypeVar("T")
 
@@ -123,14 +124,26 @@ class Adapters:
         )
         return self._thread.run(work)
 
-    def list(self) -> Sequence[AdapterRecord]:
-        return self._thread.run(self._adapters.list())
+    def list(self, *, removed: bool = False) -> Sequence[AdapterRecord]:
+        return self._thread.run(self._adapters.list(removed=removed))
 
     def get(self, name: str) -> AdapterRecord:
         return self._thread.run(self._adapters.get(name))
 
     def alias(self, name: str, ref: str) -> AdapterRecord:
         return self._thread.run(self._adapters.alias(name, ref))
+
+    def rollback(self, name: str) -> AdapterRecord:
+        return self._thread.run(self._adapters.rollback(name))
+
+    def unalias(self, name: str) -> str:
+        return self._thread.run(self._adapters.unalias(name))
+
+    def history(self, name: str) -> Sequence[Move]:
+        return self._thread.run(self._adapters.history(name))
+
+    def remove(self, ref: str, *, force: bool = False, timeout: float = 60.0) -> Retired:
+        return self._thread.run(self._adapters.remove(ref, force=force, timeout=timeout))
 
     def aliases(self) -> dict[str, str]:
         return self._thread.run(self._adapters.aliases())

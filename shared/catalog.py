@@ -13,8 +13,9 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 from redis.asyncio import Redis
 
+from lorapool.shared.aliases import Aliases
 from lorapool.shared.broker import Broker
-from lorapool.shared.errors import AdapterConflict, PoolMismatch, RedisAuthFailed, UnknownAdapter
+from lorapool.shared.errors import AdapterConflict, AdapterInUse, PoolMismatch, RedisAuthFailed, UnknownAdapter
 from lorapool.shared.job import BASE_REF, check_name
 from lorapool.shared.keys import Keys, PoolKeys, partition_of
 from lorapool.shared.scripts import Scripts, Terms
@@ -46,7 +47,7 @@ class AdapterRecord(BaseModel):
     digest: str
     uri: str
     base_model: str = ""
-    status: Literal["pending", "ready", "refused"] = "pending"
+    status: Literal["pending", "ready", "refused", "removed"] = "pending"
     reason: str = ""
     rank: int = 0
     aliases: tuple[str, ...] = ()
@@ -72,6 +73,7 @@ class Catalog:
         self._keys = PoolKeys(pool)
         self._terms = terms or Terms()
         self._scripts = Scripts(self._server, self._keys.prefix, self._terms)
+        self.names = Aliases(redis, pool, terms=terms)
 
     # -- the pool
 
@@ -98,7 +100,7 @@ class Catalog:
     async def register(self, record: AdapterRecord) -> AdapterRecord:
         """Add a version, pending; the same id, version and digest again is the same version.
 
-        A version refused before becomes pending again. Raises AdapterConflict for another digest.
+        A version refused or removed before becomes pending again. Raises AdapterConflict for another digest.
         """
         for kind, name in (("adapter id", record.id), ("version", record.version)):
             check_name(kind, name)
@@ -157,19 +159,35 @@ class Catalog:
         fields = {"status": status, "reason": reason, **{name: str(value) for name, value in (facts or {}).items()}}
         head: tuple[Arg, ...] = (ref, record.digest, record.id, record.version, len(record.aliases), *record.aliases)
         await self._scripts.run("decide", *head, *_flat(fields))
-        return await self.get(ref)
+        decided = await self.get(ref)
+        if decided.status == "removed" and status == "ready":  # while the verdict was on its way
+            await (await self._broker_of(ref)).close_adapter(ref)
+        return decided
+
+    async def remove(self, ref: str) -> None:
+        """Take a version out of the catalog: no name leads to it any more; its ref stays taken by its content.
+
+        Jobs it has are served to their end; who takes no new ones is the queue's word. Raises UnknownAdapter,
+        AdapterInUse (aliases point at it).
+        """
+        word, *aliases = (part.decode() for part in await self._scripts.run("remove", ref))
+        if word == "unknown":
+            raise UnknownAdapter(f"no adapter version {ref!r} in pool {self._pool!r}")
+        if word == "aliases":
+            raise AdapterInUse(
+                f"{ref} is what {', '.join(sorted(aliases))} means: move or delete the alias first",
+                aliases=tuple(sorted(aliases)),
+            )
 
     # -- names
 
     async def alias(self, name: str, ref: str) -> None:
-        """Point an alias at a version. Raises UnknownAdapter."""
-        check_name("alias", name)
-        await self.get(ref)
-        await self._server.command("HSET", self._keys.aliases, name.casefold(), ref)
+        """Point an alias at a version; see ``Aliases.move``."""
+        await self.names.move(name, ref)
 
     async def aliases(self) -> dict[str, str]:
         """Alias → ref."""
-        return text_map(await self._server.command("HGETALL", self._keys.aliases))
+        return await self.names.all()
 
     # -- workers
 

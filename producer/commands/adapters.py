@@ -1,8 +1,10 @@
-"""adapters ls, show, register, alias: the pool's adapters from the command line."""
+"""adapters ls, show, register, alias, rollback, rm: the pool's adapters from the command line."""
 
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
+from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Annotated
 
@@ -12,18 +14,20 @@ from lorapool.producer.client import Client
 from lorapool.producer.commands import options as o
 from lorapool.producer.commands.session import run
 from lorapool.producer.render import document, fields, note, plain, say, seconds, table
+from lorapool.shared.aliases import Move
 from lorapool.shared.catalog import AdapterRecord
 
-app = typer.Typer(help="List, show, register and alias adapters.", no_args_is_help=True)
+app = typer.Typer(help="List, show, register, alias and remove adapters.", no_args_is_help=True)
+AliasName = Annotated[str, typer.Argument(metavar="ALIAS", help="The name to set, such as an agent's role.")]
 Name = Annotated[str, typer.Argument(metavar="NAME", help="A ref (id@version), an alias or an id.")]
 
 
 @app.command()
-def ls(redis_url: o.RedisUrl = None, pool: o.Pool = None, as_json: o.Json = False) -> None:
+def ls(removed: o.Removed = False, redis_url: o.RedisUrl = None, pool: o.Pool = None, as_json: o.Json = False) -> None:
     """List every adapter version and whether it is ready to serve."""
 
     async def work(client: Client) -> None:
-        records = await client.adapters.list()
+        records = await client.adapters.list(removed=removed)
         if as_json:
             document([described(record) for record in records])
         elif records:
@@ -84,20 +88,65 @@ def register(
 
 @app.command()
 def alias(
-    name: Annotated[str, typer.Argument(metavar="ALIAS", help="The name to set, such as an agent's role.")],
-    ref: Annotated[str, typer.Argument(metavar="REF", help="What it shall mean: a ref, an id or another alias.")],
+    name: AliasName,
+    ref: Annotated[str | None, typer.Argument(metavar="REF", help="A ref, an id or another alias.")] = None,
+    delete: o.DeleteAlias = False,
     redis_url: o.RedisUrl = None,
     pool: o.Pool = None,
     as_json: o.Json = False,
 ) -> None:
-    """Point a name at an adapter version. New jobs follow within a second; running ones stay."""
+    """Point a name at an adapter version. New jobs follow within a second; running ones stay.
+
+    Without REF, show where the name points and pointed. Such names are roles, personas, or an agent with a purpose:
+
+    lorapool adapters alias ceo.leadership leadership@2.1
+    """
+    if ref is not None and delete:
+        raise typer.BadParameter("give a REF or --delete, not both", param_hint="REF")
 
     async def work(client: Client) -> None:
-        record = await client.adapters.alias(name, ref)
-        if as_json:
-            document(described(record))
+        if ref is None and not delete:
+            _show_moves(name, await client.adapters.history(name), as_json)
+        elif ref is None:
+            _deleted(name, await client.adapters.unalias(name), as_json)
         else:
-            say(f"{name} is now {record.ref}")
+            _moved(name, await client.adapters.alias(name, ref), as_json)
+
+    run(work, redis_url=redis_url, pool=pool, as_json=as_json)
+
+
+@app.command()
+def rollback(name: AliasName, redis_url: o.RedisUrl = None, pool: o.Pool = None, as_json: o.Json = False) -> None:
+    """Point a name back at its earlier version; again, further back. Running jobs stay where they are."""
+
+    async def work(client: Client) -> None:
+        _moved(name, await client.adapters.rollback(name), as_json)
+
+    run(work, redis_url=redis_url, pool=pool, as_json=as_json)
+
+
+@app.command()
+def rm(
+    ref: Annotated[str, typer.Argument(metavar="REF", help="An exact version, id@version.")],
+    force: o.ForceRemoval = False,
+    timeout: o.DrainTimeout = 60.0,
+    redis_url: o.RedisUrl = None,
+    pool: o.Pool = None,
+    as_json: o.Json = False,
+) -> None:
+    """Take a version out of service: no new jobs, the old ones end on it, then it is gone.
+
+    Its files stay where they are, and its ref is never given to other content.
+    """
+
+    async def work(client: Client) -> None:
+        left = await client.adapters.remove(ref, force=force, timeout=timeout)
+        if as_json:
+            document({"ref": ref, "state": left.state or "removed", "waiting": left.waiting, "running": left.running})
+        elif left.state == "closed":
+            say(f"{ref} is closed: {left.waiting} jobs wait and {left.running} run; again, once they have ended")
+        else:
+            say(f"{ref} is removed")
 
     run(work, redis_url=redis_url, pool=pool, as_json=as_json)
 
@@ -105,6 +154,34 @@ def alias(
 def described(record: AdapterRecord) -> dict[str, object]:
     """A record as JSON-ready data, its ref first."""
     return {"ref": record.ref, **plain(record)}
+
+
+def _moved(name: str, record: AdapterRecord, as_json: bool) -> None:
+    if as_json:
+        document(described(record))
+    else:
+        say(f"{name} is now {record.ref}")
+
+
+def _deleted(name: str, before: str, as_json: bool) -> None:
+    if as_json:
+        document({"alias": name.casefold(), "ref": None, "before": before})
+    else:
+        say(f"{name} is no alias any more; it was {before}")
+
+
+def _show_moves(name: str, moves: Sequence[Move], as_json: bool) -> None:
+    if as_json:
+        now = moves[0].after if moves else ""
+        document({"alias": name.casefold(), "ref": now or None, "moves": [asdict(move) for move in moves]})
+    elif moves:
+        table(("when", "how", "from", "to"), ((_when(m.at_ms), m.how, m.before, m.after) for m in moves))
+    else:
+        note(f"{name} was never an alias here")
+
+
+def _when(at_ms: int) -> str:
+    return datetime.fromtimestamp(at_ms / 1000, UTC).isoformat(" ", "seconds")
 
 
 def _row(record: AdapterRecord) -> tuple[object, ...]:
@@ -118,7 +195,7 @@ def _show(record: AdapterRecord, as_json: bool) -> None:
         document(shown)
         return
     shown["metadata"] = [f"{key}={value}" for key, value in record.metadata.items()]
-    shown["registered"] = datetime.fromtimestamp(record.registered_ms / 1000, UTC).isoformat(" ", "seconds")
+    shown["registered"] = _when(record.registered_ms)
     fields({name: value for name, value in shown.items() if name not in {"id", "version", "registered_ms"}})
 
 

@@ -61,6 +61,10 @@ Metadata = Annotated[list[str] | None, flag("--metadata", "KEY=VALUE to keep wit
 Digest = Annotated[str | None, flag("--digest", "sha256 of a folder that only the workers see.")]
 NoWait = Annotated[bool, flag("--no-wait", "Do not wait for a worker to validate it.")]
 ValidationTimeout = Annotated[float, flag("--timeout", "Seconds to wait for a worker to validate it.")]
+DeleteAlias = Annotated[bool, flag("--delete", "Let the name mean nothing.")]
+Removed = Annotated[bool, flag("--removed", "Removed versions too.")]
+ForceRemoval = Annotated[bool, flag("--force", "Also while jobs wait or run: they end on it, new ones are refused.")]
+DrainTimeout = Annotated[float, flag("--timeout", "Seconds to wait for the ends of its jobs.", min=0)]
 Explain = Annotated[bool, flag("--explain", "Say why the job is where it is.")]
 ByAgent = Annotated[str | None, flag("--agent", "Counters of this agent over all adapters instead.")]
 

@@ -1,3 +1,4 @@
+-- uses: aliases
 -- Add an adapter version to the catalog, or find that it is there. Immutable: another digest is a conflict.
 -- KEYS[1] pool prefix
 -- ARGV ref, id, version, digest, number of aliases, alias..., field, value, ...   (fields of the record)
@@ -12,8 +13,8 @@ end
 local outcome = 'exists'
 if not found[1] then
   outcome = 'created'
-elseif found[2] == 'refused' then
-  outcome = 'again' -- the same bytes may be reachable or servable by now
+elseif found[2] == 'refused' or found[2] == 'removed' then
+  outcome = 'again' -- the same bytes may be reachable, servable or wanted by now
 end
 if outcome ~= 'exists' then
   local fields = { 'status', 'pending', 'reason', '' }
@@ -27,6 +28,8 @@ if outcome ~= 'exists' then
   call('HSETNX', P .. 'active', id, version)
 end
 for i = 6, 5 + aliases do
-  call('HSETNX', P .. 'aliases', ARGV[i], ref)
+  if target_of(ARGV[i]) == '' then
+    move_alias(ARGV[i], ref, 'register', '-')
+  end
 end
 return { outcome, digest }

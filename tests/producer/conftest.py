@@ -11,8 +11,11 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
+from typer.testing import Result as Outcome
 
 from lorapool.producer import Client
+from lorapool.producer.cli import app
 from tests.producer.canned_worker import CannedWorker, serving
 
 
@@ -51,6 +54,18 @@ def threaded_worker(redis_url: str, pool_name: str) -> Iterator[None]:
     loop.call_soon_threadsafe(stop.set)
     thread.join()
     loop.close()
+
+
+@pytest.fixture
+def run(redis_url: str, pool_name: str) -> Callable[..., Outcome]:
+    """``run("submit", "cfo", …)`` in this process, on a pool of its own, piped, 80 columns or none."""
+
+    def run(*arguments: str, columns: int | None = None, **more: str) -> Outcome:
+        env = {"LORAPOOL_REDIS_URL": redis_url, "LORAPOOL_POOL": pool_name, **more}
+        env |= {"COLUMNS": str(columns)} if columns else {}
+        return CliRunner().invoke(app, list(arguments), env=env)
+
+    return run
 
 
 @pytest.fixture
