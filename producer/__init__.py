@@ -34,6 +34,7 @@ from lorapool.shared.errors import (
     UnknownJob,
 )
 from lorapool.shared.job import FinishReason, JobState, Message, Priority, Result, SamplingParams, Timings, Usage
+from lorapool.shared.prompt_format import PromptFormat
 from lorapool.shared.protocol import Explanation
 
 __all__ = [
@@ -59,6 +60,7 @@ __all__ = [
     "PayloadTooLarge",
     "PoolMismatch",
     "Priority",
+    "PromptFormat",
     "QueueFull",
     "RedisAuthFailed",
     "RedisFull",

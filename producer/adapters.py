@@ -7,6 +7,7 @@ serve the weights is the worker's word, which ``register`` waits for. Resolved n
 from __future__ import annotations
 
 import asyncio
+import re
 import time
 from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
@@ -25,12 +26,14 @@ from lorapool.shared.errors import (
     UnknownAdapter,
 )
 from lorapool.shared.job import BASE_REF, check_name
+from lorapool.shared.prompt_format import PromptFormat
 from lorapool.shared.protocol import Retired
 from lorapool.shared.upkeep import Upkeep
 
 CACHE_S = 1.0
 NO_WORKER_AFTER_S = 3.0  # a worker that has just started is not seen at once
 DEFAULT_VERSION = "1.0.0"
+_PARENT = re.compile(r"[\w./@-]{1,256}")
 
 
 class Adapters:
@@ -49,6 +52,9 @@ class Adapters:
         aliases: Sequence[str] = (),
         metadata: Mapping[str, str] | None = None,
         digest: str | None = None,
+        prompt_format: PromptFormat | Mapping[str, str] | str | None = None,
+        parents: Sequence[str] = (),
+        owner: str = "",
         wait: bool = True,
         timeout: float = 60.0,
     ) -> AdapterRecord:
@@ -56,13 +62,18 @@ class Adapters:
 
         ``uri`` is a folder (path or file://) with adapter_config.json and adapter_model.safetensors, at the same path
         for client and workers; with ``digest`` the client need not see it. Repeating the same content is harmless.
+        ``prompt_format`` says how chat messages are written for it (a kind, its fields, or a PromptFormat): without it,
+        by the chat_template.jinja in its folder, else by the base model's template. ``parents`` are what it was trained
+        on top of, other than the base model: workers refuse to serve it alone.
         Raises CheckpointError (unreadable here), AdapterConflict (same version, other content), AdapterRefused (with
         the worker's reason), NoWorker (nobody alive to validate: it stays pending) and AdapterNotReady (after
         ``timeout`` seconds). With ``wait=False`` the pending record comes back at once.
         """
         for kind, name in (("adapter id", adapter_id), ("version", version), *(("alias", alias) for alias in aliases)):
             check_name(kind, name)
+        form = None if prompt_format is None else PromptFormat.of(prompt_format)
         facts = await asyncio.to_thread(describe, as_uri(uri), digest)
+        told = dict(facts.told) if prompt_format is None else {**facts.told, "prompt_format": form}
         record = AdapterRecord(
             id=adapter_id,
             version=version,
@@ -70,8 +81,9 @@ class Adapters:
             metadata=dict(metadata or {}),
             uri=facts.uri,
             digest=facts.digest,
-            rank=facts.rank,
-            base_model=facts.base_model,
+            parents=tuple(_parent(name) for name in parents),
+            owner=owner,
+            **told,
         )
         stored = await self._catalog.register(record)
         self._cache.clear()
@@ -222,6 +234,12 @@ def _usable(record: AdapterRecord) -> str:
     if record.status == "removed":
         raise AdapterClosed(f"adapter {record.ref} was removed and takes no new jobs; another version may serve")
     return record.ref
+
+
+def _parent(name: str) -> str:
+    if isinstance(name, str) and _PARENT.fullmatch(name):
+        return name
+    raise InvalidRequest(f"parents: {name!r:.60}: expected a ref, an adapter id or a model's name")
 
 
 def _exact(ref: str) -> str:

@@ -24,6 +24,7 @@ from lorapool.shared.aliases import Move
 from lorapool.shared.catalog import AdapterRecord
 from lorapool.shared.errors import LorapoolError
 from lorapool.shared.job import JobState, Result
+from lorapool.shared.prompt_format import PromptFormat
 from lorapool.shared.protocol import DeadLetter, Enqueued, Explanation, Finding, Limits, Retired
 
 T = TypeVar("T")
@@ -109,6 +110,9 @@ class Adapters:
         aliases: Sequence[str] = (),
         metadata: Mapping[str, str] | None = None,
         digest: str | None = None,
+        prompt_format: PromptFormat | Mapping[str, str] | str | None = None,
+        parents: Sequence[str] = (),
+        owner: str = "",
         wait: bool = True,
         timeout: float = 60.0,
     ) -> AdapterRecord:
@@ -119,6 +123,9 @@ class Adapters:
             aliases=aliases,
             metadata=metadata,
             digest=digest,
+            prompt_format=prompt_format,
+            parents=parents,
+            owner=owner,
             wait=wait,
             timeout=timeout,
         )

@@ -6,13 +6,13 @@ nothing of jobs, except that a ready adapter is opened for them.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 from redis.asyncio import Redis
 
+from lorapool.shared.adapter_record import BASE_RECORD, AdapterRecord, encoded
 from lorapool.shared.aliases import Aliases
 from lorapool.shared.broker import Broker
 from lorapool.shared.errors import AdapterConflict, AdapterInUse, PoolMismatch, RedisAuthFailed, UnknownAdapter
@@ -20,6 +20,8 @@ from lorapool.shared.job import BASE_REF, check_name
 from lorapool.shared.keys import Keys, PoolKeys, partition_of
 from lorapool.shared.scripts import Scripts, Terms
 from lorapool.shared.server import Arg, Server, text_map
+
+__all__ = ["AdapterRecord", "Catalog", "PoolConfig", "encoded"]
 
 LAYOUT_VERSION = 1
 
@@ -37,31 +39,8 @@ class PoolConfig(BaseModel):
     layout: int = LAYOUT_VERSION
 
 
-class AdapterRecord(BaseModel):
-    """One adapter version. ``base_model`` is what its own config says; ``rank`` and ``metadata`` are for people."""
-
-    model_config = ConfigDict(frozen=True, extra="ignore")
-
-    id: str
-    version: str
-    digest: str
-    uri: str
-    base_model: str = ""
-    status: Literal["pending", "ready", "refused", "removed"] = "pending"
-    reason: str = ""
-    rank: int = 0
-    aliases: tuple[str, ...] = ()
-    registered_ms: int = 0
-    metadata: dict[str, str] = Field(default_factory=dict)
-
-    @property
-    def ref(self) -> str:
-        return BASE_REF if self.id == BASE_REF else f"{self.id}@{self.version}"
-
-
 Records = list[AdapterRecord]
 Beats = list[dict[str, str]]
-BASE_RECORD = AdapterRecord(id=BASE_REF, version="", digest="", uri="", status="ready")
 
 
 class Catalog:
@@ -100,12 +79,13 @@ class Catalog:
     async def register(self, record: AdapterRecord) -> AdapterRecord:
         """Add a version, pending; the same id, version and digest again is the same version.
 
-        A version refused or removed before becomes pending again. Raises AdapterConflict for another digest.
+        A version refused or removed before becomes pending again. Raises AdapterConflict for another digest or prompt
+        format; a record that says nothing of the format takes the one that is there.
         """
         for kind, name in (("adapter id", record.id), ("version", record.version)):
             check_name(kind, name)
         aliases = [check_name("alias", alias).casefold() for alias in record.aliases]
-        fields = _record_fields(record.model_copy(update={"aliases": tuple(aliases)}))
+        fields = record.model_copy(update={"aliases": tuple(aliases)}).stored()
         head: tuple[Arg, ...] = (record.ref, record.id, record.version, record.digest, len(aliases), *aliases)
         outcome, digest = await self._scripts.run("register", *head, *_flat(fields))
         if outcome == b"conflict":
@@ -115,7 +95,13 @@ class Catalog:
             )
         if outcome != b"exists":
             await self._poke(record.ref)
-        return await self.get(record.ref)
+        stored = await self.get(record.ref)
+        if record.prompt_format not in {None, stored.prompt_format}:
+            raise AdapterConflict(
+                f"{record.ref} is registered with another prompt format, which is part of a version; versions are "
+                f"immutable: register another version"
+            )
+        return stored
 
     async def resolve(self, name: str | None) -> AdapterRecord:
         """The version that a name means: exact ref, then alias, then id. None is the base model. Any status."""
@@ -128,14 +114,14 @@ class Catalog:
             raise UnknownAdapter(
                 f"no adapter, alias or version {name!r} in pool {self._pool!r}; see `lorapool adapters`"
             )
-        return _record(fields)
+        return AdapterRecord.of_reply(fields)
 
     async def get(self, ref: str) -> AdapterRecord:
         """Raises UnknownAdapter."""
         fields = await self._server.command("HGETALL", self._keys.adapter(ref))
         if not fields:
             raise UnknownAdapter(f"no adapter version {ref!r} in pool {self._pool!r}")
-        return _record(fields)
+        return AdapterRecord.of_reply(fields)
 
     async def list(self) -> Records:
         """Every version, oldest first."""
@@ -150,13 +136,13 @@ class Catalog:
         ref: str,
         status: Literal["ready", "refused"],
         reason: str = "",
-        facts: Mapping[str, str | int] | None = None,
+        facts: Mapping[str, Any] | None = None,
     ) -> AdapterRecord:
         """Record a worker's verdict; the first one stands. A ready adapter is opened for jobs first."""
         record = await self.get(ref)
         if status == "ready" and record.status == "pending":
             await (await self._broker_of(ref)).open_adapter(ref, record.digest)
-        fields = {"status": status, "reason": reason, **{name: str(value) for name, value in (facts or {}).items()}}
+        fields = encoded({"status": status, "reason": reason, **(facts or {})})
         head: tuple[Arg, ...] = (ref, record.digest, record.id, record.version, len(record.aliases), *record.aliases)
         await self._scripts.run("decide", *head, *_flat(fields))
         decided = await self.get(ref)
@@ -241,24 +227,12 @@ class Catalog:
 
     async def _records(self, refs: Sequence[bytes]) -> Records:
         found = await self._server.pipeline([("HGETALL", self._keys.adapter(ref.decode())) for ref in refs])
-        return [_record(fields) for fields in found if fields]
+        return [AdapterRecord.of_reply(fields) for fields in found if fields]
 
 
 def _beat(name: str, fields: dict[str, str], left_ms: int) -> dict[str, str]:
     age_ms = max(0, int(fields.pop("ttl_ms", left_ms)) - left_ms)
     return {"worker": name, **fields, "age_ms": str(age_ms)}
-
-
-def _record_fields(record: AdapterRecord) -> dict[str, str]:
-    fields = {name: str(getattr(record, name)) for name in ("id", "version", "digest", "uri", "base_model", "rank")}
-    return {**fields, "aliases": " ".join(record.aliases), "metadata": json.dumps(record.metadata, sort_keys=True)}
-
-
-def _record(reply: Any) -> AdapterRecord:
-    fields: dict[str, Any] = {**text_map(reply)}
-    fields["aliases"] = tuple(fields.get("aliases", "").split())
-    fields["metadata"] = json.loads(fields.get("metadata") or "{}")
-    return AdapterRecord.model_validate(fields)
 
 
 def _config(reply: Any) -> PoolConfig:

@@ -6,7 +6,7 @@
 local ref, id, version, digest = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
 local aliases = tonumber(ARGV[5])
 local key = P .. 'adapter:' .. ref
-local found = call('HMGET', key, 'digest', 'status')
+local found = call('HMGET', key, 'digest', 'status', 'prompt_format')
 if found[1] and found[1] ~= digest then
   return { 'conflict', found[1] }
 end
@@ -21,7 +21,11 @@ if outcome ~= 'exists' then
   for i = 6 + aliases, #ARGV do
     fields[#fields + 1] = ARGV[i]
   end
+  local format = found[2] == 'removed' and found[3] or '' -- it may have served: its format is part of the version
   call('HSET', key, unpack(fields))
+  if format ~= '' then
+    call('HSET', key, 'prompt_format', format)
+  end
   call('HSETNX', key, 'registered_ms', NOW)
   call('ZADD', P .. 'adapters', 'NX', NOW, ref)
   call('SADD', P .. 'pending', ref)
