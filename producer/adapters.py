@@ -8,12 +8,22 @@ from __future__ import annotations
 
 import asyncio
 import re
+import secrets
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
+from typing import Any
 
-from lorapool.producer.folder import as_uri, describe
+from lorapool.producer.folder import Facts, absolute, as_uri, describe
+from lorapool.producer.publishing import (
+    Imported,
+    Verified,
+    import_items,
+    publish_files,
+    read_manifest,
+    verify_files,
+)
 from lorapool.shared.aliases import Move
 from lorapool.shared.catalog import AdapterRecord, Catalog
 from lorapool.shared.errors import (
@@ -69,25 +79,78 @@ class Adapters:
         the worker's reason), NoWorker (nobody alive to validate: it stays pending) and AdapterNotReady (after
         ``timeout`` seconds). With ``wait=False`` the pending record comes back at once.
         """
-        for kind, name in (("adapter id", adapter_id), ("version", version), *(("alias", alias) for alias in aliases)):
-            check_name(kind, name)
-        form = None if prompt_format is None else PromptFormat.of(prompt_format)
-        facts = await asyncio.to_thread(describe, as_uri(uri), digest)
-        told = dict(facts.told) if prompt_format is None else {**facts.told, "prompt_format": form}
-        record = AdapterRecord(
-            id=adapter_id,
-            version=version,
-            aliases=tuple(aliases),
-            metadata=dict(metadata or {}),
-            uri=facts.uri,
-            digest=facts.digest,
-            parents=tuple(_parent(name) for name in parents),
+        said = _record(
+            adapter_id,
+            version,
+            aliases=aliases,
+            metadata=metadata,
+            prompt_format=prompt_format,
+            parents=parents,
             owner=owner,
-            **told,
         )
-        stored = await self._catalog.register(record)
-        self._cache.clear()
-        return await self._validated(stored, timeout) if wait else stored
+        facts = await asyncio.to_thread(describe, as_uri(uri), digest)
+        return await self._register(said, facts, wait=wait, timeout=timeout)
+
+    async def publish(
+        self,
+        folder: str | Path,
+        to: str | Path,
+        *,
+        adapter_id: str | None = None,
+        version: str = DEFAULT_VERSION,
+        wait: bool = True,
+        timeout: float = 60.0,
+        **traits: Any,
+    ) -> AdapterRecord:
+        """Copy a trained adapter to ``<to>/<id>/<version>``, a folder or a uri, and register it there.
+
+        The id is the folder's name unless given; ``traits`` are aliases, metadata, prompt_format, parents and owner, as
+        ``register`` takes them. What is published is never overwritten. Raises what ``register`` does.
+        """
+        source = absolute(folder)
+        name = check_name("adapter id", source.name if adapter_id is None else adapter_id)
+        place = f"{str(to).rstrip('/')}/{name}/{version}"
+        said = _record(name, version, **traits)
+        facts = await asyncio.to_thread(publish_files, source, place)
+        return await self._register(said, facts, wait=wait, timeout=timeout)
+
+    async def import_manifest(
+        self,
+        path: str | Path,
+        *,
+        wait: bool = True,
+        timeout: float = 60.0,
+        on_total: Callable[[int], None] = lambda _: None,
+        on_done: Callable[[Imported], None] = lambda _: None,
+    ) -> Sequence[Imported]:
+        """Register every adapter of a TOML or JSON manifest; same length and order, an error in its item's place.
+
+        Safe to repeat. ``on_total`` hears how many there are, ``on_done`` of each that is through. Raises
+        InvalidRequest for what is no manifest.
+        """
+        items = await asyncio.to_thread(read_manifest, Path(path))
+        on_total(len(items))
+        return await import_items(self, items, wait=wait, timeout=timeout, on_done=on_done)
+
+    async def verify(self, name: str, *, worker: bool = False, timeout: float = 60.0) -> Verified:
+        """Whether a version's files are still what was registered: seen from here, or by a ``worker``.
+
+        A worker looks at its own copy, and at all that it checks before it serves one. Raises UnknownAdapter, NoWorker
+        (none is alive, or none answered within ``timeout`` seconds).
+        """
+        record = await self._find(name)
+        if not worker:
+            return await asyncio.to_thread(verify_files, record)
+        token = secrets.token_hex(8)
+        asked = await self._catalog.ask_to_verify(record.ref, token)
+        give_up_at = time.monotonic() + timeout
+        while asked and time.monotonic() < give_up_at:
+            record = await self._catalog.get(record.ref)
+            if record.verified == token:
+                return Verified(record.ref, record.verified_by, record.problem)
+            await asyncio.sleep(0.05)
+        said = f"worker {asked} did not answer within {timeout:g} s" if asked else "no worker is alive"
+        raise NoWorker(f"adapter {record.ref} is not verified: {said}")
 
     async def list(self, *, removed: bool = False) -> list[AdapterRecord]:
         """Every registered version, sorted by ref, with the aliases that point at it now; removed ones on request."""
@@ -168,6 +231,13 @@ class Adapters:
         """The exact ref behind a name, whatever its status; None is the base model. Raises UnknownAdapter."""
         return BASE_REF if name is None or name == BASE_REF else (await self._find(name)).ref
 
+    async def _register(self, said: AdapterRecord, facts: Facts, *, wait: bool, timeout: float) -> AdapterRecord:
+        told = {name: value for name, value in facts.told.items() if not getattr(said, name)}
+        where = {"uri": facts.uri, "digest": facts.digest}
+        stored = await self._catalog.register(said.model_copy(update={**told, **where}))
+        self._cache.clear()
+        return await self._validated(stored, timeout) if wait else stored
+
     async def _drained(self, ref: str, timeout_s: float) -> Retired:
         give_up_at = time.monotonic() + timeout_s
         found = await self._upkeep.retire(ref, "close")
@@ -219,6 +289,30 @@ class Adapters:
         if near:
             return f"{message}; did you mean {' or '.join(near)}?"
         return message if names else f"{message}; this pool has no adapters yet: `lorapool adapters register ID FOLDER`"
+
+
+def _record(
+    adapter_id: str,
+    version: str,
+    *,
+    aliases: Sequence[str] = (),
+    metadata: Mapping[str, str] | None = None,
+    prompt_format: PromptFormat | Mapping[str, str] | str | None = None,
+    parents: Sequence[str] = (),
+    owner: str = "",
+) -> AdapterRecord:
+    """What the caller says of a version, before its files are looked at. Raises InvalidRequest."""
+    return AdapterRecord(
+        id=check_name("adapter id", adapter_id),
+        version=check_name("version", version),
+        digest="",
+        uri="",
+        aliases=tuple(check_name("alias", alias) for alias in aliases),
+        metadata=dict(metadata or {}),
+        prompt_format=None if prompt_format is None else PromptFormat.of(prompt_format),
+        parents=tuple(_parent(name) for name in parents),
+        owner=owner,
+    )
 
 
 def _named(record: AdapterRecord, aliases: Mapping[str, str]) -> AdapterRecord:

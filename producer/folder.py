@@ -71,7 +71,12 @@ def _remote(uri: str, digest: str | None) -> Facts:
 def as_uri(uri: str | Path) -> str:
     """A path becomes an absolute file:// URI; a URI stays."""
     text = str(uri)
-    return text if "://" in text else Path(text).expanduser().resolve().as_uri()
+    return text if "://" in text else absolute(text).as_uri()
+
+
+def absolute(path: str | Path) -> Path:
+    """The path as every process on this machine sees it."""
+    return Path(path).expanduser().resolve()
 
 
 def local_folder(uri: str) -> Path | None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import threading
-from collections.abc import AsyncGenerator, Coroutine, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -18,6 +18,7 @@ from lorapool.producer import client as aio
 from lorapool.producer.adapters import DEFAULT_VERSION
 from lorapool.producer.adapters import Adapters as AsyncAdapters
 from lorapool.producer.handle import JobHandle as AsyncJobHandle
+from lorapool.producer.publishing import Imported, Verified
 from lorapool.producer.stream import TextDelta
 from lorapool.producer.upkeep import PoolUpkeep as AsyncPoolUpkeep
 from lorapool.shared.aliases import Move
@@ -130,6 +131,26 @@ class Adapters:
             timeout=timeout,
         )
         return self._thread.run(work)
+
+    def publish(self, folder: str | Path, to: str | Path, **options: Any) -> AdapterRecord:
+        """As ``lorapool.producer.adapters.Adapters.publish``, with the same arguments."""
+        return self._thread.run(self._adapters.publish(folder, to, **options))
+
+    def import_manifest(
+        self,
+        path: str | Path,
+        *,
+        wait: bool = True,
+        timeout: float = 60.0,
+        on_total: Callable[[int], None] = lambda _: None,
+        on_done: Callable[[Imported], None] = lambda _: None,
+    ) -> Sequence[Imported]:
+        return self._thread.run(
+            self._adapters.import_manifest(path, wait=wait, timeout=timeout, on_total=on_total, on_done=on_done)
+        )
+
+    def verify(self, name: str, *, worker: bool = False, timeout: float = 60.0) -> Verified:
+        return self._thread.run(self._adapters.verify(name, worker=worker, timeout=timeout))
 
     def list(self, *, removed: bool = False) -> Sequence[AdapterRecord]:
         return self._thread.run(self._adapters.list(removed=removed))

@@ -18,6 +18,7 @@ from lorapool.shared.prompt_format import PromptFormat
 from lorapool.shared.server import text_map
 
 _QUANTIZED = re.compile(r"(?:bnb-)?[48]-?bit|int[48]|nf4|fp8|gptq|awq", re.IGNORECASE)
+_NOT_REGISTERED = {"status", "reason", "registered_ms", "aliases", "verified", "verified_by", "problem"}
 _JSON_FIELDS = ("targets", "parents", "metadata", "prompt_format")
 
 
@@ -48,6 +49,9 @@ class AdapterRecord(BaseModel):
     owner: str = ""
     aliases: tuple[str, ...] = ()
     registered_ms: int = 0
+    verified: str = ""  # the wish that a worker answered last, and its answer
+    verified_by: str = ""
+    problem: str = ""
     metadata: dict[str, str] = Field(default_factory=dict)
 
     @property
@@ -66,7 +70,7 @@ class AdapterRecord(BaseModel):
 
     def stored(self) -> dict[str, str]:
         """The fields that registering writes; status and times are the catalog's own."""
-        own = self.model_dump(exclude={"status", "reason", "registered_ms", "aliases"})
+        own = self.model_dump(exclude=_NOT_REGISTERED)
         return {**encoded(own), "aliases": " ".join(self.aliases)}
 
 

@@ -94,7 +94,7 @@ class Catalog:
                 f"{record.digest[:12]}…; versions are immutable: register another version"
             )
         if outcome != b"exists":
-            await self._poke(record.ref)
+            await self._ask({"op": "validate", "ref": record.ref})  # all look at what is pending now and then anyway
         stored = await self.get(record.ref)
         if record.prompt_format not in {None, stored.prompt_format}:
             raise AdapterConflict(
@@ -165,6 +165,15 @@ class Catalog:
                 aliases=tuple(sorted(aliases)),
             )
 
+    async def ask_to_verify(self, ref: str, token: str) -> str:
+        """Have a live worker look at an adapter's files again; returns its name, or nothing if none is alive."""
+        return await self._ask({"op": "verify", "ref": ref, "token": token})
+
+    async def verified(self, ref: str, token: str, worker: str, problem: str) -> None:
+        """A worker's answer to that."""
+        fields = {"verified": token, "verified_by": worker, "problem": problem}
+        await self._server.command("HSET", self._keys.adapter(ref), *_flat(fields))
+
     # -- names
 
     async def alias(self, name: str, ref: str) -> None:
@@ -212,11 +221,14 @@ class Catalog:
 
     # -- within
 
-    async def _poke(self, ref: str) -> None:
-        """Ask one live worker to validate now; all of them look at ``pending`` now and then anyway."""
+    async def _ask(self, request: Mapping[str, str]) -> str:
+        """Send a request to one live worker; returns its name, or nothing if none is alive."""
         workers = await self.workers()
-        if workers:
-            await self._broker(0).send_control(workers[0]["worker"], {"op": "validate", "ref": ref})
+        if not workers:
+            return ""
+        worker: str = workers[0]["worker"]
+        await self._broker(0).send_control(worker, request)
+        return worker
 
     async def _broker_of(self, ref: str) -> Broker:
         config = await self.config()

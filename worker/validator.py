@@ -37,6 +37,21 @@ class Validator:
         """Look at what is pending now."""
         self._asked.set()
 
+    async def verify(self, request: Mapping[str, str], worker: str) -> None:
+        """Check a version that is decided already once more, and say what was found. Its status stays."""
+        try:
+            record = await persist(lambda: self._catalog.get(request.get("ref", "")), "record to verify")
+        except LorapoolError as error:
+            log.warning("adapter not verified", request=dict(request), error=str(error))
+            return
+        try:
+            await asyncio.to_thread(self._check, record)
+            problem = ""
+        except Exception as error:  # noqa: BLE001  whatever is wrong with the files is the answer
+            problem = str(error) or type(error).__name__
+        await persist(lambda: self._catalog.verified(record.ref, request.get("token", ""), worker, problem), "verified")
+        log.info("adapter verified", adapter=record.ref, problem=problem)
+
     async def run(self) -> None:
         """Until cancelled."""
         while True:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
-from typing import Annotated
+from pathlib import Path
+from typing import Annotated, Any
 
 import typer
 
@@ -51,11 +53,16 @@ def show(name: Name, redis_url: o.RedisUrl = None, pool: o.Pool = None, as_json:
 @app.command()
 def register(
     adapter_id: Annotated[str, typer.Argument(metavar="ID", help="The adapter's name, such as cfo.")],
-    uri: Annotated[str, typer.Argument(metavar="FOLDER", help="A PEFT checkpoint folder that the workers see too.")],
+    uri: Annotated[str, typer.Argument(metavar="FOLDER", help="A PEFT checkpoint, or its uri, that workers see too.")],
+    *,
     version: o.AdapterVersion = "1.0.0",
     alias: o.Alias = None,
     metadata: o.Metadata = None,
     digest: o.Digest = None,
+    prompt_format: o.PromptFormat = None,
+    chat_template: o.ChatTemplate = None,
+    parent: o.Parent = None,
+    owner: o.Owner = "",
     no_wait: o.NoWait = False,
     timeout: o.ValidationTimeout = 60.0,
     redis_url: o.RedisUrl = None,
@@ -66,17 +73,11 @@ def register(
 
     lorapool adapters register cfo ./adapters/cfo --alias CFO
     """
+    said = traits(alias, metadata, prompt_format, chat_template, parent, owner)
 
     async def work(client: Client) -> None:
         record = await client.adapters.register(
-            adapter_id,
-            uri,
-            version=version,
-            aliases=alias or (),
-            metadata=dict(_pair(item) for item in metadata or ()),
-            digest=digest,
-            wait=not no_wait,
-            timeout=timeout,
+            adapter_id, uri, version=version, digest=digest, wait=not no_wait, timeout=timeout, **said
         )
         if as_json:
             document(described(record))
@@ -151,6 +152,42 @@ def rm(
     run(work, redis_url=redis_url, pool=pool, as_json=as_json)
 
 
+def traits(
+    aliases: Sequence[str] | None,
+    metadata: Sequence[str] | None,
+    prompt_format: str | None,
+    chat_template: Path | None,
+    parents: Sequence[str] | None,
+    owner: str,
+) -> dict[str, Any]:
+    """What flags say of an adapter, as ``register`` takes it."""
+    return {
+        "aliases": aliases or (),
+        "metadata": dict(_pair(item) for item in metadata or ()),
+        "prompt_format": _format(prompt_format, chat_template),
+        "parents": parents or (),
+        "owner": owner,
+    }
+
+
+def _format(said: str | None, template: Path | None) -> dict[str, str] | str | None:
+    if template is not None:
+        return {"kind": said or "chat", "template": _text_of(template)}
+    if said is None or not said.lstrip().startswith("{"):
+        return said
+    try:
+        return {"kind": "custom", **json.loads(said)}
+    except ValueError as error:
+        raise typer.BadParameter(f"{said!r:.60}: not JSON ({error})", param_hint="--prompt-format") from None
+
+
+def _text_of(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeError) as error:
+        raise typer.BadParameter(f"{path}: cannot be read ({error})", param_hint="--chat-template") from None
+
+
 def described(record: AdapterRecord) -> dict[str, object]:
     """A record as JSON-ready data, its ref first."""
     return {"ref": record.ref, **plain(record)}
@@ -194,6 +231,8 @@ def _show(record: AdapterRecord, as_json: bool) -> None:
     if as_json:
         document(shown)
         return
+    form = record.prompt_format
+    shown["prompt_format"] = form and ", ".join(f"{name} {value!r:.60}" for name, value in form if value)
     shown["metadata"] = [f"{key}={value}" for key, value in record.metadata.items()]
     shown["registered"] = _when(record.registered_ms)
     fields({name: value for name, value in shown.items() if name not in {"id", "version", "registered_ms"}})

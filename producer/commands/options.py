@@ -6,6 +6,7 @@ a command does with a value: ranges are checked where the library checks them, s
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -59,6 +60,19 @@ AdapterVersion = Annotated[str, flag("--version", "A version is immutable: new c
 Alias = Annotated[list[str] | None, flag("--alias", "A name that points here, such as a role; repeat for more.")]
 Metadata = Annotated[list[str] | None, flag("--metadata", "KEY=VALUE to keep with the record; repeat for more.")]
 Digest = Annotated[str | None, flag("--digest", "sha256 of a folder that only the workers see.")]
+AdapterId = Annotated[str | None, flag("--id", "The adapter's name (default: the folder's).")]
+PublishTo = Annotated[str, flag("--to", "Folder or uri (s3://, gs://, az://, hf://) that the workers read.")]
+PromptFormat = Annotated[
+    str | None,
+    flag("--prompt-format", 'How chat messages are written: chat, raw, or JSON such as {"suffix": "\\n###\\n"}.'),
+]
+ChatTemplate = Annotated[
+    Path | None, flag("--chat-template", "A Jinja file for chat messages (default: chat_template.jinja in its folder).")
+]
+Parent = Annotated[list[str] | None, flag("--parent", "What it was trained on top of; it is then not served alone.")]
+Owner = Annotated[str, flag("--owner", "Who answers for it.")]
+ByWorker = Annotated[bool, flag("--worker", "Have a worker look: at its own copy, and at all it checks.")]
+VerifyTimeout = Annotated[float, flag("--timeout", "Seconds to wait for a worker's answer.", min=0)]
 NoWait = Annotated[bool, flag("--no-wait", "Do not wait for a worker to validate it.")]
 ValidationTimeout = Annotated[float, flag("--timeout", "Seconds to wait for a worker to validate it.")]
 DeleteAlias = Annotated[bool, flag("--delete", "Let the name mean nothing.")]
