@@ -252,6 +252,12 @@ class Client:
         items = [item.wrapped if isinstance(item, JobHandle) else item for item in requests]
         return self._thread.run(self._client.gather(items, timeout=timeout))
 
+    def volley(
+        self, prompt: str | None = None, adapters: Sequence[str | None] = (), **options: Any
+    ) -> list[Result | LorapoolError]:
+        """As ``lorapool.producer.Client.volley``, with the same arguments."""
+        return self._thread.run(self._client.volley(prompt, adapters, **options))
+
     def get(self, job_id: str) -> JobHandle:
         return self._wrap(self._client.get(job_id))
 

@@ -23,6 +23,7 @@ def flag(name: str, text: str, *more: str, **options: Any) -> Any:
 _WHERE = {"rich_help_panel": "Where"}
 _HOW = {"rich_help_panel": "Sampling (default: greedy)"}
 _JOB = {"rich_help_panel": "The job"}
+_FILE = {"rich_help_panel": "A file of jobs"}
 
 RedisUrl = Annotated[str | None, flag("--redis-url", "The Redis server (default: redis://localhost:6379/0).", **_WHERE)]
 Pool = Annotated[str | None, flag("--pool", "The pool of workers and adapters (default: default).", **_WHERE)]
@@ -41,6 +42,11 @@ JobId = Annotated[str | None, flag("--job-id", "Your own id; the same id and req
 JobPriority = Annotated[Priority, flag("--priority", "Which of the adapter's streams to wait in.", **_JOB)]
 Delay = Annotated[float | None, flag("--delay", "Do not start before SECONDS have passed.", **_JOB)]
 Deadline = Annotated[float | None, flag("--deadline", "Expire the job if it has not ended after SECONDS.", **_JOB)]
+
+JobsFile = Annotated[Path | None, flag("--file", "Requests, one JSON object a line.", **_FILE)]
+ResultsFile = Annotated[Path | None, flag("--out", "Where results go; what it holds is not asked again.", **_FILE)]
+RetryErrors = Annotated[bool, flag("--retry-errors", "Ask the lines again whose result is an error.", **_FILE)]
+AtOnce = Annotated[int, flag("--at-once", "Jobs under way at a time.", min=1, max=10_000, **_FILE)]
 
 MaxNewTokens = Annotated[int | None, flag("--max-new-tokens", "At most N tokens (default: 128).", "-n", **_HOW)]
 MinNewTokens = Annotated[int | None, flag("--min-new-tokens", "No end before N tokens.", **_HOW)]

@@ -8,6 +8,7 @@ import secrets
 import struct
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -39,21 +40,30 @@ async def worker(redis_url: str, pool_name: str) -> AsyncIterator[CannedWorker]:
 @pytest.fixture
 def threaded_worker(redis_url: str, pool_name: str) -> Iterator[None]:
     """A canned worker in a thread of its own."""
+    with in_a_thread(redis_url, pool_name):
+        yield
+
+
+@contextmanager
+def in_a_thread(redis_url: str, pool_name: str, **options: float) -> Iterator[None]:
+    """A canned worker at work in a thread of its own."""
     loop = asyncio.new_event_loop()
     stop, ready = asyncio.Event(), threading.Event()
 
     async def serve() -> None:
-        async with serving(redis_url, pool_name):
+        async with serving(redis_url, pool_name, **options):
             ready.set()
             await stop.wait()
 
     thread = threading.Thread(target=lambda: loop.run_until_complete(serve()))
     thread.start()
     ready.wait(10)
-    yield
-    loop.call_soon_threadsafe(stop.set)
-    thread.join()
-    loop.close()
+    try:
+        yield
+    finally:
+        loop.call_soon_threadsafe(stop.set)
+        thread.join()
+        loop.close()
 
 
 @pytest.fixture
