@@ -190,6 +190,15 @@ class Purged:
 
 
 @dataclass(frozen=True, slots=True)
+class Retired:
+    """An adapter's state (open, paused, closed, removed) and the jobs that have not ended; delayed ones wait too."""
+
+    state: str
+    waiting: int
+    running: int
+
+
+@dataclass(frozen=True, slots=True)
 class Limits:
     """What an adapter may hold and run; None stands for the default."""
 

