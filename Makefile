@@ -22,11 +22,12 @@ PIP := $(VENV)/bin/python -m pip --disable-pip-version-check -qq
 TYPING := .cache/typing/lorapool
 SOURCES := shared producer worker examples benchmarks tests
 
-.PHONY: help setup demo test chaos check lint types arrows format clean
+.PHONY: help setup demo csuite test chaos check lint types arrows format clean
 .DELETE_ON_ERROR:
 
 help:
 	@echo 'make demo     five agents, five LoRA adapters, one base model, on an embedded server'
+	@echo 'make csuite   the same five at work together, with failures and the bill'
 	@echo 'make test     the tests'
 	@echo 'make chaos    20,000 jobs under 200 faults, twice; and the claim protocol against its model, at length'
 	@echo 'make check    lint, format, types, import arrows'
@@ -60,6 +61,9 @@ $(DONE)/lorapool: $(DONE)/torch pyproject.toml
 
 demo: setup
 	@$(BIN)/python -m examples.demo $(if $(AGENTS),--agents $(AGENTS)) $(if $(REDIS_URL),--redis-url $(REDIS_URL)) $(if $(KEEP),--keep)
+
+csuite: setup
+	@$(BIN)/python -m examples.csuite
 
 test: setup
 	@$(BIN)/python -m pytest -q -n $(PROCESSES) --dist loadgroup $(ARGS)

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Self
 from pydantic import ValidationError
 
 from lorapool.producer.adapters import Adapters
+from lorapool.producer.cost import Bill, Meter, Tariff
 from lorapool.producer.handle import JobHandle
 from lorapool.producer.inbox import Inbox, Ticket
 from lorapool.producer.outbox import Outbox
@@ -197,6 +198,13 @@ class Client:
     async def agent_stats(self, agent: str) -> dict[str, int | float]:
         """The same counters, of one agent over all adapters."""
         return dict(await self._broker.agent_stats(check_name("agent", agent)))
+
+    async def cost(self, tariff: Tariff | None = None) -> Bill:
+        """What GPU time cost so far, by adapter and agent, from what was counted; see ``lorapool.producer.cost``."""
+        beats = await self._catalog.workers()
+        load_ms = max((float(beat.get("model_load_ms", 0)) for beat in beats), default=0.0)
+        adapters, agents = await self._broker.counted("stats"), await self._broker.counted("agent")
+        return Bill(Meter(adapters, agents, await self._catalog.usage(), load_ms), tariff or Tariff())
 
     async def workers(self) -> list[dict[str, Any]]:
         """Live workers: id, device, rows, tok/s, resident adapters, heartbeat age in ms."""

@@ -17,6 +17,7 @@ from typing import Any, Self, TypeVar
 from lorapool.producer import client as aio
 from lorapool.producer.adapters import DEFAULT_VERSION
 from lorapool.producer.adapters import Adapters as AsyncAdapters
+from lorapool.producer.cost import Bill, Tariff
 from lorapool.producer.handle import JobHandle as AsyncJobHandle
 from lorapool.producer.publishing import Imported, Verified
 from lorapool.producer.schedules import Schedules as AsyncSchedules
@@ -294,6 +295,9 @@ class Client:
 
     def agent_stats(self, agent: str) -> dict[str, int | float]:
         return self._thread.run(self._client.agent_stats(agent))
+
+    def cost(self, tariff: Tariff | None = None) -> Bill:
+        return self._thread.run(self._client.cost(tariff))
 
     def workers(self) -> list[dict[str, Any]]:
         return self._thread.run(self._client.workers())

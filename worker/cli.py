@@ -12,6 +12,7 @@ import re
 import secrets
 import socket
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib.metadata import version
@@ -299,7 +300,10 @@ async def serve(config: WorkerConfig, settings: RedisSettings, model: Model) -> 
         await broker.ping()
         await _warn_of_eviction(catalog)
         await catalog.create_or_check_config(model.identify())
+        began_s = time.monotonic()
         loaded = model.load()
+        load_ms = round(1000 * (time.monotonic() - began_s))
+        about: dict[str, str | int] = {"version": version("lorapool"), "pid": os.getpid(), "host": socket.gethostname()}
         worker = Worker(
             config,
             broker,
@@ -309,7 +313,7 @@ async def serve(config: WorkerConfig, settings: RedisSettings, model: Model) -> 
             loaded.tokenizer,
             Validator(catalog, loaded.check),
             max_model_len=loaded.max_model_len,
-            identity={"version": version("lorapool"), "pid": os.getpid(), "host": socket.gethostname(), **loaded.facts},
+            identity={**about, "model_load_ms": load_ms, **loaded.facts},
         )
         worker.stop_on_signals()
         return 0 if await worker.run() else FAILED
