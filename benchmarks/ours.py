@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
+from typing import ClassVar
 
 from benchmarks.workload import Workload
 from lorapool.shared.job import BASE_REF, SamplingParams
@@ -24,7 +25,7 @@ class ResidentAdapters:
     """Every adapter is in its slot already; slot = index + 1."""
 
     loads = evictions = 0
-    loaded: Counter[str] = Counter()
+    loaded: ClassVar[Counter[str]] = Counter()
 
     def acquire(self, ref: str) -> int:
         return int(ref) + 1

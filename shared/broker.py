@@ -264,8 +264,7 @@ class Broker:
         await self._admit(ref, "closed")
 
     async def adapter(self, ref: str) -> dict[str, str]:
-        """The queue's own record of an adapter: state, digest, limits, when it was last claimed. Empty when it was never
-        opened."""
+        """The queue's own record of an adapter: state, digest, limits, last claim. Empty when it was never opened."""
         return text_map(await self._server.command("HGETALL", self.keys.adapter(ref)))
 
     async def stats(self, ref: str) -> dict[str, int | float]:

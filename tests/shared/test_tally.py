@@ -43,5 +43,6 @@ async def test_the_backlog_is_what_waits_and_runs(broker: Broker) -> None:
     [claimed] = (await broker.claim("w1", "L", ["cfo@1"], 1, 1, 15_000)).jobs
     backlog = await broker.backlog()
     assert ({"cfo@1": 2}, {"cfo@1": 1}) == (backlog.waiting, backlog.running)
+    assert backlog.oldest_wait_ms is not None
     assert 0 <= backlog.oldest_wait_ms < 60_000
     assert claimed.claimed_ms == int((await broker.adapter("cfo@1"))["claimed_ms"])
