@@ -23,8 +23,8 @@ async def test_server_start_stop(serve: Serve, worker: WorkerProcess) -> None:
     assert server.running
     assert await server.stop()
     assert await server.stop()
-    assert not server.running
-    assert 1 == len(server.get_status()["workers"])
+    status = server.get_status()
+    assert (False, 1) == (status["running"], len(status["workers"]))
     assert worker.process.poll() is None
 
 
