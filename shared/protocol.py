@@ -159,6 +159,16 @@ class StreamItem:
 
 
 @dataclass(frozen=True, slots=True)
+class Backlog:
+    """Jobs by adapter ref, those without any left out; ``oldest_wait_ms``: how long the first in any stream has been
+    in it, None where nothing waits."""
+
+    waiting: Mapping[str, int]
+    running: Mapping[str, int]
+    oldest_wait_ms: int | None
+
+
+@dataclass(frozen=True, slots=True)
 class DeadLetter:
     """A job that failed for good, with its request kept. ``redriven_as``: the job made of it again, or empty."""
 

@@ -83,6 +83,7 @@ class Worker:
         self._keeper = LeaseKeeper(broker, self._jobs, self._publisher, clock, lease_ms=config.lease_ms)
         self._heartbeat = Heartbeat(
             catalog,
+            broker,
             self._engine,
             self._jobs,
             identity,
@@ -188,6 +189,7 @@ class Worker:
             self._jobs.drop(job)
 
     async def _leave(self) -> None:
+        await self._within(1.0, persist(self._heartbeat.end, "last loads"))
         await self._within(1.0, persist(lambda: self._catalog.leave(self._config.worker_id), "leave"))
         log.info("stopped", worker=self._config.worker_id)
 
