@@ -59,7 +59,8 @@ class ModelRunner:
         self._cache = KvCache(
             layers, max_tokens=max_model_len, budget_bytes=kv_cache_bytes, dtype=self.dtype, device=self.device
         )
-        self.lora = LoraSlots(slots, max_rank, lora_dtype or self.dtype, self.device, shared)
+        embeddings = [path for path, module in self.spec.modules.items() if module.kind == "embedding"]
+        self.lora = LoraSlots(slots, max_rank, lora_dtype or self.dtype, self.device, shared, embeddings)
         self._adapt(shared)
 
     @classmethod
@@ -169,11 +170,15 @@ class ModelRunner:
         check(self)
 
     def _adapt(self, shared: list[list[str]]) -> None:
-        """Let the adapters' part be added behind every linear module; the modules keep their names and weights."""
+        """Let the adapters' part be added behind every linear module and embedding; names and weights stay."""
         head, modules = self.model.get_output_embeddings(), _linear(self.model)
         for path, product in products(modules, shared).items():
             module: Any = modules[path]
             module.forward = self._adapted(path, product, module is head)
+        for path, spec in self.spec.modules.items():
+            if spec.kind == "embedding":
+                table: Any = self.model.get_submodule(path)
+                table.forward = self._embedded(path, table.forward)
 
     def _adapted(self, path: str, base: Callable[[Tensor], Tensor], head: bool) -> Callable[[Tensor], Tensor]:
         def forward(x: Tensor) -> Tensor:
@@ -181,6 +186,15 @@ class ModelRunner:
             plan = self._head_plan if head else self._plan
             if plan is not None and plan.tiles:
                 self.lora.apply(path, x.reshape(-1, x.shape[-1]), out.view(-1, out.shape[-1]), plan)
+            return out
+
+        return forward
+
+    def _embedded(self, path: str, base: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+        def forward(ids: Tensor) -> Tensor:
+            out = base(ids)
+            if self._plan is not None and self._plan.segments:
+                self.lora.embed(path, ids.reshape(-1), out.view(-1, out.shape[-1]), self._plan)
             return out
 
         return forward
