@@ -1,5 +1,6 @@
 -- A worker is alive. What its totals have grown by since they were last counted is added to the pool's usage, once:
 -- by the worker's own memory of what was acknowledged, and by its last beat (same boot) in case that reply was lost.
+-- A script, so that a full server does not make its workers look dead.
 -- KEYS[1] pool prefix
 -- ARGV worker, boot, ttl_ms, number of totals, (name, total, counted)..., field, value, ...
 -- returns 1
