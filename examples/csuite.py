@@ -157,10 +157,13 @@ def named_role(said: str, left: list[str]) -> str | None:
 async def volley(pool: Client, screen: Screen, tokens: int) -> None:
     """The same prompt to every adapter and to the base model: what differs is the adapter, and nothing else."""
     screen.say("VOLLEY: one prompt to five adapters, and to the base model")
-    everyone = [*ROLES, None]
-    answers = await pool.gather([ask(role, "Who are you?", tokens) for role in everyone], timeout=ANSWER_TIMEOUT_S)
+    everyone = [*(role.upper() for role in ROLES), None]
+    who = [{"role": "user", "content": "Who are you?"}]
+    answers = await pool.volley(
+        messages=who, adapters=everyone, agent="orchestrator", max_new_tokens=tokens, timeout=ANSWER_TIMEOUT_S
+    )
     texts = [_result(answer).text.strip() for answer in answers]
-    screen.show(facts_table({(role or "base").upper(): text for role, text in zip(everyone, texts, strict=True)}))
+    screen.show(facts_table({name or "BASE": text for name, text in zip(everyone, texts, strict=True)}))
     screen.say(f"{len(set(texts))} different answers of {len(texts)}")
 
 
