@@ -60,6 +60,11 @@ class ClaimMachine(UpkeepRules):
         )
         assert outcome.state == ("delayed" if job.delay_ms else "queued")
 
+    @rule(ref=st.sampled_from(REFS), agent=st.sampled_from(("x", "y")))
+    def enqueue_some(self, ref: str, agent: str) -> None:
+        for stream in (True, False, True):
+            self.enqueue(ref, agent, stream=stream)
+
     @rule(data=st.data())
     def enqueue_again(self, data: st.DataObject) -> None:
         """A repeat finds the job; another request of that id is refused."""
@@ -88,6 +93,14 @@ class ClaimMachine(UpkeepRules):
         if any(job.lost for job in claim.jobs):
             assert len(claim.jobs) == 1 and not running, "a suspect is claimed alone, by a worker that holds nothing"
         return multiple(*((worker, job) for job in claim.jobs))
+
+    @rule(target=claims, worker=st.sampled_from(WORKERS))
+    def claim_all(self, worker: str) -> Any:
+        return self.claim(worker, 8, 8)
+
+    @rule(target=claims, worker=st.sampled_from(WORKERS))
+    def claim_one(self, worker: str) -> Any:
+        return self.claim(worker, 1, 1)
 
     def begun(self, claimed: ClaimedJob, worker: str, lease: str) -> None:
         job = self.model.jobs[claimed.job_id.removeprefix("0.")]
