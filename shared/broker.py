@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 from redis.asyncio import Redis
 from redis.exceptions import ResponseError
@@ -276,6 +276,15 @@ class Broker:
     async def agent_stats(self, agent: str) -> dict[str, int | float]:
         """The same counters of one agent."""
         return replies.numbers(await self._server.command("HGETALL", self.keys.agent(agent)))
+
+    async def counted(self, kind: Literal["stats", "agent"]) -> dict[str, dict[str, int | float]]:
+        """The counters of every adapter (``stats``) or agent that ever had a job, by ref or agent; scans the keys."""
+        prefix = f"{self.keys.prefix}{kind}:"
+        keys = await self._server.scan(f"{prefix}*")
+        found = await self._server.pipeline([("HGETALL", key) for key in keys])
+        return {
+            key.decode().removeprefix(prefix): replies.numbers(fields) for key, fields in zip(keys, found, strict=True)
+        }
 
     async def depths(self) -> dict[str, int]:
         """Waiting jobs by adapter ref, all priorities; adapters without any are left out."""

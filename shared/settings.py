@@ -57,12 +57,13 @@ def connect(settings: RedisSettings) -> Redis:
     redis-py retries nothing: it would also retry a wrong password, and differently in each release. Server does.
     Above ``max_connections`` commands at a time, the next ones wait their turn.
     """
+    url = settings.redis_url.get_secret_value()
+    alive = {} if url.startswith("unix:") else {"socket_keepalive": True, "socket_keepalive_options": _keepalive()}
     pool = BlockingConnectionPool.from_url(
-        settings.redis_url.get_secret_value(),
+        url,
         socket_timeout=settings.socket_timeout_s,
         socket_connect_timeout=settings.connect_timeout_s,
-        socket_keepalive=True,
-        socket_keepalive_options=_keepalive(),
+        **alive,
         health_check_interval=settings.health_check_s,
         retry=Retry(NoBackoff(), 0),
         decode_responses=False,

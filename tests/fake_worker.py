@@ -18,6 +18,7 @@ from typing import Any
 from lorapool.shared import logs
 from lorapool.shared.catalog import AdapterRecord, PoolConfig
 from lorapool.shared.job import Job
+from lorapool.shared.prompt_format import PromptFormat
 from lorapool.shared.settings import redis_settings
 from lorapool.worker.adapter_source import AdapterSource
 from lorapool.worker.adapters import AdapterCache
@@ -44,7 +45,9 @@ def expected(prompt: str, digest: str, count: int) -> tuple[int, ...]:
 class FakeTokenizer:
     """A byte is a token."""
 
-    def encode(self, job: Job) -> list[int]:
+    def encode(self, job: Job, form: PromptFormat | None = None) -> list[int]:
+        if job.messages is not None:
+            return prompt_ids((form or PromptFormat(kind="raw")).render(job.messages))
         assert job.prompt is not None
         return prompt_ids(job.prompt)
 
