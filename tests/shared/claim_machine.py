@@ -5,6 +5,7 @@ Not a test by itself: test_claim_machine.py runs it on fakeredis and on a real s
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -130,7 +131,7 @@ class ClaimMachine(UpkeepRules):
 
     @rule(
         held=consumes(claims),
-        outcome=st.sampled_from(("succeeded", "succeeded", "failed", "retry", "cancelled", "expired")),
+        outcome=st.sampled_from(("succeeded", "succeeded", "failed", "retry", "dead", "cancelled", "expired")),
     )
     def settle(self, held: tuple[str, ClaimedJob], outcome: Any) -> None:
         """Also stale ones: the bundle keeps claims whose lease was lost."""
@@ -152,9 +153,9 @@ class ClaimMachine(UpkeepRules):
             outcome = "cancelled"
         elif outcome == "retry" and self.model.overdue(job, self.now):
             outcome = "expired"
-        if outcome != "retry":
+        if outcome not in {"retry", "dead"}:
             self.model.end(job, outcome)
-        elif job.attempts - job.lost >= TERMS.max_attempts:
+        elif outcome == "dead" or job.attempts - job.lost >= TERMS.max_attempts:
             self.model.end(job, "failed")
             job.dead = True
         else:
@@ -206,7 +207,11 @@ class ClaimMachine(UpkeepRules):
     )
     def repeat_late(self, held: tuple[str, ClaimedJob], other: str, call: str) -> None:
         """A reply is lost for so long that the job has gone on without this worker, when it repeats the call."""
-        calls = {"release": self.release, "emit": partial(self.emit, offset=0), "renew": self.renew}
+        calls: dict[str, Callable[[Any], None]] = {
+            "release": self.release,
+            "emit": partial(self.emit, offset=0),
+            "renew": self.renew,
+        }
         repeated = calls.get(call, partial(self.settle, outcome=call))
         repeated(held)
         self.live_on()
