@@ -79,6 +79,7 @@ def test_a_run_in_the_hour_that_comes_twice_is_made_once():
         due = item.due(first + late_ms)
         assert (first, 0) == (due.run_ms, due.missed)
         assert due.next_ms > first + 20 * HOUR_MS
+        assert item.first_ms(first + late_ms) == due.next_ms
 
 
 def test_a_run_in_the_hour_that_is_left_out_is_made_after_it():

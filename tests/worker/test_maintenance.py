@@ -18,8 +18,9 @@ from typer.testing import CliRunner
 from lorapool.producer.client import Client
 from lorapool.shared.chores import ChoreBook
 from lorapool.shared.errors import JobExpired
+from lorapool.shared.settings import redis_settings
 from lorapool.worker.cli import app
-from lorapool.worker.maintenance import Periodic, Periods
+from lorapool.worker.maintenance import Maintenance, Periodic, Periods
 from tests.conftest import free_port, running_server
 from tests.fake_worker import expected
 from tests.fleet import WorkerProcess, add_adapters, alive, fake_worker, started, until
@@ -54,6 +55,23 @@ async def test_three_workers_do_each_chore_once_a_tick(redis_url: str, redis: Re
     assert all(f"{chore}.took_ms" in book for chore in CHORES)
     outside = [key async for key in redis.scan_iter("*") if not key.startswith(b"lp:{default}:")]
     assert [] == outside
+
+
+async def test_a_tick_that_arq_hands_out_again_is_not_done_again(redis_url: str):
+    """arq repeats one that a stalled worker enqueues late; the pool's book knows it. A chore that fails ends its tick."""
+    done: list[int] = []
+
+    async def work() -> dict[str, int]:
+        done.append(len(done))
+        raise RuntimeError("once is enough")
+
+    workers = [Maintenance(redis_settings(redis_url), Periods(), name=name) for name in ("m1", "m2")]
+    for tick_ms in (1000, 1000, 2000, 1000):
+        for worker in workers:
+            await worker._at_tick("fsck", work)({"job_id": f"fsck:{tick_ms}"})
+    assert 2 == len(done)
+    for worker in workers:
+        await worker._close()
 
 
 async def test_a_scheduled_job_is_answered_once(redis_url: str, redis: Redis):
