@@ -7,9 +7,11 @@ from lorapool.producer.client import Client
 from lorapool.producer.handle import JobHandle
 from lorapool.producer.request import Request
 from lorapool.producer.stream import TextDelta
+from lorapool.shared.aliases import alias_of
 from lorapool.shared.errors import (
     AdapterClosed,
     AdapterConflict,
+    AdapterInUse,
     AdapterNotReady,
     AdapterRefused,
     CheckpointError,
@@ -35,12 +37,14 @@ from lorapool.shared.errors import (
     UnsupportedVersion,
 )
 from lorapool.shared.job import FinishReason, JobState, Message, Priority, Result, SamplingParams, Timings, Usage
+from lorapool.shared.prompt_format import PromptFormat
 from lorapool.shared.protocol import Explanation
 from lorapool.shared.schedule import Schedule
 
 __all__ = [
     "AdapterClosed",
     "AdapterConflict",
+    "AdapterInUse",
     "AdapterNotReady",
     "AdapterRefused",
     "CheckpointError",
@@ -60,6 +64,7 @@ __all__ = [
     "PayloadTooLarge",
     "PoolMismatch",
     "Priority",
+    "PromptFormat",
     "QueueFull",
     "RedisAuthFailed",
     "RedisFull",
@@ -78,4 +83,5 @@ __all__ = [
     "UnknownSchedule",
     "UnsupportedVersion",
     "Usage",
+    "alias_of",
 ]

@@ -63,8 +63,9 @@ class Client:
         self._catalog = Catalog(self._redis, self._settings.pool)
         self._inbox = Inbox(self._broker, self._name)
         self._outbox = Outbox(self._broker)
-        self.adapters = Adapters(self._catalog, self._settings.pool)
-        self.upkeep = PoolUpkeep(self._broker, Upkeep(self._redis, self._keys), self.adapters)
+        upkeep = Upkeep(self._redis, self._keys)
+        self.adapters = Adapters(self._catalog, upkeep, self._settings.pool)
+        self.upkeep = PoolUpkeep(self._broker, upkeep, self.adapters)
         timetable = Timetable(self._redis, self._settings.pool)
         book = ChoreBook(self._redis, self._settings.pool)
         self.schedules = Schedules(timetable, book, self._broker, self.adapters, self._agent)
@@ -148,6 +149,28 @@ class Client:
         handles = [item if isinstance(item, JobHandle) else next(submitted) for item in items]
         left = None if timeout is None else max(0.0, give_up_at - time.monotonic())
         return await asyncio.gather(*(_outcome(handle, left) for handle in handles))
+
+    async def volley(
+        self,
+        prompt: str | None = None,
+        adapters: Sequence[str | None] = (),
+        *,
+        messages: Sequence[Mapping[str, str]] | None = None,
+        timeout: float | None = None,
+        **options: Any,
+    ) -> list[Result | LorapoolError]:
+        """One prompt (or chat) to many adapters in one call: an answer or an error for each, in their order.
+
+        ``options`` are those of ``submit``, the same for all. None among ``adapters`` is the base model. Raises
+        InvalidRequest for what is wrong with all of them.
+        """
+        if isinstance(adapters, str) or not adapters:
+            raise InvalidRequest(f"adapters = {adapters!r:.60}: expected a list of refs, aliases or ids, at least one")
+        if own := options.keys() & {"job_id", "adapter", "stream", "wait"}:
+            raise InvalidRequest(f"{', '.join(sorted(own))}: has no place in a volley, which is many jobs; use gather")
+        said = {"prompt": prompt, "messages": messages, **options}
+        Request.of({"adapter": None, **said}).job(ref=BASE_REF, agent=self._agent, client=self._name)
+        return await self.gather([{"adapter": adapter, **said} for adapter in adapters], timeout=timeout)
 
     def get(self, job_id: str) -> JobHandle:
         """The handle of a job that any process submitted, by full or bare id; asks the server nothing yet."""

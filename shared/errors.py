@@ -8,6 +8,7 @@ LorapoolError
 ├── AdapterRefused            a worker validated it and said no (.reason)
 ├── AdapterConflict           that id@version exists with another content digest
 ├── AdapterClosed             closed or removed: takes no new jobs
+├── AdapterInUse              cannot be removed yet (.aliases .waiting .running)
 ├── JobConflict               the job id exists with another request
 ├── QueueFull                 backpressure (.scope .depth .limit .retry_after_s)
 ├── UnknownJob                never existed here
@@ -68,6 +69,14 @@ class AdapterConflict(LorapoolError):
 
 class AdapterClosed(LorapoolError):
     """The adapter is closed or removed and takes no new jobs."""
+
+
+class AdapterInUse(LorapoolError):
+    """The adapter cannot be removed: aliases point at it, or jobs of it have not ended."""
+
+    def __init__(self, message: str, *, aliases: tuple[str, ...] = (), waiting: int = 0, running: int = 0) -> None:
+        super().__init__(message)
+        self.aliases, self.waiting, self.running = aliases, waiting, running
 
 
 class JobConflict(LorapoolError):

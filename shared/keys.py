@@ -111,6 +111,9 @@ class PoolKeys:
     def aliases(self) -> str:
         return f"{self.prefix}aliases"
 
+    def moves(self, alias: str) -> str:
+        return f"{self.prefix}moves:{alias}"
+
     @property
     def workers(self) -> str:
         return f"{self.prefix}workers"

@@ -81,6 +81,7 @@ class Held:
 class Renewed:
     lost: tuple[str, ...]  # job ids no longer ours: drop them at once
     cancelled: tuple[str, ...]  # asked to stop: abort, then settle as cancelled
+    overdue: tuple[str, ...] = ()  # past their deadline by the server's clock: abort, then settle as expired
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,6 +187,15 @@ class Purged:
 
     count: int
     cursor: str
+
+
+@dataclass(frozen=True, slots=True)
+class Retired:
+    """An adapter's state (open, paused, closed, removed) and the jobs that have not ended; delayed ones wait too."""
+
+    state: str
+    waiting: int
+    running: int
 
 
 @dataclass(frozen=True, slots=True)

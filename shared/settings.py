@@ -33,7 +33,9 @@ class RedisSettings(BaseSettings):
 
     redis_url: SecretStr = SecretStr("redis://localhost:6379/0")
     pool: Name = "default"
-    socket_timeout_s: Annotated[float, Field(gt=READ_MARGIN_S)] = 10.0
+    socket_timeout_s: Annotated[float, Field(gt=READ_MARGIN_S)] = (
+        8.0  # with the third of a lease before it, less than a lease
+    )
     connect_timeout_s: Annotated[float, Field(gt=0)] = 5.0
     health_check_s: Annotated[int, Field(ge=0)] = 15
     max_connections: Annotated[int, Field(ge=2)] = 32

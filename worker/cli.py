@@ -27,11 +27,13 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from lorapool.shared import logs
 from lorapool.shared.broker import Broker
 from lorapool.shared.catalog import AdapterRecord, Catalog, PoolConfig
-from lorapool.shared.errors import InvalidRequest, LorapoolError
+from lorapool.shared.errors import CheckpointError, InvalidRequest, LorapoolError
 from lorapool.shared.job import explain_validation
 from lorapool.shared.keys import Keys
+from lorapool.shared.remote import check_place
 from lorapool.shared.settings import RedisSettings, connect, redis_settings
-from lorapool.worker.adapter_source import AdapterSource, confined
+from lorapool.worker.adapter_files import AdapterFiles
+from lorapool.worker.adapter_source import AdapterSource
 from lorapool.worker.adapters import AdapterCache
 from lorapool.worker.base_model import BaseModel
 from lorapool.worker.config import WorkerConfig, parse_bytes
@@ -75,6 +77,10 @@ MaxBatch = Annotated[int, _option("--max-batch", "rows of one step")]
 ClaimAhead = Annotated[int, _option("--claim-ahead", "claimed jobs that wait for a row")]
 MaxModelLen = Annotated[int | None, _option("--max-model-len", "context in tokens; the model's own if not given")]
 AdapterRoot = Annotated[list[Path] | None, _option("--adapter-root", "folder that adapters may lie in; repeatable")]
+AdapterPlaces = Annotated[
+    list[str] | None, _option("--adapter-source", "uri that adapters may lie below, such as s3://bucket; repeatable")
+]
+AdapterCacheFolder = Annotated[Path, _option("--adapter-cache", "folder that remote adapters are fetched into")]
 ClaimPolicy = Annotated[str, _option("--claim-policy", "affinity, or arrival: oldest job first, one by one")]
 Starvation = Annotated[float, _option("--starvation", "seconds after which a waiting adapter comes first")]
 Lease = Annotated[float, _option("--lease", "seconds a claimed job is ours without renewal")]
@@ -113,6 +119,8 @@ def run(
     claim_ahead: ClaimAhead = 2,
     max_model_len: MaxModelLen = None,
     adapter_root: AdapterRoot = None,
+    adapter_source: AdapterPlaces = None,
+    adapter_cache: AdapterCacheFolder = Path("~/.cache/lorapool/adapters"),
     claim_policy: ClaimPolicy = "affinity",
     starvation: Starvation = 10.0,
     lease: Lease = 15.0,
@@ -138,6 +146,8 @@ def run(
             claim_ahead=claim_ahead,
             max_model_len=max_model_len,
             adapter_roots=tuple(path.expanduser().resolve() for path in adapter_root or ()),
+            adapter_places=tuple(check_place(place) for place in adapter_source or ()),
+            adapter_cache=adapter_cache.expanduser().resolve(),
             claim_policy=claim_policy,
             starvation_s=starvation,
             lease_s=lease,
@@ -212,7 +222,7 @@ class BaseModelOnDevice:
 
     def load(self) -> Loaded:
         """Load weights and tokenizer, run the self-check, build the engine; says what it takes."""
-        from lorapool.worker.checkpoint import load_checkpoint
+        from lorapool.worker.checkpoint import largest_bytes, load_checkpoint
         from lorapool.worker.device import default_kv_bytes, slot_bytes
         from lorapool.worker.runner import ModelRunner
         from lorapool.worker.tokenizer import Tokenizer
@@ -233,13 +243,22 @@ class BaseModelOnDevice:
                 names=base.names(),
             )
 
-        def load_adapter(source: AdapterSource) -> AdapterWeights:
-            folder = confined(source.uri, config.adapter_roots)
-            return load_checkpoint(folder, runner.spec, config.max_rank, source.digest)
+        limit_bytes = largest_bytes(runner.spec, config.max_rank)
+        files = AdapterFiles(config.adapter_roots, config.adapter_places, config.adapter_cache, limit_bytes)
 
-        def check(record: AdapterRecord) -> dict[str, int]:
+        def load_adapter(source: AdapterSource) -> AdapterWeights:
+            try:
+                return load_checkpoint(files.folder(source), runner.spec, config.max_rank, source.digest)
+            except CheckpointError:
+                if not files.repaired(source):
+                    raise
+            return load_checkpoint(files.folder(source), runner.spec, config.max_rank, source.digest)
+
+        def check(record: AdapterRecord) -> dict[str, Any]:
             weights = load_adapter(AdapterSource(record.ref, record.digest, record.uri))
-            return {"rank": weights.rank, "bytes": weights.nbytes}
+            told = files.told(record)
+            tokenizer.try_format(record.prompt_format or told.get("prompt_format"))
+            return {**told, "rank": weights.rank, "bytes": weights.nbytes}
 
         adapters = AdapterCache(runner.lora, load_adapter, config.host_cache_bytes)
         engine = Engine(runner, adapters, Scheduler(max_batch=config.max_batch), tokenizer.eos_ids)

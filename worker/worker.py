@@ -91,8 +91,11 @@ class Worker:
             on_peers=self._meet,
         )
         self._control = Control(
-            broker, config.worker_id, {"cancel": self._cancel, "load": self._load, "validate": validator.request}
+            broker,
+            config.worker_id,
+            {"cancel": self._cancel, "load": self._load, "validate": validator.request, "verify": self._verify},
         )
+        self._verifying: set[asyncio.Task[None]] = set()
         self._stopping, self._forced, self._changed = asyncio.Event(), asyncio.Event(), asyncio.Event()
 
     # -- the main loop: claim → admit → step → settle
@@ -122,7 +125,7 @@ class Worker:
                 await self._within(LAST_WORDS_S, asyncio.wait([claiming]))  # longer only while Redis is away
                 await put_down([claiming])
                 await self._drain()
-                await put_down(duties)
+                await put_down([*duties, *self._verifying])
         finally:
             await self._engine.stop()
         await self._leave()
@@ -196,6 +199,11 @@ class Worker:
 
     async def _load(self, request: Mapping[str, str]) -> None:
         await self._admission.prefetch(request.get("ref", ""))
+
+    async def _verify(self, request: Mapping[str, str]) -> None:
+        """Beside the other requests: reading a large adapter must not hold up a cancellation."""
+        self._verifying.add(task := asyncio.create_task(self._validator.verify(request, self._config.worker_id)))
+        task.add_done_callback(self._verifying.discard)
 
     # -- what the parts tell each other
 

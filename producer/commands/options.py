@@ -6,6 +6,7 @@ a command does with a value: ranges are checked where the library checks them, s
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -22,6 +23,7 @@ def flag(name: str, text: str, *more: str, **options: Any) -> Any:
 _WHERE = {"rich_help_panel": "Where"}
 _HOW = {"rich_help_panel": "Sampling (default: greedy)"}
 _JOB = {"rich_help_panel": "The job"}
+_FILE = {"rich_help_panel": "A file of jobs"}
 
 RedisUrl = Annotated[str | None, flag("--redis-url", "The Redis server (default: redis://localhost:6379/0).", **_WHERE)]
 Pool = Annotated[str | None, flag("--pool", "The pool of workers and adapters (default: default).", **_WHERE)]
@@ -40,6 +42,11 @@ JobId = Annotated[str | None, flag("--job-id", "Your own id; the same id and req
 JobPriority = Annotated[Priority, flag("--priority", "Which of the adapter's streams to wait in.", **_JOB)]
 Delay = Annotated[float | None, flag("--delay", "Do not start before SECONDS have passed.", **_JOB)]
 Deadline = Annotated[float | None, flag("--deadline", "Expire the job if it has not ended after SECONDS.", **_JOB)]
+
+JobsFile = Annotated[Path | None, flag("--file", "Requests, one JSON object a line.", **_FILE)]
+ResultsFile = Annotated[Path | None, flag("--out", "Where results go; what it holds is not asked again.", **_FILE)]
+RetryErrors = Annotated[bool, flag("--retry-errors", "Ask the lines again whose result is an error.", **_FILE)]
+AtOnce = Annotated[int, flag("--at-once", "Jobs under way at a time.", min=1, max=10_000, **_FILE)]
 
 MaxNewTokens = Annotated[int | None, flag("--max-new-tokens", "At most N tokens (default: 128).", "-n", **_HOW)]
 MinNewTokens = Annotated[int | None, flag("--min-new-tokens", "No end before N tokens.", **_HOW)]
@@ -65,8 +72,25 @@ AdapterVersion = Annotated[str, flag("--version", "A version is immutable: new c
 Alias = Annotated[list[str] | None, flag("--alias", "A name that points here, such as a role; repeat for more.")]
 Metadata = Annotated[list[str] | None, flag("--metadata", "KEY=VALUE to keep with the record; repeat for more.")]
 Digest = Annotated[str | None, flag("--digest", "sha256 of a folder that only the workers see.")]
+AdapterId = Annotated[str | None, flag("--id", "The adapter's name (default: the folder's).")]
+PublishTo = Annotated[str, flag("--to", "Folder or uri (s3://, gs://, az://, hf://) that the workers read.")]
+PromptFormat = Annotated[
+    str | None,
+    flag("--prompt-format", 'How chat messages are written: chat, raw, or JSON such as {"suffix": "\\n###\\n"}.'),
+]
+ChatTemplate = Annotated[
+    Path | None, flag("--chat-template", "A Jinja file for chat messages (default: chat_template.jinja in its folder).")
+]
+Parent = Annotated[list[str] | None, flag("--parent", "What it was trained on top of; it is then not served alone.")]
+Owner = Annotated[str, flag("--owner", "Who answers for it.")]
+ByWorker = Annotated[bool, flag("--worker", "Have a worker look: at its own copy, and at all it checks.")]
+VerifyTimeout = Annotated[float, flag("--timeout", "Seconds to wait for a worker's answer.", min=0)]
 NoWait = Annotated[bool, flag("--no-wait", "Do not wait for a worker to validate it.")]
 ValidationTimeout = Annotated[float, flag("--timeout", "Seconds to wait for a worker to validate it.")]
+DeleteAlias = Annotated[bool, flag("--delete", "Let the name mean nothing.")]
+Removed = Annotated[bool, flag("--removed", "Removed versions too.")]
+ForceRemoval = Annotated[bool, flag("--force", "Also while jobs wait or run: they end on it, new ones are refused.")]
+DrainTimeout = Annotated[float, flag("--timeout", "Seconds to wait for the ends of its jobs.", min=0)]
 Explain = Annotated[bool, flag("--explain", "Say why the job is where it is.")]
 ByAgent = Annotated[str | None, flag("--agent", "Counters of this agent over all adapters instead.")]
 
