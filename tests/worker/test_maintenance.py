@@ -58,7 +58,7 @@ async def test_three_workers_do_each_chore_once_a_tick(redis_url: str, redis: Re
 
 
 async def test_a_tick_that_arq_hands_out_again_is_not_done_again(redis_url: str):
-    """arq repeats one that a stalled worker enqueues late; the pool's book knows it. A chore that fails ends its tick."""
+    """It repeats what a stalled worker enqueues late; the book knows. A chore that fails ends its tick."""
     done: list[int] = []
 
     async def work() -> dict[str, int]:
@@ -126,13 +126,14 @@ async def test_a_wrong_password_is_said_and_final():
         assert "Traceback" not in process.log()
 
 
-async def test_caches_are_swept(redis_url: str, tmp_path: Path):
-    """Each worker sweeps its own machine's folders; the log says what went."""
+async def test_the_cache_is_swept(redis_url: str, tmp_path: Path):
+    """Each worker sweeps its own machine's folder; the log says what went."""
     entry = tmp_path / sha256(b"a").hexdigest()
     entry.mkdir()
     (entry / "weights").write_bytes(b"x" * 1000)
     _make_old(entry)
-    with maintenance(redis_url, "--cache-dir", str(tmp_path), "--cache-bytes", "10", "--cache-every", "0.2") as process:
+    cache = ("--adapter-cache", str(tmp_path), "--adapter-cache-bytes", "10", "--adapter-cache-every", "0.2")
+    with maintenance(redis_url, *cache) as process:
         await until(lambda: any(line["removed"] == 1 for line in process.events("cache swept")))
     assert not entry.exists()
 
@@ -181,7 +182,7 @@ _CRON_FIELDS = (
 )  # fmt: skip
 
 
-@pytest.mark.parametrize("flags", [("--cache-bytes", "much"), ("--schedule-every", "0"), ("--pool", "a b")])
+@pytest.mark.parametrize("flags", [("--adapter-cache-bytes", "much"), ("--schedule-every", "0"), ("--pool", "a b")])
 def test_wrong_flags_are_told_in_a_line(flags: tuple[str, ...]):
     """Before anything is connected; exit code 2."""
     outcome = CliRunner().invoke(app, ["maintenance", *flags])
