@@ -55,6 +55,8 @@ async def test_three_workers_do_each_chore_once_a_tick(redis_url: str, redis: Re
     assert all(f"{chore}.took_ms" in book for chore in CHORES)
     outside = [key async for key in redis.scan_iter("*") if not key.startswith(b"lp:{default}:")]
     assert [] == outside
+    lasting = [key async for key in redis.scan_iter("*") if await redis.ttl(key) == -1]
+    assert set(lasting) <= {b"lp:{default}:maintenance"}  # arq's queue: gone when it is empty
 
 
 async def test_a_tick_that_arq_hands_out_again_is_not_done_again(redis_url: str):
