@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 from redis.asyncio import Redis
 from redis.exceptions import ResponseError
 
 from lorapool.shared import codec, replies
-from lorapool.shared.errors import LorapoolError, UnknownAdapter, UnknownJob
+from lorapool.shared.errors import LorapoolError, RedisFull, UnknownAdapter, UnknownJob
 from lorapool.shared.explain import explanation
 from lorapool.shared.job import Job, JobState, Priority
 from lorapool.shared.keys import Keys, PoolKeys, bare_id, check_job_id
@@ -191,14 +191,15 @@ class Broker:
         return replies.view((await self._scripts.run("tick", worker, *residents)).decode())
 
     async def renew(self, held: Sequence[Held], lease_ms: int) -> Renewed:
-        """Extend leases; says which jobs are no longer ours, and which were asked to stop (cancelled or overdue)."""
+        """Extend leases; says which jobs are no longer ours, and which must stop: cancelled, or past their deadline."""
         lost: list[str] = []
         cancelled: list[str] = []
+        overdue: list[str] = []
         for part in _chunks(held):
-            gone, stop = await self._scripts.run("renew", lease_ms, *_held_args(part))
-            lost += self._full_ids(gone)
-            cancelled += self._full_ids(stop)
-        return Renewed(tuple(lost), tuple(cancelled))
+            answers = await self._scripts.run("renew", lease_ms, *_held_args(part))
+            for told, ids in zip((lost, cancelled, overdue), answers, strict=True):
+                told.extend(self._full_ids(ids))
+        return Renewed(tuple(lost), tuple(cancelled), tuple(overdue))
 
     async def emit(self, deltas: Sequence[Delta]) -> tuple[str, ...]:
         """Append to streamed jobs; returns the ids of jobs that are no longer ours, which got nothing."""
@@ -228,7 +229,10 @@ class Broker:
         block_s = self._blocking.block_s(timeout_s)
         idle = ("SET", self.keys.one(f"idle:{worker}"), 1, "PX", round(block_s * 1000) + 500)
         pop = ("BZPOPMIN", self.keys.wake(worker), self.keys.wake(), block_s)
-        _, popped = await self._blocking.pipeline([idle, pop])
+        try:
+            _, popped = await self._blocking.pipeline([idle, pop])
+        except RedisFull:  # took no mark, which is a hint; the wait took place
+            return True
         return popped is not None
 
     async def control(self, worker: str, last_id: str, timeout_s: float) -> list[tuple[str, dict[str, str]]]:
@@ -274,6 +278,15 @@ class Broker:
     async def agent_stats(self, agent: str) -> dict[str, int | float]:
         """The same counters of one agent."""
         return replies.numbers(await self._server.command("HGETALL", self.keys.agent(agent)))
+
+    async def counted(self, kind: Literal["stats", "agent"]) -> dict[str, dict[str, int | float]]:
+        """The counters of every adapter (``stats``) or agent that ever had a job, by ref or agent; scans the keys."""
+        prefix = f"{self.keys.prefix}{kind}:"
+        keys = await self._server.scan(f"{prefix}*")
+        found = await self._server.pipeline([("HGETALL", key) for key in keys])
+        return {
+            key.decode().removeprefix(prefix): replies.numbers(fields) for key, fields in zip(keys, found, strict=True)
+        }
 
     async def depths(self) -> dict[str, int]:
         """Waiting jobs by adapter ref, all priorities; adapters without any are left out."""
