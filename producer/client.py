@@ -16,13 +16,16 @@ from typing import TYPE_CHECKING, Any, Self
 from pydantic import ValidationError
 
 from lorapool.producer.adapters import Adapters
+from lorapool.producer.cost import Bill, Meter, Tariff
 from lorapool.producer.handle import JobHandle
 from lorapool.producer.inbox import Inbox, Ticket
 from lorapool.producer.outbox import Outbox
 from lorapool.producer.request import Request, Seconds
+from lorapool.producer.schedules import Schedules
 from lorapool.producer.upkeep import PoolUpkeep
 from lorapool.shared.broker import Broker
-from lorapool.shared.catalog import Catalog
+from lorapool.shared.catalog import Catalog, PoolConfig
+from lorapool.shared.chores import ChoreBook
 from lorapool.shared.errors import (
     InvalidRequest,
     LorapoolError,
@@ -32,8 +35,9 @@ from lorapool.shared.errors import (
 )
 from lorapool.shared.job import BASE_REF, Job, Result, check_name, explain_validation
 from lorapool.shared.keys import Keys, split_id
-from lorapool.shared.protocol import Enqueued, Explanation
+from lorapool.shared.protocol import Backlog, Enqueued, Explanation
 from lorapool.shared.settings import RedisSettings, connect, redact, redis_settings
+from lorapool.shared.timetable import Timetable
 from lorapool.shared.upkeep import Upkeep
 
 if TYPE_CHECKING:
@@ -63,6 +67,9 @@ class Client:
         upkeep = Upkeep(self._redis, self._keys)
         self.adapters = Adapters(self._catalog, upkeep, self._settings.pool)
         self.upkeep = PoolUpkeep(self._broker, upkeep, self.adapters)
+        timetable = Timetable(self._redis, self._settings.pool)
+        book = ChoreBook(self._redis, self._settings.pool)
+        self.schedules = Schedules(timetable, book, self._broker, self.adapters, self._agent)
 
     async def __aenter__(self) -> Self:
         try:
@@ -192,9 +199,37 @@ class Client:
         """The same counters, of one agent over all adapters."""
         return dict(await self._broker.agent_stats(check_name("agent", agent)))
 
+    async def cost(self, tariff: Tariff | None = None) -> Bill:
+        """What GPU time cost so far, by adapter and agent, from what was counted; see ``lorapool.producer.cost``."""
+        beats = await self._catalog.workers()
+        load_ms = max((float(beat.get("model_load_ms", 0)) for beat in beats), default=0.0)
+        adapters, agents = await self._broker.counted("stats"), await self._broker.counted("agent")
+        return Bill(Meter(adapters, agents, await self._catalog.usage(), load_ms), tariff or Tariff())
+
     async def workers(self) -> list[dict[str, Any]]:
         """Live workers: id, device, rows, tok/s, resident adapters, heartbeat age in ms."""
         return await self._catalog.workers()
+
+    async def config(self) -> PoolConfig | None:
+        """The pool's base model, dtype and layout; None before its first worker."""
+        return await self._catalog.config()
+
+    async def backlog(self) -> Backlog:
+        """What waits and what runs now, by ref, and the longest wait."""
+        return await self._broker.backlog()
+
+    async def last_used(self, adapter: str | None) -> int | None:
+        """When a worker last claimed a job of that adapter: ms since 1970 by the server's clock, None for never."""
+        claimed_ms = (await self._broker.adapter(await self.adapters.ref(adapter))).get("claimed_ms")
+        return int(claimed_ms) if claimed_ms else None
+
+    async def count_refusals(self, reasons: Mapping[str, int], *, report: str) -> None:
+        """Have the pool count requests refused before they became jobs; the same ``report`` counts once."""
+        await self._broker.count_refusals(self._name, report, reasons)
+
+    async def refusals(self) -> dict[str, int]:
+        """Those so counted, by reason, of all clients."""
+        return await self._broker.refusals()
 
     # -- how
 

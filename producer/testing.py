@@ -1,8 +1,8 @@
 """A pytest plugin for the tests of those who use lorapool: a pool with canned answers.
 
-Opt in with ``pytest_plugins = ["lorapool.producer.testing"]`` in conftest.py; ``lorapool[testing]`` has what it needs.
-The server is an embedded Valkey, one a session, or the one that LORAPOOL_TEST_REDIS_URL names; each test has a pool of
-its own, and the environment leads ``Client()`` there.
+Opt in with ``pytest_plugins = ["lorapool.producer.testing"]`` in conftest.py; ``pip install "lorapool[testing]"``
+brings what it needs. The server is an embedded Valkey, one a session, or the one that LORAPOOL_TEST_REDIS_URL names;
+each test has a pool of its own, and the environment leads ``Client()`` there.
 """
 
 from __future__ import annotations

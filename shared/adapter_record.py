@@ -11,12 +11,14 @@ import re
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from lorapool.shared.job import BASE_REF
+from lorapool.shared.errors import UnsupportedVersion
+from lorapool.shared.job import BASE_REF, explain_validation
 from lorapool.shared.prompt_format import PromptFormat
 from lorapool.shared.server import text_map
 
+RECORD_VERSION = 1  # of the stored record; what only adds fields keeps it
 _QUANTIZED = re.compile(r"(?:bnb-)?[48]-?bit|int[48]|nf4|fp8|gptq|awq", re.IGNORECASE)
 _NOT_REGISTERED = {"status", "reason", "registered_ms", "aliases", "verified", "verified_by", "problem"}
 _JSON_FIELDS = ("targets", "parents", "metadata", "prompt_format")
@@ -60,18 +62,28 @@ class AdapterRecord(BaseModel):
 
     @classmethod
     def of_reply(cls, reply: Any) -> AdapterRecord:
-        """From the hash as Redis gives it."""
+        """From the hash as Redis gives it; fields that this release does not know are ignored.
+
+        Raises UnsupportedVersion for what it cannot read.
+        """
         fields: dict[str, Any] = {**text_map(reply)}
-        fields["aliases"] = tuple(fields.get("aliases", "").split())
-        for name in _JSON_FIELDS:
-            if text := fields.pop(name, ""):
-                fields[name] = json.loads(text)
-        return cls.model_validate(fields)
+        what = f"record of adapter {fields.get('id', '?')}@{fields.get('version', '?')}"
+        if (v := fields.pop("v", "1")) != str(RECORD_VERSION):
+            raise UnsupportedVersion(f"{what} has schema version {v}, this release reads {RECORD_VERSION}; upgrade it")
+        try:
+            fields["aliases"] = tuple(fields.get("aliases", "").split())
+            for name in _JSON_FIELDS:
+                if text := fields.pop(name, ""):
+                    fields[name] = json.loads(text)
+            return cls.model_validate(fields)
+        except ValueError as error:  # pydantic's too
+            said = explain_validation(error) if isinstance(error, ValidationError) else str(error)
+            raise UnsupportedVersion(f"{what} cannot be read by this release: {said}") from None
 
     def stored(self) -> dict[str, str]:
         """The fields that registering writes; status and times are the catalog's own."""
         own = self.model_dump(exclude=_NOT_REGISTERED)
-        return {**encoded(own), "aliases": " ".join(self.aliases)}
+        return {**encoded(own), "v": str(RECORD_VERSION), "aliases": " ".join(self.aliases)}
 
 
 def encoded(fields: Mapping[str, Any]) -> dict[str, str]:

@@ -9,21 +9,30 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal
 
+import structlog
 from pydantic import BaseModel, ConfigDict, Field
 from redis.asyncio import Redis
 
 from lorapool.shared.adapter_record import BASE_RECORD, AdapterRecord, encoded
 from lorapool.shared.aliases import Aliases
 from lorapool.shared.broker import Broker
-from lorapool.shared.errors import AdapterConflict, AdapterInUse, PoolMismatch, RedisAuthFailed, UnknownAdapter
+from lorapool.shared.errors import (
+    AdapterConflict,
+    AdapterInUse,
+    PoolMismatch,
+    RedisAuthFailed,
+    UnknownAdapter,
+    UnsupportedVersion,
+)
 from lorapool.shared.job import BASE_REF, check_name
 from lorapool.shared.keys import Keys, PoolKeys, partition_of
+from lorapool.shared.replies import numbers
 from lorapool.shared.scripts import Scripts, Terms
 from lorapool.shared.server import Arg, Server, text_map
 
 __all__ = ["AdapterRecord", "Catalog", "PoolConfig", "encoded"]
 
-LAYOUT_VERSION = 1
+LAYOUT_VERSION = 1  # of keys and hashes: workers of another one do not share a pool
 
 
 class PoolConfig(BaseModel):
@@ -39,6 +48,8 @@ class PoolConfig(BaseModel):
     layout: int = LAYOUT_VERSION
 
 
+log = structlog.get_logger()
+
 Records = list[AdapterRecord]
 Beats = list[dict[str, str]]
 
@@ -46,12 +57,12 @@ Beats = list[dict[str, str]]
 class Catalog:
     """All methods raise RedisUnreachable, RedisAuthFailed or RedisFull besides what they name."""
 
-    def __init__(self, redis: Redis, pool: str, *, terms: Terms | None = None) -> None:
+    def __init__(self, redis: Redis, pool: str, clock: str | None = None, *, terms: Terms | None = None) -> None:
         self._pool = check_name("pool", pool)
         self._redis, self._server = redis, Server(redis)
         self._keys = PoolKeys(pool)
         self._terms = terms or Terms()
-        self._scripts = Scripts(self._server, self._keys.prefix, self._terms)
+        self._scripts = Scripts(self._server, self._keys.prefix, self._terms, clock)
         self.names = Aliases(redis, pool, terms=terms)
 
     # -- the pool
@@ -186,11 +197,31 @@ class Catalog:
 
     # -- workers
 
-    async def beat(self, worker: str, fields: Mapping[str, str | int | float], ttl_ms: int) -> None:
-        """I am alive; forget me ``ttl_ms`` after my last beat."""
-        key = self._keys.worker(check_name("worker", worker))
-        beat = ("HSET", key, *_flat({**fields, "ttl_ms": ttl_ms}))
-        await self._server.pipeline([beat, ("PEXPIRE", key, ttl_ms), ("SADD", self._keys.workers, worker)])
+    async def beat(
+        self,
+        worker: str,
+        fields: Mapping[str, str | int | float],
+        ttl_ms: int,
+        *,
+        boot: str = "",
+        counted: Mapping[str, int] | None = None,
+    ) -> None:
+        """I am alive; forget me ``ttl_ms`` after my last beat.
+
+        ``counted``: of these fields, the totals that earlier beats of this ``boot`` were acknowledged with; what they
+        have grown by since is added to the pool's usage.
+        """
+        counted, rest = counted or {}, dict(fields)
+        totals = [arg for name, before in counted.items() for arg in (name, rest.pop(name), before)]
+        head = (check_name("worker", worker), boot, ttl_ms, len(counted))
+        await self._scripts.run("beat", *head, *totals, *_flat(rest))
+
+    async def usage(self) -> dict[str, int | float]:
+        """What all workers there ever were did together: ``up_ms busy_ms steps …``, ``open_ms`` with any worker there.
+
+        ``since_ms`` and ``last_ms`` are the server's time of the first and the last beat.
+        """
+        return numbers(await self._server.command("HGETALL", self._keys.usage))
 
     async def leave(self, worker: str) -> None:
         """This worker is gone, on purpose."""
@@ -238,8 +269,15 @@ class Catalog:
         return Broker(self._redis, Keys(self._pool, partition), terms=self._terms)
 
     async def _records(self, refs: Sequence[bytes]) -> Records:
+        """Those that this release can read: one of a newer one is left to newer readers."""
         found = await self._server.pipeline([("HGETALL", self._keys.adapter(ref.decode())) for ref in refs])
-        return [AdapterRecord.of_reply(fields) for fields in found if fields]
+        records = []
+        for ref, fields in zip(refs, found, strict=True):
+            try:
+                records += [AdapterRecord.of_reply(fields)] if fields else []
+            except UnsupportedVersion as error:
+                log.warning("adapter left out", adapter=ref.decode(), error=str(error))
+        return records
 
 
 def _beat(name: str, fields: dict[str, str], left_ms: int) -> dict[str, str]:

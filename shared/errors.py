@@ -17,6 +17,8 @@ LorapoolError
 ├── JobFailed                 terminal (.error .message .attempts)
 ├── JobCancelled              terminal
 ├── JobExpired                terminal: its deadline passed
+├── UnknownSchedule           no schedule entry of that name
+├── ScheduleConflict          that name is another entry's
 ├── NoWorker                  nobody alive to do it
 ├── UnsupportedVersion        a stored record has a newer schema than this release reads
 ├── PoolMismatch              pool and worker disagree on base model, dtype, layout or partitions
@@ -118,6 +120,14 @@ class JobCancelled(LorapoolError):
 
 class JobExpired(LorapoolError):
     """The job's deadline passed."""
+
+
+class UnknownSchedule(LorapoolError, LookupError):
+    """No schedule entry of that name."""
+
+
+class ScheduleConflict(LorapoolError):
+    """A schedule entry of that name exists, and says something else."""
 
 
 class NoWorker(LorapoolError):

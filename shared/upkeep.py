@@ -97,6 +97,11 @@ class Upkeep:
         """
         return checked(await self._scripts.run("fsck", cursor))
 
+    async def forget_worker(self, worker: str) -> int | None:
+        """Drop the keys that a dead worker left; returns how many, or None while leases of its are still to reap."""
+        dropped = int(await self._scripts.run("forget_worker", worker))
+        return None if dropped < 0 else dropped
+
 
 def _limit(ref: str, name: str, value: float | None) -> Arg:
     names = {"max_depth"} if ref == POOL else _WHOLE | {"weight"}

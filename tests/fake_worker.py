@@ -75,12 +75,13 @@ class DeadlyRunner(FakeRunner):
 
 @dataclass(frozen=True)
 class FakeModel:
-    """A Model without one. ``base_model`` is what the pool is told."""
+    """A Model without one. ``base_model`` is what the pool is told, ``device`` what each result is."""
 
     config: WorkerConfig
     step_s: float = 0.0
     base_model: str = "fake"
     max_model_len: int = 4096
+    device: str = "fake"
 
     def identify(self) -> PoolConfig:
         return PoolConfig(base_model=self.base_model, digest="0" * 64, dtype="float32")
@@ -90,7 +91,8 @@ class FakeModel:
         runner = DeadlyRunner(store, step_s=self.step_s, max_model_len=self.max_model_len)
         adapters = AdapterCache(store, _weights, self.config.host_cache_bytes)
         engine = Engine(runner, adapters, Scheduler(max_batch=self.config.max_batch), frozenset())
-        facts = {"base_model": self.base_model, "device": "fake", "dtype": "float32"}
+        sizes = {"slots": self.config.slots, "max_batch": self.config.max_batch}
+        facts = {"base_model": self.base_model, "device": self.device, "dtype": "float32", **sizes}
         return Loaded(engine, adapters, FakeTokenizer(), _check, self.max_model_len, facts)
 
 

@@ -14,7 +14,7 @@ from typing import Any, Literal
 import structlog
 
 from lorapool.shared.catalog import AdapterRecord, Catalog
-from lorapool.shared.errors import LorapoolError, UnknownAdapter
+from lorapool.shared.errors import LorapoolError, UnknownAdapter, UnsupportedVersion
 from lorapool.worker.lineage import check_lineage
 from lorapool.worker.persistence import persist
 
@@ -81,8 +81,8 @@ class Validator:
     ) -> None:
         try:
             await persist(lambda: self._catalog.decide(record.ref, verdict, reason, facts), "verdict")
-        except UnknownAdapter:
-            log.info("adapter gone before its verdict", adapter=record.ref)
+        except (UnknownAdapter, UnsupportedVersion) as error:
+            log.info("adapter gone before its verdict", adapter=record.ref, error=str(error))
             return
         log.info("adapter validated", adapter=record.ref, verdict=verdict, reason=reason)
 

@@ -76,12 +76,12 @@ def submit(  # noqa: PLR0917 - typer takes one argument a flag
 
     lorapool submit --file jobs.jsonl --out results.jsonl
     """
-    given = _sampling(context)
+    given = sampling_of(context)
     given |= {"agent": agent, "job_id": job_id, "priority": priority, "delay": delay, "deadline": deadline}
     if file is not None or out is not None:
         single = {"PROMPT": prompt, "--message": message, "--job-id": job_id, "--stream": stream, "--chat": chat}
         source, results = _files(file, out, single)
-        defaults = given if adapter is None else {**given, "adapter": _name(adapter)}
+        defaults = given if adapter is None else {**given, "adapter": name_of(adapter)}
         submit_file(
             source,
             results,
@@ -97,7 +97,7 @@ def submit(  # noqa: PLR0917 - typer takes one argument a flag
         raise typer.BadParameter("give an ADAPTER, or --file and --out", param_hint="ADAPTER")
 
     async def work(client: Client) -> None:
-        job = await client.submit(_name(adapter), **_input(prompt, message, chat), stream=stream, **given)
+        job = await client.submit(name_of(adapter), **input_of(prompt, message, chat), stream=stream, **given)
         if not stream and not wait:
             _show_submitted(job, as_json)
             return
@@ -251,7 +251,7 @@ def _value(name: str, value: str | bytes) -> Any:
     return text == "1" if name in ("stream", "resident") else text
 
 
-def _sampling(context: typer.Context) -> dict[str, Any]:
+def sampling_of(context: typer.Context) -> dict[str, Any]:
     """The sampling params that were said; 0 is a value, an absent flag is not."""
     said = {name: context.params[name] for name in PARAMS}
     return {name: value for name, value in said.items() if not (value is None or value is False or value == [])}
@@ -265,11 +265,12 @@ def _files(file: Path | None, out: Path | None, single: Mapping[str, object]) ->
     return file, out
 
 
-def _name(adapter: str) -> str | None:
+def name_of(adapter: str) -> str | None:
+    """``_base`` on the command line is no adapter."""
     return None if adapter == BASE_REF else adapter
 
 
-def _input(prompt: str | None, messages: list[str] | None, chat: bool) -> dict[str, Any]:
+def input_of(prompt: str | None, messages: list[str] | None, chat: bool) -> dict[str, Any]:
     """prompt= or messages= of submit, from PROMPT, --message and --chat."""
     text = sys.stdin.read() if prompt == "-" else prompt
     said = [_message(item) for item in messages or ()]

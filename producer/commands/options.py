@@ -62,6 +62,12 @@ Stop = Annotated[list[str] | None, flag("--stop", "Stop before this text; repeat
 IgnoreEos = Annotated[bool, flag("--ignore-eos", "Go on after the end-of-text token.", **_HOW)]
 Logprobs = Annotated[bool, flag("--logprobs", "Return the chosen tokens' log probabilities (with --json).", **_HOW)]
 
+_WHEN = {"rich_help_panel": "When"}
+At = Annotated[str | None, flag("--at", "Once, at this ISO time, such as 2027-01-01T08:00.", **_WHEN)]
+Tz = Annotated[str, flag("--tz", "The time zone of CRON and --at, such as Europe/Berlin.", **_WHEN)]
+EntryName = Annotated[str | None, flag("--name", "The entry's name (default: made up).", **_WHEN)]
+Grace = Annotated[float, flag("--grace", "A run late by more than SECONDS is left out.", **_WHEN)]
+
 AdapterVersion = Annotated[str, flag("--version", "A version is immutable: new content, new version.")]
 Alias = Annotated[list[str] | None, flag("--alias", "A name that points here, such as a role; repeat for more.")]
 Metadata = Annotated[list[str] | None, flag("--metadata", "KEY=VALUE to keep with the record; repeat for more.")]
@@ -96,3 +102,12 @@ Limit = Annotated[int, flag("--limit", "At most N.", min=1)]
 Waiting = Annotated[bool, flag("--waiting", "Cancel the jobs that wait for ADAPTER instead.")]
 OlderThan = Annotated[float | None, flag("--older-than", "Only what died SECONDS ago or earlier.", min=0)]
 All = Annotated[bool, flag("--all", "Dead letters of every adapter.")]
+
+GpuPrice = Annotated[float, flag("--gpu-price", "Dollars that a GPU costs an hour.", min=0)]
+GpuHours = Annotated[float | None, flag("--gpu-hours", "GPU hours paid for, if more than workers were up.")]
+FullAt = Annotated[float, flag("--full-at", "Busy share at which a GPU counts as full.")]
+Capacity = Annotated[float | None, flag("--capacity", "New tokens/s of one full GPU, from a benchmark of yours.")]
+PersonaTokens = Annotated[int, flag("--persona-tokens", "Prompt tokens that would stand in for an adapter.")]
+SwapSeconds = Annotated[float | None, flag("--swap-seconds", "To swap a merged model (default: a worker's load time).")]
+Since = Annotated[Path | None, flag("--since", "Only what was counted after this earlier bill (JSON).")]
+Plot = Annotated[Path | None, flag("--plot", "Write a plot, such as cost.png; needs the extra `plots`.")]
