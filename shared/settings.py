@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import re
 import socket
-from typing import Annotated
+from functools import cache
+from typing import Annotated, Any
 
 from pydantic import Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -19,6 +20,11 @@ from redis.backoff import NoBackoff
 
 from lorapool.shared.errors import LorapoolError, RedisAuthFailed, RedisFull, RedisUnreachable
 from lorapool.shared.job import Name
+
+try:
+    from hiredis import pack_command as pack_in_c
+except ImportError:  # a platform without a wheel: slower, and the same
+    pack_in_c = None
 
 _SECRET = re.compile(r"(?P<scheme>[a-z][a-z0-9+.-]*://)(?P<user>[^:@/\s]*):(?P<password>\S*)@", re.IGNORECASE)
 _SECRET_QUERY = re.compile(r"([?&]password=)[^&\s]*", re.IGNORECASE)
@@ -67,7 +73,23 @@ def connect(settings: RedisSettings) -> Redis:
         max_connections=settings.max_connections,
         timeout=None,  # a command waits for a free connection as long as those before it take
     )
+    pool.connection_class = _packing(pool.connection_class)
     return Redis.from_pool(pool)
+
+
+class _PackedInC:
+    """A connection whose commands hiredis packs; redis-py lets it do that in the blocking client only."""
+
+    def pack_command(self, *command: str | bytes | float) -> list[bytes]:
+        name, *arguments = command
+        words = name.encode().split() if isinstance(name, str) else [name]
+        return [pack_in_c((*words, *arguments))]
+
+
+@cache
+def _packing(kind: type[Any]) -> type[Any]:
+    """That class of connections, faster where hiredis is there: packing was a fifth of a worker's time a job."""
+    return kind if pack_in_c is None else type(f"Packed{kind.__name__}", (_PackedInC, kind), {})
 
 
 def redact(url: str) -> str:

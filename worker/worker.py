@@ -1,6 +1,6 @@
 """Worker: claim → admit → step → settle, until told to stop.
 
-Two coroutines carry the jobs (the engine steps in a thread of its own between them); duties beside them renew leases,
+Three coroutines carry the jobs (the engine steps in a thread of its own between them); duties beside them renew leases,
 beat, listen and validate. Each Redis call outlives an outage. Knows no torch and reads no environment.
 """
 
@@ -102,10 +102,10 @@ class Worker:
             claimed = await self._claimer.claim()
             await self._admission.admit(claimed)
 
-    async def _step_and_settle(self) -> None:
+    async def _step_and_publish(self) -> None:
         while True:
             report = await self._engine.report()  # the thread steps as long as it has work
-            await self._publisher.publish(report)
+            await self._publisher.publish(report)  # and settles beside it: a step never waits for the server
 
     # -- life
 
@@ -144,7 +144,8 @@ class Worker:
             loop.add_signal_handler(number, self.stop)
 
     def _duties(self) -> Iterable[Coroutine[Any, Any, None]]:
-        yield self._step_and_settle()
+        yield self._step_and_publish()
+        yield self._publisher.settle_ended()
         yield self._keeper.run()
         yield self._heartbeat.run()
         yield self._control.run()

@@ -60,8 +60,7 @@ class Backlog:
     """Streams with jobs, and the counts of those running."""
 
     def __init__(self) -> None:
-        self.ready = Ranking()  # claimable -> last claim, or first backlog if later
-        self.by_age = Ranking()  # claimable -> arrival of its oldest job
+        self.ready = Ranking()  # claimable -> arrival of its oldest job
         self.undelivered: Counter[tuple[int, str]] = Counter()  # agent's window, by (agent, ref)
         self.last_worker: dict[str, int] = {}
         self._streams: dict[str, deque[SimJob]] = {}
@@ -69,18 +68,17 @@ class Backlog:
         self._served_before: dict[str, float] = {}
         self._running: Counter[str] = Counter()
 
-    def enqueue(self, job: SimJob, now_s: float) -> None:
+    def enqueue(self, job: SimJob) -> None:
         stream = self._streams.setdefault(job.ref, deque())
         stream.append(job)
         self.undelivered[job.agent, job.ref] += 1
         if len(stream) == 1:
-            self.ready.put(job.ref, now_s)
-            self.by_age.put(job.ref, job.arrived_s)
+            self.ready.put(job.ref, job.arrived_s)
         if job.ref not in self._served.keys:
             self._served.put(job.ref, max(self._served_before.get(job.ref, 0.0), self._served.least()))
 
-    def claim(self, worker: int, ref: str, most: int, now_s: float) -> list[SimJob]:
-        """Up to ``most`` jobs of one adapter; its starvation clock starts anew."""
+    def claim(self, worker: int, ref: str, most: int) -> list[SimJob]:
+        """Up to ``most`` jobs of one adapter; its starvation clock is then that of the next one."""
         stream = self._streams.get(ref)
         if not stream:
             return []
@@ -91,11 +89,9 @@ class Backlog:
         self.last_worker[ref] = worker
         self._served.put(ref, self._served.keys[ref] + sum(job.tokens for job in jobs))
         if stream:
-            self.ready.put(ref, now_s)
-            self.by_age.put(ref, stream[0].arrived_s)
+            self.ready.put(ref, stream[0].arrived_s)
         else:
             self.ready.drop(ref)
-            self.by_age.drop(ref)
         return jobs
 
     def finish(self, job: SimJob) -> None:
@@ -108,24 +104,20 @@ class Backlog:
         """Those not yet claimed."""
         return tuple(self._streams.get(ref, ()))
 
-    def view(self, residents: Iterable[str], now_s: float, *, by_age: bool = False) -> View:
-        """As view.lua builds it: the longest waiting, the least served and the residents, of those claimable.
-
-        ``by_age``: the longest waiting are those with the oldest job, not those unclaimed for longest; and
-        ``oldest_ms`` tells that job's age.
-        """
-        longest = self.by_age if by_age else self.ready
-        seen = dict.fromkeys(longest.first(VIEW_SIZE))
+    def view(self, residents: Iterable[str], now_s: float) -> View:
+        """As view.lua builds it: the longest waiting, the least served and the residents, of those claimable."""
+        seen = dict.fromkeys(self.ready.first(VIEW_SIZE))
         if len(self.ready) > VIEW_SIZE:
             candidates: Sequence[str] = (*self._served.first(VIEW_SIZE), *residents)
             seen |= dict.fromkeys(ref for ref in candidates if ref in self.ready.keys)
         return View(
             now_ms=round(now_s * 1000),
-            waiting=tuple(self._waiting(ref, longest.keys[ref]) for ref in seen),
+            waiting=tuple(map(self._waiting, seen)),
             next_due_ms=None,
             ready_count=len(self.ready),
         )
 
-    def _waiting(self, ref: str, oldest_s: float) -> WaitingAdapter:
-        since_ms, oldest_ms = round(self.ready.keys[ref] * 1000), round(oldest_s * 1000)
-        return WaitingAdapter(ref, since_ms, oldest_ms, len(self._streams[ref]), self._served.keys[ref])
+    def _waiting(self, ref: str) -> WaitingAdapter:
+        return WaitingAdapter(
+            ref, round(self.ready.keys[ref] * 1000), len(self._streams[ref]), self._served.keys[ref]
+        )

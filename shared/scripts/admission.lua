@@ -26,7 +26,7 @@ local function pool_limit()
 end
 
 local function full(scope, depth, limit, ref)
-  local since = tonumber(call('ZSCORE', P .. 'ready', ref)) or NOW -- last claim: about how often room appears
+  local since = tonumber(call('ZSCORE', P .. 'ready', ref)) or NOW -- how long the next job has waited: about how often room appears
   local retry = math.max(100, math.min(5000, NOW - since))
   return string.format('full %s %d %d %d', scope, depth, limit, retry)
 end
