@@ -31,7 +31,7 @@ class Policy:
     lead_share: float = 0.6  # of the longest wait: the lead of adapters that are here
     least_lead_ms: int = 500  # about what a load costs
     yield_share: float = 0.2  # of the longest wait: what adapters served beyond their share give way
-    stranger_share: float = 0.0  # of the lead: what adapters at home elsewhere wait before they are loaded here
+    stranger_share: float = 0.3  # of the lead: what adapters at home elsewhere wait before they are loaded here
     claim_size: int = 32  # jobs, at most, in one claim
 
 
