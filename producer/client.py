@@ -245,4 +245,3 @@ def _remedy(error: RedisUnreachable, url: str) -> str:
     if isinstance(error, RedisAuthFailed):
         return f"Redis at {url} refused user or password ({reason}): give them as redis://user:password@host:port"
     return f"Redis at {url} does not answer ({reason}): start it there, or set LORAPOOL_REDIS_URL to where it is"
-

@@ -98,9 +98,7 @@ class Inbox:
             self._leave(ticket)
         return future.result() if future.done() else None
 
-    async def wait_all(
-        self, tickets: Sequence[Ticket], timeout_s: float | None
-    ) -> list[Record | LorapoolError | None]:
+    async def wait_all(self, tickets: Sequence[Ticket], timeout_s: float | None) -> list[Record | LorapoolError | None]:
         """As ``wait`` for each, at the cost of one: the record, the error, or None when ``timeout_s`` passed first."""
         futures = [self._enter(ticket) for ticket in tickets]
         try:

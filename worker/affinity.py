@@ -28,7 +28,7 @@ class Policy:
 
     kind: PolicyKind = "affinity"
     starvation_ms: int = 10_000  # nobody is overtaken, for an adapter's being here, by a job that came so much later
-    lead_share: float = 0.6  # of the longest wait: the lead of adapters that are here
+    lead_share: float = 0.5  # of the longest wait: the lead of adapters that are here
     least_lead_ms: int = 500  # about what a load costs
     yield_share: float = 0.2  # of the longest wait: what adapters served beyond their share give way
     stranger_share: float = 0.3  # of the lead: what adapters at home elsewhere wait before they are loaded here

@@ -60,6 +60,7 @@ class EngineThread:
         self._stopping = False
         self._sequences: dict[str, Sequence] = {}  # in the engine
         self._entering: dict[str, float | None] = {}  # not started: since when each waits for its adapter
+        self.stepping_s = 0.0  # spent inside steps so far
         self._crashes = 0
         self._stalled = False
         self._fatal: BaseException | None = None
@@ -156,6 +157,7 @@ class EngineThread:
             updates = self._after_crash(error)
         else:
             self._crashes = 0
+        self.stepping_s += time.monotonic() - began
         self._residency = self._engine.residency()
         report = Report(self._starts(began), updates)
         for update in updates:

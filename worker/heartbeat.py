@@ -38,7 +38,8 @@ class Heartbeat:
         self._catalog, self._engine, self._jobs, self._identity = catalog, engine, jobs, identity
         self._worker, self._rows, self._every_s, self._on_peers = worker, rows, every_s, on_peers
         self._state = "running"
-        self._decoded, self._looked_at = 0, time.monotonic()
+        self._began_at = self._looked_at = time.monotonic()
+        self._decoded = 0
 
     async def run(self) -> None:
         """Until cancelled."""
@@ -64,6 +65,8 @@ class Heartbeat:
             "state": self._state,
             "held": len(self._jobs),
             "free_rows": max(0, self._rows - self._jobs.unfinished()),
+            "up_s": round(time.monotonic() - self._began_at, 3),
+            "stepping_s": round(self._engine.stepping_s, 3),
             "tokens_per_s": self._rate(counters.decode_tokens),
             **_residency_fields(self._engine.residency()),
             **_counter_fields(counters),

@@ -54,7 +54,6 @@ class Worker:
     ) -> None:
         self._config, self._broker, self._catalog, self._validator = config, broker, catalog, validator
         clock = ServerClock()
-        rows = config.max_batch + config.claim_ahead
         self._jobs = HeldJobs(self._on_change)
         self._engine = EngineThread(engine)
         self._publisher = Publisher(
@@ -76,7 +75,7 @@ class Worker:
             worker=config.worker_id,
             boot_id=secrets.token_hex(6),
             lease_ms=config.lease_ms,
-            rows=rows,
+            rows=config.rows,
             slots=config.slots,
         )
         self._keeper = LeaseKeeper(broker, self._jobs, self._publisher, clock, lease_ms=config.lease_ms)
@@ -86,7 +85,7 @@ class Worker:
             self._jobs,
             identity,
             worker=config.worker_id,
-            rows=rows,
+            rows=config.rows,
             every_s=config.beat_s,
             on_peers=self._meet,
         )

@@ -38,11 +38,6 @@ def main(argv: Sequence[str] | None = None) -> None:
     arguments = _parser().parse_args(argv)
     logs.configure("warning", json=True)
     roles = {"enqueue": _enqueue, "await": _await, "round-trips": _round_trips, "stored": _stored, "work": _work}
-    import os as _os
-    if _os.environ.get("LP_UV") and (arguments.role == "work" or _os.environ.get("LP_UV")=="2"):
-        import uvloop
-        uvloop.run(roles[arguments.role](arguments))
-        return
     asyncio.run(roles[arguments.role](arguments))
 
 
@@ -84,7 +79,7 @@ async def _work(arguments: argparse.Namespace) -> None:
         base_model="noop",
         max_batch=arguments.concurrency,
         claim_size=arguments.claim_size,
-        claim_ahead=arguments.claim_ahead,
+        claim_ahead=arguments.concurrency,  # the next batch is claimed while one is settled; Dramatiq prefetches twice that
         slots=arguments.slots,
     )
     status = await serve(config, settings, NoopModel(config, clock))
@@ -120,7 +115,6 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--concurrency", type=int, default=32)
     parser.add_argument("--adapters", type=int, default=1)
     parser.add_argument("--claim-size", type=int, default=32)
-    parser.add_argument("--claim-ahead", type=int, default=32)
     parser.add_argument("--slots", type=int, default=64)
     parser.add_argument("--worker-id", default=f"worker-{os.getpid()}")
     return parser

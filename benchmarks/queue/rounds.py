@@ -128,7 +128,7 @@ async def _claim_us(url: str, backlogged: int, meter: Meter) -> float:
 
 
 def _worker(url: str, case: Case) -> Any:
-    return talking(sys.executable, OURS, "work", redis_url=url, claim_size=case.claim_size, claim_ahead=int(__import__('os').environ.get('LP_AHEAD','32')))
+    return talking(sys.executable, OURS, "work", redis_url=url, claim_size=case.claim_size)
 
 
 def _clock(worker: Talker) -> dict[str, Any]:

@@ -81,9 +81,7 @@ def compare(scale: Scale, loads: Sequence[float], homes: Homes | None = None) ->
     return found
 
 
-def sweep(
-    scale: Scale, load: float, bounds_s: Sequence[float], shares: Sequence[float]
-) -> list[dict[str, float]]:
+def sweep(scale: Scale, load: float, bounds_s: Sequence[float], shares: Sequence[float]) -> list[dict[str, float]]:
     """The starvation bound, and the share of the longest wait that adapters at hand may lead by."""
     homes, found = scale.homes(), []
     for bound_s in bounds_s:

@@ -20,7 +20,7 @@ end
 
 -- Sums
 
-local gauges, counters, charges, touched = {}, {}, {}, {}
+local gauges, counters, charges, touched, entered = {}, {}, {}, {}, {}
 
 local function add(sums, key, field, n)
   local fields = sums[key]
@@ -73,13 +73,13 @@ local function stream_of(ref, lane)
   return P .. 'stream:' .. ref .. (lane == 'normal' and '' or ':' .. lane)
 end
 
--- Since when the job that an adapter gives next could have been claimed.
+-- Since when the job that an adapter gives next could have been claimed, or, later, since when its turn counts.
 local function waits_since(ref)
   for _, lane in ipairs(LANES) do
     local head = call('XRANGE', stream_of(ref, lane), '-', '+', 'COUNT', 1)[1]
     if head then
-      local times = call('HMGET', P .. 'job:' .. head[2][2], 'submitted_ms', 'due_ms')
-      return math.max(tonumber(times[1]) or 0, tonumber(times[2]) or 0)
+      local times = call('HMGET', P .. 'job:' .. head[2][2], 'submitted_ms', 'due_ms', 'turn_ms')
+      return math.max(tonumber(times[1]) or 0, tonumber(times[2]) or 0, tonumber(times[3]) or 0)
     end
   end
   return NOW
@@ -94,6 +94,8 @@ local function review(ref, claimed)
   if waiting > 0 and (a[1] == 'open' or a[1] == 'closed') and (cap == 0 or running < cap) then
     if claimed then
       call('ZADD', P .. 'ready', waits_since(ref), ref)
+    elseif entered[ref] then
+      call('ZADD', P .. 'ready', 'LT', entered[ref], ref)
     else
       call('ZADD', P .. 'ready', 'NX', NOW, ref)
     end
@@ -121,7 +123,7 @@ local function settle_sums(claimed)
   for ref in pairs(touched) do
     review(ref, claimed and claimed[ref])
   end
-  gauges, counters, charges, touched = {}, {}, {}, {}
+  gauges, counters, charges, touched, entered = {}, {}, {}, {}, {}
 end
 
 local function charge(job, tokens)
@@ -143,6 +145,7 @@ end
 local function enter_stream(job, lane)
   job.lane = lane
   job.entry = call('XADD', stream_of(job.ref, lane), '*', 'job', job.id)
+  entered[job.ref] = math.min(entered[job.ref] or math.huge, job.turn or NOW)
   counted_waiting(job, 1)
 end
 

@@ -91,8 +91,12 @@ def test_homes_before_strangers() -> None:
     homes = Homes(["w1", "w2"])
     ours = next(ref for ref in map("x{}@1".format, range(99)) if homes.home(ref) == "w1")
     theirs = next(ref for ref in map("x{}@1".format, range(99)) if homes.home(ref) == "w2")
-    assert (ours, theirs) == prefer(view(waiting(ours, since_s=9), waiting(theirs, since_s=10)), Holding(2), homes=homes)
-    assert (theirs, ours) == prefer(view(waiting(ours, since_s=5), waiting(theirs, since_s=10)), Holding(2), homes=homes)
+    assert (ours, theirs) == prefer(
+        view(waiting(ours, since_s=9), waiting(theirs, since_s=10)), Holding(2), homes=homes
+    )
+    assert (theirs, ours) == prefer(
+        view(waiting(ours, since_s=5), waiting(theirs, since_s=10)), Holding(2), homes=homes
+    )
 
 
 def test_a_guess_names_what_is_here() -> None:

@@ -69,9 +69,7 @@ def _next(answers: list[Any]) -> Any:
     return answer
 
 
-def made(
-    broker: ScriptedBroker, *, rows: int = 4, slots: int = 2, resident: frozenset[str] = frozenset()
-) -> Any:
+def made(broker: ScriptedBroker, *, rows: int = 4, slots: int = 2, resident: frozenset[str] = frozenset()) -> Any:
     jobs = HeldJobs()
     claims = Claimer(
         broker,  # type: ignore[arg-type]  # a fake of what it uses
