@@ -22,6 +22,7 @@ from benchmarks.workload import prompt_of, write_adapters
 from examples.base_model import prepare
 from examples.local_pool import LocalProcess, embedded_server, scratch_folder, worker_process
 from lorapool.producer.client import Client
+from lorapool.producer.handle import JobHandle
 from lorapool.producer.request import Request
 from lorapool.shared.broker import Broker
 from lorapool.shared.keys import Keys
@@ -104,7 +105,9 @@ async def _measure(url: str, worker: LocalProcess, options: Options, folders: li
         for number, folder in enumerate(folders):
             ref = (await client.adapters.register(f"adapter-{number}", folder)).ref
             await broker.open_adapter(ref, (await broker.adapter(ref))["digest"], agent_window=NO_LIMIT)
-        handles = await client.submit_many(_requests(options))
+        answers = await client.submit_many(_requests(options))
+        handles = [answer for answer in answers if isinstance(answer, JobHandle)]
+        assert len(handles) == len(answers), "some jobs were refused"
         beats = await _beats_with_backlog(client, broker, worker)
         results = await client.gather(handles)
     await broker.close()

@@ -135,7 +135,7 @@ class Broker:
         return [replies.record(fields) for fields in found]
 
     async def results(self, job_ids: Sequence[str]) -> list[dict[str, str | bytes] | None]:
-        """As ``get_many``, but only the fields that tell of an end: half the bytes, and one reply to read for 64 jobs."""
+        """As ``get_many``, but only the fields that tell of an end: half the bytes, and one reply for 64 jobs."""
         records: list[dict[str, str | bytes] | None] = []
         for part in _chunks(job_ids):
             ids = (bare_id(job_id) for job_id in part)

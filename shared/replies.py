@@ -26,7 +26,6 @@ from lorapool.shared.protocol import (
 )
 from lorapool.shared.server import text_map
 
-
 RESULT_FIELDS = (
     "state",
     "ref",

@@ -16,12 +16,12 @@ from benchmarks.simulation.fleet import Shape
 from benchmarks.simulation.study import Scale
 
 SMALL = Scale(20, 200, 60.0, Shape(rows=16, slots=8))
-MIDDLE = Scale(100, 1_000, 60.0)
-LARGE = Scale(1_000, 10_000, 30.0)
+MIDDLE = Scale(100, 1_000, 40.0)
+LARGE = Scale(1_000, 10_000, 15.0)
 ALL_LOADS = (0.5, 0.7, 0.9, 1.0, 1.2, 1.5)
-FEW_LOADS = (0.9, 1.2)
+LARGE_LOADS = (0.5, 0.9, 1.0, 1.2, 1.5)
 SWEEP_LOAD = 1.2
-BOUNDS_S, SHARES = (2.0, 5.0, 10.0, 20.0, 40.0), (1, 2, 4)
+BOUNDS_S, SHARES = (1.0, 2.0, 5.0, 10.0, 20.0), (0.25, 0.5, 1.0)
 FLOOD_LOAD, FLOOD_JOBS = 0.7, 10_000
 SHARED_ADAPTER, OWN_ADAPTER = 0, 50  # the most popular one, and one that few others use
 
@@ -47,8 +47,8 @@ def main() -> None:
 
 def simulate(*, quick: bool) -> dict[str, Any]:
     """The comparison at several scales, the sweep of the defaults, the flood."""
-    plan = {SMALL: ALL_LOADS} if quick else {SMALL: ALL_LOADS, MIDDLE: ALL_LOADS, LARGE: FEW_LOADS}
-    swept = SMALL if quick else MIDDLE
+    plan = {SMALL: ALL_LOADS} if quick else {SMALL: ALL_LOADS, MIDDLE: ALL_LOADS, LARGE: LARGE_LOADS}
+    swept, flooded = (SMALL, SMALL) if quick else (MIDDLE, LARGE)
     return {
         "comparison": {str(scale): study.compare(scale, loads) for scale, loads in plan.items()},
         "sweep": {
@@ -57,8 +57,9 @@ def simulate(*, quick: bool) -> dict[str, Any]:
             "points": study.sweep(swept, SWEEP_LOAD, BOUNDS_S, SHARES),
         },
         "flood": {
-            "own adapter": study.flood(swept, FLOOD_LOAD, FLOOD_JOBS, OWN_ADAPTER),
-            "shared adapter": study.flood(swept, FLOOD_LOAD, FLOOD_JOBS, SHARED_ADAPTER),
+            "scale": str(flooded),
+            "own adapter": study.flood(flooded, FLOOD_LOAD, FLOOD_JOBS, OWN_ADAPTER),
+            "shared adapter": study.flood(flooded, FLOOD_LOAD, FLOOD_JOBS, SHARED_ADAPTER),
         },
     }
 
@@ -74,8 +75,9 @@ def show(found: dict[str, Any]) -> None:
             for name, figures in row.items():
                 table.add_row(load, name, *_cells(figures))
         console.print(table)
-    floods = Table("flood of", "policy", "others' p95 calm", "flooded", "ratio")
-    for where, row in found["flood"].items():
+    flood = dict(found["flood"])
+    floods = Table("flood of", "policy", "others' p95 calm", "flooded", "ratio", title=flood.pop("scale"))
+    for where, row in flood.items():
         for name, seen in row.items():
             waits = (f"{seen[when]['p95_wait_s']:.2f}" for when in ("calm", "flooded"))
             floods.add_row(where, name, *waits, f"{seen['p95_ratio']:.2f}")

@@ -86,9 +86,10 @@ class Backlog:
 
     def claim(self, worker: int, ref: str, most: int) -> list[SimJob]:
         """Up to ``most`` jobs of one adapter; its starvation clock is then that of the next one."""
-        jobs = []
-        for lane in (self._streams.get(ref, ()), self._crowds.get(ref, ())):
-            jobs += [lane.popleft() for _ in range(min(most - len(jobs), len(lane)))]
+        jobs: list[SimJob] = []
+        for lane in (self._streams, self._crowds):
+            waiting = lane.get(ref, deque())
+            jobs += [waiting.popleft() for _ in range(min(most - len(jobs), len(waiting)))]
         if not jobs:
             return []
         for job in jobs:

@@ -17,7 +17,7 @@ class Shape:
     """One worker's size. ``load_s``: to bring one adapter into a slot; loads of a worker go one after another."""
 
     rows: int = 8
-    slots: int = 4
+    slots: int = 8
     load_s: float = 0.5
 
 

@@ -19,7 +19,7 @@ NEVER_MS = 10**12
 
 
 class Chooser(Protocol):
-    """One policy for the whole fleet. ``wakes_last_worker``: an arrival goes to the worker that ran its adapter last."""
+    """One policy for the fleet. ``wakes_last_worker``: an arrival goes to the worker that ran its adapter last."""
 
     wakes_last_worker: ClassVar[bool]
 

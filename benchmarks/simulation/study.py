@@ -8,6 +8,7 @@ from __future__ import annotations
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any
 
 from benchmarks.simulation.fleet import Shape
@@ -35,7 +36,7 @@ class Scale:
         return Traffic(self.adapters, load * rows / self.service_s, self.service_s, self.duration_s, self.seed)
 
     def homes(self) -> Homes:
-        return Homes(name_of(index) for index in range(self.workers))
+        return _homes(self.workers)
 
     def run(self, chooser: Chooser, load: float, flood: Flood | None = None) -> Outcome:
         fleet = Run(chooser, self.workers, self.shape, warm_up_s=WARM_UP * self.duration_s)
@@ -43,6 +44,12 @@ class Scale:
 
     def __str__(self) -> str:
         return f"{self.workers:,} workers × {self.adapters:,} adapters"
+
+
+@cache
+def _homes(workers: int) -> Homes:
+    """Kept from run to run: ten million hashes for a thousand workers and ten thousand adapters."""
+    return Homes(name_of(index) for index in range(workers))
 
 
 def figures(outcome: Outcome) -> dict[str, float]:
