@@ -11,6 +11,7 @@ import socket
 from functools import cache
 from typing import Annotated, Any
 
+from hiredis import pack_command
 from pydantic import Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 from redis import exceptions as redis_errors
@@ -20,11 +21,6 @@ from redis.backoff import NoBackoff
 
 from lorapool.shared.errors import LorapoolError, RedisAuthFailed, RedisFull, RedisUnreachable
 from lorapool.shared.job import Name
-
-try:
-    from hiredis import pack_command as pack_in_c
-except ImportError:  # a platform without a wheel: slower, and the same
-    pack_in_c = None
 
 _SECRET = re.compile(r"(?P<scheme>[a-z][a-z0-9+.-]*://)(?P<user>[^:@/\s]*):(?P<password>\S*)@", re.IGNORECASE)
 _SECRET_QUERY = re.compile(r"([?&]password=)[^&\s]*", re.IGNORECASE)
@@ -39,7 +35,9 @@ class RedisSettings(BaseSettings):
 
     redis_url: SecretStr = SecretStr("redis://localhost:6379/0")
     pool: Name = "default"
-    socket_timeout_s: Annotated[float, Field(gt=READ_MARGIN_S)] = 10.0
+    socket_timeout_s: Annotated[float, Field(gt=READ_MARGIN_S)] = (
+        8.0  # with the third of a lease before it, less than a lease
+    )
     connect_timeout_s: Annotated[float, Field(gt=0)] = 5.0
     health_check_s: Annotated[int, Field(ge=0)] = 15
     max_connections: Annotated[int, Field(ge=2)] = 32
@@ -61,12 +59,13 @@ def connect(settings: RedisSettings) -> Redis:
     redis-py retries nothing: it would also retry a wrong password, and differently in each release. Server does.
     Above ``max_connections`` commands at a time, the next ones wait their turn.
     """
+    url = settings.redis_url.get_secret_value()
+    alive = {} if url.startswith("unix:") else {"socket_keepalive": True, "socket_keepalive_options": _keepalive()}
     pool = BlockingConnectionPool.from_url(
-        settings.redis_url.get_secret_value(),
+        url,
         socket_timeout=settings.socket_timeout_s,
         socket_connect_timeout=settings.connect_timeout_s,
-        socket_keepalive=True,
-        socket_keepalive_options=_keepalive(),
+        **alive,
         health_check_interval=settings.health_check_s,
         retry=Retry(NoBackoff(), 0),
         decode_responses=False,
@@ -83,13 +82,14 @@ class _PackedInC:
     def pack_command(self, *command: str | bytes | float) -> list[bytes]:
         name, *arguments = command
         words = name.encode().split() if isinstance(name, str) else [name]
-        return [pack_in_c((*words, *arguments))]
+        packed: bytes = pack_command((*words, *arguments))
+        return [packed]
 
 
 @cache
-def _packing(kind: type[Any]) -> type[Any]:
-    """That class of connections, faster where hiredis is there: packing was a fifth of a worker's time a job."""
-    return kind if pack_in_c is None else type(f"Packed{kind.__name__}", (_PackedInC, kind), {})
+def _packing(kind: Any) -> Any:
+    """That class of connections, faster: packing in Python was a fifth of a worker's time a job."""
+    return type(f"Packed{kind.__name__}", (_PackedInC, kind), {})
 
 
 def redact(url: str) -> str:
