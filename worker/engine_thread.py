@@ -160,13 +160,10 @@ class EngineThread:
             updates = self._after_crash(error)
         else:
             self._crashes = 0
-<<<<<<< HEAD
-        self.stepping_s += time.monotonic() - began
-=======
         if counters.steps > steps:
             took_s = time.monotonic() - began
+            self.stepping_s += took_s
             self.timesheet.add_step(took_s, counters.prefill_tokens - read, counters.decode_tokens - drawn)
->>>>>>> main
         self._residency = self._engine.residency()
         report = Report(self._starts(began), updates)
         for update in updates:
