@@ -47,10 +47,10 @@ class Options:
 
 @dataclass(frozen=True)
 class Beat:
-    """What a heartbeat says: seconds since the worker began, of those inside steps, and tokens drawn."""
+    """What a heartbeat says: since when the worker has its device, how long of that inside steps, tokens drawn."""
 
-    up_s: float
-    stepping_s: float
+    up_ms: int
+    busy_ms: int
     decode_tokens: int
 
 
@@ -115,9 +115,9 @@ async def _measure(url: str, worker: LocalProcess, options: Options, folders: li
     if failed := [result for result in results if isinstance(result, Exception)]:
         raise failed[0]
     first, last = beats[0], beats[-1]
-    seconds = last.up_s - first.up_s
+    seconds = (last.up_ms - first.up_ms) / 1000
     return {
-        "stepping_share": (last.stepping_s - first.stepping_s) / seconds,
+        "stepping_share": (last.busy_ms - first.busy_ms) / 1000 / seconds,
         "seconds": seconds,
         "tokens_s": (last.decode_tokens - first.decode_tokens) / seconds,
     }
@@ -146,7 +146,7 @@ async def _beats_with_backlog(client: Client, broker: Broker, worker: LocalProce
 
 async def _beat(client: Client) -> Beat:
     [worker] = await client.workers()
-    return Beat(float(worker["up_s"]), float(worker["stepping_s"]), int(worker["decode_tokens"]))
+    return Beat(*(int(worker[name]) for name in ("up_ms", "busy_ms", "decode_tokens")))
 
 
 def _add(out: Path, found: dict[str, Any]) -> None:

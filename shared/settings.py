@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import re
 import socket
-from functools import cache
 from typing import Annotated, Any
 
 from hiredis import pack_command
@@ -86,7 +85,6 @@ class _PackedInC:
         return [packed]
 
 
-@cache
 def _packing(kind: Any) -> Any:
     """That class of connections, faster: packing in Python was a fifth of a worker's time a job."""
     return type(f"Packed{kind.__name__}", (_PackedInC, kind), {})

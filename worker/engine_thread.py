@@ -62,7 +62,6 @@ class EngineThread:
         self._stopping = False
         self._sequences: dict[str, Sequence] = {}  # in the engine
         self._entering: dict[str, float | None] = {}  # not started: since when each waits for its adapter
-        self.stepping_s = 0.0  # spent inside steps so far
         self._crashes = 0
         self._stalled = False
         self._fatal: BaseException | None = None
@@ -162,7 +161,6 @@ class EngineThread:
             self._crashes = 0
         if counters.steps > steps:
             took_s = time.monotonic() - began
-            self.stepping_s += took_s
             self.timesheet.add_step(took_s, counters.prefill_tokens - read, counters.decode_tokens - drawn)
         self._residency = self._engine.residency()
         report = Report(self._starts(began), updates)

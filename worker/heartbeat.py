@@ -46,8 +46,7 @@ class Heartbeat:
         self._worker, self._rows, self._every_s, self._on_peers = worker, rows, every_s, on_peers
         self._loads = LoadReport(broker, worker)
         self._state = "running"
-        self._began_at = self._looked_at = time.monotonic()
-        self._decoded = 0
+        self._decoded, self._looked_at = 0, time.monotonic()
         self._boot, self._counted = secrets.token_hex(6), dict.fromkeys(COUNTED, 0)
 
     async def run(self) -> None:
@@ -86,8 +85,6 @@ class Heartbeat:
             "state": self._state,
             "held": len(self._jobs),
             "free_rows": max(0, self._rows - self._jobs.unfinished()),
-            "up_s": round(time.monotonic() - self._began_at, 3),
-            "stepping_s": round(self._engine.stepping_s, 3),
             "tokens_per_s": self._rate(counters.decode_tokens),
             **_residency_fields(self._engine.residency()),
             **_counter_fields(counters),
