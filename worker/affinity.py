@@ -28,10 +28,11 @@ class Policy:
 
     kind: PolicyKind = "affinity"
     starvation_ms: int = 10_000  # nobody is overtaken, for an adapter's being here, by a job that came so much later
-    lead_share: float = 0.5  # of the longest wait: the lead of adapters that are here
+    lead_share: float = 0.4  # of the longest wait: the lead of adapters that are here
     least_lead_ms: int = 500  # about what a load costs
     yield_share: float = 0.2  # of the longest wait: what adapters served beyond their share give way
     stranger_share: float = 0.3  # of the lead: what adapters at home elsewhere wait before they are loaded here
+    patience_ms: int = 500  # for so long a worker that is nearly full leaves newcomers to those that have them, or room
     claim_size: int = 32  # jobs, at most, in one claim
 
 
@@ -87,7 +88,10 @@ def choose(view: View, holding: Holding, free_rows: int, policy: Policy, worker:
         return Choice()
     if policy.kind == "arrival":
         return _choose_by_arrival(view, holding)
-    ordered = _ordered(view, holding, policy, worker, homes)
+    patient = len(homes.workers) > 1 and _nearly_full(holding, free_rows)
+    ordered = _ordered(view, holding, policy, worker, homes, patience_ms=policy.patience_ms if patient else 0)
+    if not ordered:
+        return Choice()
     yielding = _yields_slot(ordered[0], holding)
     fitting = _within_slots((ref for ref in ordered if ref != yielding), holding)
     if not fitting:
@@ -111,8 +115,13 @@ def _choose_by_arrival(view: View, holding: Holding) -> Choice:
     return Choice()
 
 
-def _ordered(view: View, holding: Holding, policy: Policy, worker: str, homes: Homes) -> list[str]:
-    """All that wait, by when their next job came, each bent by what is said of leads above."""
+def _nearly_full(holding: Holding, free_rows: int) -> bool:
+    return 4 * free_rows <= sum(holding.held.values()) and len(holding.resident) >= holding.slots
+
+
+def _ordered(view: View, holding: Holding, policy: Policy, worker: str, homes: Homes, *, patience_ms: int) -> list[str]:
+    """Those that wait, by when their next job came, each bent by what is said of leads above; newcomers only when
+    they have waited for ``patience_ms``."""
     longest_ms = view.now_ms - min(item.since_ms for item in view.waiting)
     lead_ms = min(policy.starvation_ms, policy.least_lead_ms + policy.lead_share * longest_ms)
     fair = min(item.served for item in view.waiting) + FAIR_TOKENS
@@ -125,7 +134,8 @@ def _ordered(view: View, holding: Holding, policy: Policy, worker: str, homes: H
         at_home = homes.home(item.ref) in {worker, None}
         return from_ms if at_home else from_ms + policy.stranger_share * lead_ms
 
-    return [item.ref for item in sorted(view.waiting, key=lambda item: (counts_from_ms(item), item.served, item.ref))]
+    ripe = [item for item in view.waiting if item.ref in here or view.now_ms - item.since_ms >= patience_ms]
+    return [item.ref for item in sorted(ripe, key=lambda item: (counts_from_ms(item), item.served, item.ref))]
 
 
 def _yields_slot(first: str, holding: Holding) -> str | None:

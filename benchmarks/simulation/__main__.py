@@ -22,8 +22,8 @@ ALL_LOADS = (0.5, 0.7, 0.9, 1.0, 1.2, 1.5)
 LARGE_LOADS = (0.5, 0.9, 1.0, 1.2, 1.5)
 SWEEP_LOAD = 1.2
 BOUNDS_S, SHARES = (1.0, 2.0, 5.0, 10.0, 20.0), (0.25, 0.5, 1.0)
-FLOOD_LOAD, FLOOD_JOBS = 0.7, 10_000
-SHARED_ADAPTER, OWN_ADAPTER = 0, 50  # the most popular one, and one that few others use
+FLOOD_LOADS, FLOOD_JOBS = (0.7, 0.9), 10_000
+FLOODED = {"shared adapter": 0, "own adapter": 50}  # the most popular one, and one that few others use
 
 
 def main() -> None:
@@ -58,8 +58,11 @@ def simulate(*, quick: bool) -> dict[str, Any]:
         },
         "flood": {
             "scale": str(flooded),
-            "own adapter": study.flood(flooded, FLOOD_LOAD, FLOOD_JOBS, OWN_ADAPTER),
-            "shared adapter": study.flood(flooded, FLOOD_LOAD, FLOOD_JOBS, SHARED_ADAPTER),
+            **{
+                f"{where}, load {load:g}": study.flood(flooded, load, FLOOD_JOBS, adapter)
+                for load in FLOOD_LOADS
+                for where, adapter in FLOODED.items()
+            },
         },
     }
 
@@ -68,9 +71,7 @@ def show(found: dict[str, Any]) -> None:
     """A table a scale (``÷random``: loads to random's, ``÷arrival``: p99 wait to arrival's), and the floods."""
     console = Console()
     for scale, by_load in found["comparison"].items():
-        table = Table(
-            "load", "policy", "loads/job", "p50 s", "p99 s", "unclaimed s", "÷random", "÷arrival", title=scale
-        )
+        table = Table("load", "policy", "loads/job", "p50 s", "p99 s", "longest s", "÷random", "÷arrival", title=scale)
         for load, row in by_load.items():
             for name, figures in row.items():
                 table.add_row(load, name, *_cells(figures))

@@ -30,7 +30,7 @@ def _policies(comparison: dict[str, Any], folder: Path) -> Path:
     measures = (("loads_per_job", "adapter loads per job"), ("p99_wait_s", "p99 wait, s"))
     for axes, (scale, by_load) in zip(rows, comparison.items(), strict=True):
         for axis, (measure, label) in zip(
-            axes, (*measures, ("longest_backlogged_s", "longest unclaimed, s")), strict=True
+            axes, (*measures, ("longest_backlogged_s", "longest wait of a next job, s")), strict=True
         ):
             _lines(axis, by_load, measure)
             axis.set(xlabel="load", ylabel=label, ylim=(0, None))

@@ -61,7 +61,9 @@ def test_who_had_more_than_its_share_gives_way() -> None:
 
 def test_no_more_adapters_than_slots() -> None:
     """Adapters that no slot can take soon are not claimed; those we hold already, and base rows, are."""
-    seen = view(waiting("a@1"), waiting("b@1", since_s=3), waiting("c@1", since_s=2), waiting("_base", since_s=2.9))
+    seen = view(
+        waiting("a@1", since_s=2), waiting("b@1", since_s=3), waiting("c@1", since_s=2), waiting("_base", since_s=2.9)
+    )
     holding = Holding(slots=2, resident=frozenset({"a@1"}), held={"a@1": 4})
     assert prefer(seen, holding) == ("_base", "a@1", "b@1")
 
@@ -97,6 +99,17 @@ def test_homes_before_strangers() -> None:
     assert (theirs, ours) == prefer(
         view(waiting(ours, since_s=5), waiting(theirs, since_s=10)), Holding(2), homes=homes
     )
+
+
+def test_a_nearly_full_worker_leaves_newcomers_to_others() -> None:
+    """With few rows left, a worker takes an adapter that it would have to load only once that has waited a while; an
+    emptier worker, or one without others beside it, takes it at once."""
+    seen, two = view(waiting("new@1", since_s=0.2)), Homes(["w1", "w2"])
+    full = Holding(slots=2, resident=frozenset({"a@1", "b@1"}), held={"a@1": 8})
+    assert () == prefer(seen, full, rows=2, homes=two)
+    assert ("new@1",) == prefer(view(waiting("new@1", since_s=0.6)), full, rows=2, homes=two)
+    assert ("new@1",) == prefer(seen, full, rows=3, homes=two)
+    assert ("new@1",) == prefer(seen, full, rows=2, homes=ALONE)
 
 
 def test_a_guess_names_what_is_here() -> None:
