@@ -38,7 +38,7 @@ from lorapool.shared.settings import connect, redis_settings
 WORKERS, ADAPTERS, AGENT_WINDOW = 8, 1_000, 64
 MEAN_TOKENS = 32
 SERVICE_S = MEAN_TOKENS * STEP_S
-OVERLOAD, CALM_LOAD, DURATION_S = 1.1, 0.9, 25.0
+OVERLOAD, CALM_LOAD, DURATION_S = 1.1, 0.7, 25.0
 WARM_UP = 0.25  # of the duration: jobs that arrive before are not counted
 SETTLING_S = SERVICE_S * 2  # after the last arrival, for those that run
 FLOOD_JOBS, FLOOD_ADAPTER, FLOODER = 10_000, 50, "flooder"
