@@ -75,7 +75,9 @@ HostCacheBytes = Annotated[str, _option("--host-cache-bytes", "host memory for a
 KvCacheBytes = Annotated[str | None, _option("--kv-cache-bytes", "memory for keys and values, such as 4GiB")]
 GpuMemoryUtilization = Annotated[float, _option("--gpu-memory-utilization", "share of the GPU's memory to use")]
 MaxBatch = Annotated[int, _option("--max-batch", "rows of one step")]
-ClaimAhead = Annotated[int, _option("--claim-ahead", "claimed jobs that wait for a row")]
+ClaimAhead = Annotated[
+    int | None, _option("--claim-ahead", "claimed jobs that wait for a row; a quarter of a batch if not given")
+]
 MaxModelLen = Annotated[int | None, _option("--max-model-len", "context in tokens; the model's own if not given")]
 AdapterRoot = Annotated[list[Path] | None, _option("--adapter-root", "folder that adapters may lie in; repeatable")]
 AdapterPlaces = Annotated[
@@ -83,7 +85,10 @@ AdapterPlaces = Annotated[
 ]
 AdapterCacheFolder = Annotated[Path, _option("--adapter-cache", "folder that remote adapters are fetched into")]
 ClaimPolicy = Annotated[str, _option("--claim-policy", "affinity, or arrival: oldest job first, one by one")]
-Starvation = Annotated[float, _option("--starvation", "seconds after which a waiting adapter comes first")]
+Starvation = Annotated[
+    float,
+    _option("--starvation", "seconds that a job may be overtaken by, at most, for its adapter not being resident"),
+]
 Lease = Annotated[float, _option("--lease", "seconds a claimed job is ours without renewal")]
 Grace = Annotated[float, _option("--grace", "seconds that running jobs get to finish after SIGTERM")]
 Beat = Annotated[float, _option("--beat", "seconds between heartbeats")]
@@ -116,7 +121,7 @@ def run(
     kv_cache_bytes: KvCacheBytes = None,
     gpu_memory_utilization: GpuMemoryUtilization = 0.9,
     max_batch: MaxBatch = 64,
-    claim_ahead: ClaimAhead = 2,
+    claim_ahead: ClaimAhead = None,
     max_model_len: MaxModelLen = None,
     adapter_root: AdapterRoot = None,
     adapter_source: AdapterPlaces = None,
