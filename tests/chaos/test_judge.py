@@ -81,7 +81,7 @@ async def test_what_agents_were_told(
         (("HINCRBY", KEYS.stats("_base"), "succeeded", 1), "counted are 2"),
         (("SET", KEYS.payload("mine"), "x"), "fsck found"),
         (("SET", KEYS.one("something"), "x"), "would stay for ever"),
-        (("HSET", KEYS.agent("large"), "note", "x" * (2 << 20)), "bytes more"),
+        (("HSET", KEYS.agent("large"), "note", "x" * (4 << 20)), "bytes more"),
     ],
     ids=["notices", "stream", "counters", "fsck", "keys", "memory"],
 )
