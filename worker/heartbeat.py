@@ -11,11 +11,13 @@ import secrets
 import time
 from collections.abc import Callable, Mapping
 
+from lorapool.shared.broker import Broker
 from lorapool.shared.catalog import Catalog
 from lorapool.worker.adapters import Residency
 from lorapool.worker.engine import EngineCounters
 from lorapool.worker.engine_thread import EngineThread
 from lorapool.worker.held_jobs import HeldJobs
+from lorapool.worker.load_report import LoadReport
 from lorapool.worker.persistence import persist
 
 Fields = dict[str, str | int | float]
@@ -30,6 +32,7 @@ class Heartbeat:
     def __init__(
         self,
         catalog: Catalog,
+        broker: Broker,
         engine: EngineThread,
         jobs: HeldJobs,
         identity: Mapping[str, str | int | float],
@@ -41,6 +44,7 @@ class Heartbeat:
     ) -> None:
         self._catalog, self._engine, self._jobs, self._identity = catalog, engine, jobs, identity
         self._worker, self._rows, self._every_s, self._on_peers = worker, rows, every_s, on_peers
+        self._loads = LoadReport(broker, worker)
         self._state = "running"
         self._decoded, self._looked_at = 0, time.monotonic()
         self._boot, self._counted = secrets.token_hex(6), dict.fromkeys(COUNTED, 0)
@@ -54,6 +58,7 @@ class Heartbeat:
     async def beat(self) -> None:
         """One beat."""
         await self._tell()
+        await self._loads.send(self._engine.counters().loaded)
         self._on_peers([peer["worker"] for peer in await self._catalog.workers() if peer.get("state") != "draining"])
 
     async def drain(self) -> None:
@@ -67,6 +72,10 @@ class Heartbeat:
             self._worker, fields, round(3000 * self._every_s), boot=self._boot, counted=self._counted
         )
         self._counted = {name: max(self._counted[name], int(fields[name])) for name in COUNTED}
+
+    async def end(self) -> None:
+        """What is left to say once all work is done."""
+        await self._loads.send(self._engine.counters().loaded)
 
     def fields(self) -> Fields:
         """What stands in the worker's hash."""
