@@ -36,7 +36,22 @@ ADAPTERS = tuple(f"adapter{n}" for n in range(12))
 CLIENTS, AGENTS = 4, 30  # agents a client
 SOCKET_TIMEOUT_S = "3"
 PATIENCE_S = 2.0  # a fault strikes after so long even if no job ends
-OPERATIONS = ("enqueue", "resolve", "states", "cancel", "expire", "claim", "tick", "renew", "emit", "settle", "release")
+OPERATIONS = (
+    "enqueue",
+    "resolve",
+    "states",
+    "results",
+    "cancel",
+    "expire",
+    "claim",
+    "tick",
+    "renew",
+    "emit",
+    "settle",
+    "release",
+    "beat",
+    "tally",
+)
 STATES = ("delayed", "queued", "suspect", "running", "running, tokens out", "running alone")
 
 
@@ -130,7 +145,7 @@ class Battle:
         broker, upkeep = Broker(redis, keys), Upkeep(redis, keys)
         stack.push_async_callback(broker.close)
         before_bytes = await memory_bytes(server)
-        scripts = {broker._scripts[name].sha: name for name in (*OPERATIONS, "beat")}
+        scripts = {broker._scripts[name].sha: name for name in OPERATIONS}
         crew = Crew(stack)
         await crew.man(self._scale.workers, durable.port, scripts)
         await asyncio.gather(*(alive(redis, berth.name) for berth in crew.berths))

@@ -124,7 +124,7 @@ class Ledger:
             entry.end = f"failed {error.error}"
         except (JobCancelled, JobExpired) as error:
             entry.end = type(error).__name__.removeprefix("Job").lower()
-        entry.record = await handle.record()
+        entry.record = handle.ticket.record or {}
 
     async def _cancel(self, handle: JobHandle, entry: Entry) -> None:
         await asyncio.sleep(STEP_S * entry.tokens)
