@@ -6,6 +6,7 @@ Faults strike as jobs end, so that they are spread over the whole run whatever t
 from __future__ import annotations
 
 import asyncio
+import math
 import os
 import time
 from collections import Counter
@@ -26,7 +27,6 @@ from tests.chaos import plan as faults
 from tests.chaos.crew import Crew
 from tests.chaos.judge import Judge, Verdict, memory_bytes
 from tests.chaos.ledger import Ledger
-from tests.chaos.plan import Fault
 from tests.chaos.proxy import FaultProxy
 from tests.chaos.server import DurableServer, Fsync, durable_server
 from tests.chaos.striker import BUSY, Striker, Tally
@@ -196,18 +196,19 @@ class Battle:
                 raise error
 
     async def _strikes(self, ledger: Ledger, striker: Striker) -> None:
+        """A fault each time a share of the jobs has ended; the agents do not run ahead of the faults."""
         plan = faults.draw(self._seed, self._scale.rounds)
+        share = self._scale.jobs / (len(plan) + 2)
         for number, fault in enumerate(plan, start=1):
-            await self._turn(ledger, self._scale.jobs * number / (len(plan) + 2))
-            await self._strike(striker, fault)
+            ledger.most = share * (number + 1) + 2 * CLIENTS * AGENTS
+            await self._turn(ledger, share * number)
+            await striker.strike(fault)
+        ledger.most = math.inf
 
     async def _turn(self, ledger: Ledger, ended: float) -> None:
         give_up_at = time.monotonic() + PATIENCE_S
         while ledger.ended < ended and time.monotonic() < give_up_at:  # noqa: ASYNC110 - agents change it
             await asyncio.sleep(0.02)
-
-    async def _strike(self, striker: Striker, fault: Fault) -> None:
-        await striker.strike(fault)
 
     async def _check_again(self, judge: Judge) -> None:
         """fsck, again and again while everything is going on."""
