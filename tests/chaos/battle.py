@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import math
 import os
+import signal
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -163,7 +164,10 @@ class Battle:
         await asyncio.gather(*(client.close() for client in clients))
         refusals = crew.log_lines("stale: refused, the lease was lost") + crew.log_lines("lease lost")
         verdict = await judge.judge(ledger, [client._name for client in clients], refusals)
-        verdict.complaints += [f"{name} left with status {status}" for name, status in left.items() if status]
+        fair = {0, -signal.SIGKILL}  # a poisonous job may meet a worker that is leaving
+        verdict.complaints += [
+            f"{name} left with status {status}" for name, status in left.items() if status not in fair
+        ]
         verdict.complaints += [f"fsck found, under fire, {finding}" for finding in self._findings]
         lost = sum((way.lost for way in (*ways, *(berth.proxy for berth in crew.berths))), Counter[str]())
         return Report(
