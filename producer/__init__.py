@@ -4,6 +4,7 @@ Blocking code imports the same names from ``lorapool.producer.sync``. Errors are
 """
 
 from lorapool.producer.client import Client
+from lorapool.producer.cost import Bill, Tariff
 from lorapool.producer.handle import JobHandle
 from lorapool.producer.request import Request
 from lorapool.producer.stream import TextDelta
@@ -47,6 +48,7 @@ __all__ = [
     "AdapterInUse",
     "AdapterNotReady",
     "AdapterRefused",
+    "Bill",
     "CheckpointError",
     "Client",
     "Explanation",
@@ -76,6 +78,7 @@ __all__ = [
     "SamplingParams",
     "Schedule",
     "ScheduleConflict",
+    "Tariff",
     "TextDelta",
     "Timings",
     "UnknownAdapter",

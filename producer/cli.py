@@ -13,6 +13,7 @@ import typer
 from typer.core import TyperGroup
 
 from lorapool.producer.commands import adapters, fleet, jobs, publishing, schedule, upkeep
+from lorapool.producer.commands.cost import cost
 from lorapool.producer.render import failure
 
 USAGE = 2
@@ -72,6 +73,7 @@ adapters.app.command("import")(publishing.import_)
 adapters.app.command()(publishing.verify)
 app.command(rich_help_panel="Pool")(fleet.stats)
 app.command(rich_help_panel="Pool")(fleet.workers)
+app.command(rich_help_panel="Pool")(cost)
 for command in (upkeep.pause, upkeep.resume, upkeep.limits, upkeep.dead, upkeep.redrive, upkeep.purge, upkeep.fsck):
     app.command(rich_help_panel="Upkeep")(command)
 

@@ -17,24 +17,28 @@ from typing import Any, Self, TypeVar
 from lorapool.producer import client as aio
 from lorapool.producer.adapters import DEFAULT_VERSION
 from lorapool.producer.adapters import Adapters as AsyncAdapters
+from lorapool.producer.cost import Bill, Tariff
 from lorapool.producer.handle import JobHandle as AsyncJobHandle
 from lorapool.producer.publishing import Imported, Verified
 from lorapool.producer.schedules import Schedules as AsyncSchedules
 from lorapool.producer.stream import TextDelta
 from lorapool.producer.upkeep import PoolUpkeep as AsyncPoolUpkeep
 from lorapool.shared.aliases import Move
-from lorapool.shared.catalog import AdapterRecord
+from lorapool.shared.catalog import AdapterRecord, PoolConfig
 from lorapool.shared.errors import LorapoolError
 from lorapool.shared.job import JobState, Result
 from lorapool.shared.prompt_format import PromptFormat
-from lorapool.shared.protocol import DeadLetter, Enqueued, Explanation, Finding, Limits, Retired
+from lorapool.shared.protocol import Backlog, DeadLetter, Enqueued, Explanation, Finding, Limits, Retired
 from lorapool.shared.schedule import Schedule
 
 T = TypeVar("T")
 
 
 class LoopThread:
-    """An event loop on a daemon thread; ``run`` waits for a coroutine there, and cancels it on Ctrl-C."""
+    """An event loop on a daemon thread; ``run`` waits for a coroutine there, and cancels it on Ctrl-C.
+
+    ``call`` is the same for code that has a loop of its own: its loop goes on meanwhile.
+    """
 
     def __init__(self) -> None:
         self._loop = asyncio.new_event_loop()
@@ -42,16 +46,22 @@ class LoopThread:
         self._thread.start()
 
     def run(self, work: Coroutine[Any, Any, T]) -> T:
-        try:
-            future: concurrent.futures.Future[T] = asyncio.run_coroutine_threadsafe(work, self._loop)
-        except RuntimeError:
-            work.close()
-            raise LorapoolError("this client is closed: open a new one") from None
+        future = self._begin(work)
         try:
             return future.result()
         except KeyboardInterrupt:
             future.cancel()
             raise
+
+    async def call(self, work: Coroutine[Any, Any, T]) -> T:
+        return await asyncio.wrap_future(self._begin(work))
+
+    def _begin(self, work: Coroutine[Any, Any, T]) -> concurrent.futures.Future[T]:
+        try:
+            return asyncio.run_coroutine_threadsafe(work, self._loop)
+        except RuntimeError:
+            work.close()
+            raise LorapoolError("this client is closed: open a new one") from None
 
     @property
     def running(self) -> bool:
@@ -295,8 +305,26 @@ class Client:
     def agent_stats(self, agent: str) -> dict[str, int | float]:
         return self._thread.run(self._client.agent_stats(agent))
 
+    def cost(self, tariff: Tariff | None = None) -> Bill:
+        return self._thread.run(self._client.cost(tariff))
+
     def workers(self) -> list[dict[str, Any]]:
         return self._thread.run(self._client.workers())
+
+    def config(self) -> PoolConfig | None:
+        return self._thread.run(self._client.config())
+
+    def backlog(self) -> Backlog:
+        return self._thread.run(self._client.backlog())
+
+    def last_used(self, adapter: str | None) -> int | None:
+        return self._thread.run(self._client.last_used(adapter))
+
+    def count_refusals(self, reasons: Mapping[str, int], *, report: str) -> None:
+        self._thread.run(self._client.count_refusals(reasons, report=report))
+
+    def refusals(self) -> dict[str, int]:
+        return self._thread.run(self._client.refusals())
 
     def _wrap(self, handle: AsyncJobHandle) -> JobHandle:
         return JobHandle(self._thread, handle)

@@ -26,6 +26,7 @@ from lorapool.shared.errors import (
 )
 from lorapool.shared.job import BASE_REF, check_name
 from lorapool.shared.keys import Keys, PoolKeys, partition_of
+from lorapool.shared.replies import numbers
 from lorapool.shared.scripts import Scripts, Terms
 from lorapool.shared.server import Arg, Server, text_map
 
@@ -56,12 +57,12 @@ Beats = list[dict[str, str]]
 class Catalog:
     """All methods raise RedisUnreachable, RedisAuthFailed or RedisFull besides what they name."""
 
-    def __init__(self, redis: Redis, pool: str, *, terms: Terms | None = None) -> None:
+    def __init__(self, redis: Redis, pool: str, clock: str | None = None, *, terms: Terms | None = None) -> None:
         self._pool = check_name("pool", pool)
         self._redis, self._server = redis, Server(redis)
         self._keys = PoolKeys(pool)
         self._terms = terms or Terms()
-        self._scripts = Scripts(self._server, self._keys.prefix, self._terms)
+        self._scripts = Scripts(self._server, self._keys.prefix, self._terms, clock)
         self.names = Aliases(redis, pool, terms=terms)
 
     # -- the pool
@@ -196,9 +197,31 @@ class Catalog:
 
     # -- workers
 
-    async def beat(self, worker: str, fields: Mapping[str, str | int | float], ttl_ms: int) -> None:
-        """I am alive; forget me ``ttl_ms`` after my last beat."""
-        await self._scripts.run("beat", check_name("worker", worker), ttl_ms, *_flat({**fields, "ttl_ms": ttl_ms}))
+    async def beat(
+        self,
+        worker: str,
+        fields: Mapping[str, str | int | float],
+        ttl_ms: int,
+        *,
+        boot: str = "",
+        counted: Mapping[str, int] | None = None,
+    ) -> None:
+        """I am alive; forget me ``ttl_ms`` after my last beat.
+
+        ``counted``: of these fields, the totals that earlier beats of this ``boot`` were acknowledged with; what they
+        have grown by since is added to the pool's usage.
+        """
+        counted, rest = counted or {}, dict(fields)
+        totals = [arg for name, before in counted.items() for arg in (name, rest.pop(name), before)]
+        head = (check_name("worker", worker), boot, ttl_ms, len(counted))
+        await self._scripts.run("beat", *head, *totals, *_flat(rest))
+
+    async def usage(self) -> dict[str, int | float]:
+        """What all workers there ever were did together: ``up_ms busy_ms steps …``, ``open_ms`` with any worker there.
+
+        ``since_ms`` and ``last_ms`` are the server's time of the first and the last beat.
+        """
+        return numbers(await self._server.command("HGETALL", self._keys.usage))
 
     async def leave(self, worker: str) -> None:
         """This worker is gone, on purpose."""

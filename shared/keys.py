@@ -115,6 +115,10 @@ class PoolKeys:
         return f"{self.prefix}moves:{alias}"
 
     @property
+    def usage(self) -> str:
+        return f"{self.prefix}usage"
+
+    @property
     def workers(self) -> str:
         return f"{self.prefix}workers"
 

@@ -27,8 +27,7 @@ class WaitingAdapter:
     """One claimable adapter, as the affinity policy sees it."""
 
     ref: str
-    since_ms: int  # last claim, or first backlog if later: its starvation clock
-    oldest_ms: int  # no job has been passed over for longer than since this; the broker says since_ms
+    since_ms: int  # when the job that it gives next became claimable: its starvation clock
     depth: int  # waiting jobs, all priorities
     served: float  # virtual token counter
 
@@ -156,6 +155,16 @@ class StreamItem:
     text: str = ""
     token_ids: tuple[int, ...] = ()
     state: JobState | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Backlog:
+    """Jobs by adapter ref, those without any left out; ``oldest_wait_ms``: how long the first in any stream has been
+    in it, None where nothing waits."""
+
+    waiting: Mapping[str, int]
+    running: Mapping[str, int]
+    oldest_wait_ms: int | None
 
 
 @dataclass(frozen=True, slots=True)

@@ -91,7 +91,8 @@ class FakeModel:
         runner = DeadlyRunner(store, step_s=self.step_s, max_model_len=self.max_model_len)
         adapters = AdapterCache(store, _weights, self.config.host_cache_bytes)
         engine = Engine(runner, adapters, Scheduler(max_batch=self.config.max_batch), frozenset())
-        facts = {"base_model": self.base_model, "device": self.device, "dtype": "float32"}
+        sizes = {"slots": self.config.slots, "max_batch": self.config.max_batch}
+        facts = {"base_model": self.base_model, "device": self.device, "dtype": "float32", **sizes}
         return Loaded(engine, adapters, FakeTokenizer(), _check, self.max_model_len, facts)
 
 

@@ -12,6 +12,7 @@ import re
 import secrets
 import socket
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib.metadata import version
@@ -74,7 +75,9 @@ HostCacheBytes = Annotated[str, _option("--host-cache-bytes", "host memory for a
 KvCacheBytes = Annotated[str | None, _option("--kv-cache-bytes", "memory for keys and values, such as 4GiB")]
 GpuMemoryUtilization = Annotated[float, _option("--gpu-memory-utilization", "share of the GPU's memory to use")]
 MaxBatch = Annotated[int, _option("--max-batch", "rows of one step")]
-ClaimAhead = Annotated[int, _option("--claim-ahead", "claimed jobs that wait for a row")]
+ClaimAhead = Annotated[
+    int | None, _option("--claim-ahead", "claimed jobs that wait for a row; a quarter of a batch if not given")
+]
 MaxModelLen = Annotated[int | None, _option("--max-model-len", "context in tokens; the model's own if not given")]
 AdapterRoot = Annotated[list[Path] | None, _option("--adapter-root", "folder that adapters may lie in; repeatable")]
 AdapterPlaces = Annotated[
@@ -82,7 +85,10 @@ AdapterPlaces = Annotated[
 ]
 AdapterCacheFolder = Annotated[Path, _option("--adapter-cache", "folder that remote adapters are fetched into")]
 ClaimPolicy = Annotated[str, _option("--claim-policy", "affinity, or arrival: oldest job first, one by one")]
-Starvation = Annotated[float, _option("--starvation", "seconds after which a waiting adapter comes first")]
+Starvation = Annotated[
+    float,
+    _option("--starvation", "seconds that a job may be overtaken by, at most, for its adapter not being resident"),
+]
 Lease = Annotated[float, _option("--lease", "seconds a claimed job is ours without renewal")]
 Grace = Annotated[float, _option("--grace", "seconds that running jobs get to finish after SIGTERM")]
 Beat = Annotated[float, _option("--beat", "seconds between heartbeats")]
@@ -115,7 +121,7 @@ def run(
     kv_cache_bytes: KvCacheBytes = None,
     gpu_memory_utilization: GpuMemoryUtilization = 0.9,
     max_batch: MaxBatch = 64,
-    claim_ahead: ClaimAhead = 2,
+    claim_ahead: ClaimAhead = None,
     max_model_len: MaxModelLen = None,
     adapter_root: AdapterRoot = None,
     adapter_source: AdapterPlaces = None,
@@ -297,7 +303,10 @@ async def serve(config: WorkerConfig, settings: RedisSettings, model: Model) -> 
         await broker.ping()
         await _warn_of_eviction(catalog)
         await catalog.create_or_check_config(model.identify())
+        began_s = time.monotonic()
         loaded = model.load()
+        load_ms = round(1000 * (time.monotonic() - began_s))
+        about: dict[str, str | int] = {"version": version("lorapool"), "pid": os.getpid(), "host": socket.gethostname()}
         worker = Worker(
             config,
             broker,
@@ -307,7 +316,7 @@ async def serve(config: WorkerConfig, settings: RedisSettings, model: Model) -> 
             loaded.tokenizer,
             Validator(catalog, loaded.check),
             max_model_len=loaded.max_model_len,
-            identity={"version": version("lorapool"), "pid": os.getpid(), "host": socket.gethostname(), **loaded.facts},
+            identity={**about, "model_load_ms": load_ms, **loaded.facts},
         )
         worker.stop_on_signals()
         return 0 if await worker.run() else FAILED

@@ -178,6 +178,7 @@ local function record_claim()
   for ref in pairs(claimed) do
     homes[#homes + 1] = ref
     homes[#homes + 1] = worker
+    call('HSET', P .. 'adapter:' .. ref, 'claimed_ms', NOW)
   end
   call('ZADD', P .. 'leases', unpack(leases))
   call('HSET', P .. 'last_worker', unpack(homes))
