@@ -1,0 +1,26 @@
+"""Every engine that a test makes is audited when the test ends, whatever the test itself looked at."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from lorapool.worker.engine import Engine
+
+
+@pytest.fixture(autouse=True)
+def audited(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Slots, references, KV rows and sequences agree at the end, after failures too."""
+    made: list[Engine] = []
+    begin = Engine.__init__
+
+    def remember(self: Engine, *args: Any, **options: Any) -> None:
+        begin(self, *args, **options)
+        made.append(self)
+
+    monkeypatch.setattr(Engine, "__init__", remember)
+    yield
+    for engine in made:
+        engine.check_integrity()
