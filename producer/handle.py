@@ -6,7 +6,9 @@ Knows the broker's calls on one job and the inbox that hears of its end. Holds n
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from functools import partial
+from typing import TypeVar
 
 from lorapool.producer.inbox import Inbox, Ticket
 from lorapool.producer.patience import back_off
@@ -18,6 +20,7 @@ from lorapool.shared.job import JobState, Result
 from lorapool.shared.protocol import Explanation, StreamItem
 
 STREAM_BLOCK_S = 5.0
+T = TypeVar("T")
 
 
 class JobHandle:
@@ -72,33 +75,39 @@ class JobHandle:
         Raises InvalidRequest for a job submitted without ``stream=True``, ResultTimeout when ``timeout`` seconds passed
         in all, and as ``result()`` for a job that failed, was cancelled or expired.
         """
-        await self._check_streamed()
         give_up_at = None if timeout is None else time.monotonic() + timeout
+        await self._outlast(self._check_streamed, give_up_at)
         splicer, last_id, state = Splicer(), "0-0", JobState.QUEUED
         while not state.terminal:
-            items = await self._tokens(last_id, give_up_at)
+            items = await self._outlast(partial(self._tokens, last_id, give_up_at), give_up_at)
             for item in items:
                 last_id = item.entry_id
                 delta = splicer.take(item)
                 if delta is not None:
                     yield delta
-            state = (items[-1].state or state) if items else await self._ask_state()
+            state = (items[-1].state or state) if items else await self._outlast(self._ask_state, give_up_at)
         rest = splicer.rest((await self.result(_remaining(give_up_at))).text)
         if rest is not None:
             yield rest
 
     async def _tokens(self, last_id: str, give_up_at: float | None) -> list[StreamItem]:
-        """The next items, or none after a while; waits out a server that is away."""
+        """The next items, or none after a while."""
+        return await self._broker.tokens(self.id, last_id, self._block_s(give_up_at))
+
+    async def _outlast(self, ask: Callable[[], Awaitable[T]], give_up_at: float | None) -> T:
+        """The answer; a server that is away is waited for until the time is up."""
         pause_s = 0.0
         while True:
             try:
-                return await self._broker.tokens(self.id, last_id, self._block_s(give_up_at))
+                return await ask()
             except RedisAuthFailed:
                 raise
             except RedisUnreachable as error:
                 pause_s = await back_off("stream_unreachable", error, pause_s)
+                self._block_s(give_up_at)
 
     def _block_s(self, give_up_at: float | None) -> float:
+        """How long to wait for the next item; raises ResultTimeout when the time is up."""
         remaining = _remaining(give_up_at)
         if remaining == 0:
             raise ResultTimeout(f"job {self.id} has not ended in time; it goes on, and stream() begins it again")

@@ -33,7 +33,9 @@ class RedisSettings(BaseSettings):
 
     redis_url: SecretStr = SecretStr("redis://localhost:6379/0")
     pool: Name = "default"
-    socket_timeout_s: Annotated[float, Field(gt=READ_MARGIN_S)] = 10.0
+    socket_timeout_s: Annotated[float, Field(gt=READ_MARGIN_S)] = (
+        8.0  # with the third of a lease before it, less than a lease
+    )
     connect_timeout_s: Annotated[float, Field(gt=0)] = 5.0
     health_check_s: Annotated[int, Field(ge=0)] = 15
     max_connections: Annotated[int, Field(ge=2)] = 32
@@ -55,12 +57,13 @@ def connect(settings: RedisSettings) -> Redis:
     redis-py retries nothing: it would also retry a wrong password, and differently in each release. Server does.
     Above ``max_connections`` commands at a time, the next ones wait their turn.
     """
+    url = settings.redis_url.get_secret_value()
+    alive = {} if url.startswith("unix:") else {"socket_keepalive": True, "socket_keepalive_options": _keepalive()}
     pool = BlockingConnectionPool.from_url(
-        settings.redis_url.get_secret_value(),
+        url,
         socket_timeout=settings.socket_timeout_s,
         socket_connect_timeout=settings.connect_timeout_s,
-        socket_keepalive=True,
-        socket_keepalive_options=_keepalive(),
+        **alive,
         health_check_interval=settings.health_check_s,
         retry=Retry(NoBackoff(), 0),
         decode_responses=False,

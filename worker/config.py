@@ -42,6 +42,8 @@ class WorkerConfig(BaseModel):
     claim_ahead: Annotated[int, Field(ge=0, le=4096)] = 2  # claimed jobs that wait for a row
     max_model_len: Annotated[int, Field(ge=2)] | None = None  # None: the model's own limit
     adapter_roots: tuple[Path, ...] = ()  # folders that file:// adapters may come from
+    adapter_places: tuple[str, ...] = ()  # uris below which remote adapters may lie
+    adapter_cache: Path = Path("~/.cache/lorapool/adapters")  # what was fetched, by digest
     claim_size: Annotated[int, Field(ge=1, le=64)] = 32  # jobs, at most, in one claim
     claim_policy: PolicyKind = "affinity"
     starvation_s: Annotated[float, Field(gt=0)] = 10.0

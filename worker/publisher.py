@@ -27,9 +27,9 @@ from lorapool.worker.engine_thread import EngineThread, Report
 from lorapool.worker.held_jobs import HeldJob, HeldJobs
 from lorapool.worker.persistence import persist
 
-Outcome = Literal["succeeded", "failed", "retry", "cancelled", "expired"]
+Outcome = Literal["succeeded", "failed", "retry", "dead", "cancelled", "expired"]
 
-HOPELESS = (InvalidRequest, CheckpointError, UnknownAdapter, AdapterRefused, AdapterConflict, UnsupportedVersion)
+HOPELESS = (InvalidRequest, CheckpointError, UnknownAdapter, AdapterRefused, AdapterConflict)
 
 log = structlog.get_logger()
 
@@ -61,11 +61,10 @@ class Publisher:
 
     async def refuse(self, claimed: ClaimedJob, error: Exception) -> None:
         """Settle a job that never entered the engine."""
-        outcome: Outcome = "failed" if isinstance(error, HOPELESS) else "retry"
         settlement = Settlement(
             claimed.job_id,
             claimed.lease,
-            outcome,
+            _outcome_of(error),
             error=type(error).__name__,
             message=str(error),
             device=self._device,
@@ -109,8 +108,9 @@ class Publisher:
     def _settlement_of(self, job: HeldJob, update: Update) -> Settlement:
         if update.error is None:
             return self._settlement(job, "succeeded", finish_reason=str(update.finish_reason))
-        outcome: Outcome = "failed" if isinstance(update.error, HOPELESS) else "retry"
-        return self._settlement(job, outcome, error=type(update.error).__name__, message=str(update.error))
+        return self._settlement(
+            job, _outcome_of(update.error), error=type(update.error).__name__, message=str(update.error)
+        )
 
     def _settlement(
         self, job: HeldJob, outcome: Outcome, *, finish_reason: str = "", error: str = "", message: str = ""
@@ -156,3 +156,10 @@ class Publisher:
             log.warning(settlement.outcome, error=settlement.error, message=settlement.message, **facts)
         else:
             log.info(settlement.outcome, **facts)
+
+
+def _outcome_of(error: Exception) -> Outcome:
+    """What a failure leads to: the same again is hopeless, a newer release may understand it, or it may pass."""
+    if isinstance(error, UnsupportedVersion):
+        return "dead"
+    return "failed" if isinstance(error, HOPELESS) else "retry"

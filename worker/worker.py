@@ -30,6 +30,7 @@ from lorapool.worker.held_jobs import HeldJob, HeldJobs
 from lorapool.worker.lease_keeper import LeaseKeeper
 from lorapool.worker.persistence import persist, put_down
 from lorapool.worker.publisher import Publisher
+from lorapool.worker.timesheet import Timesheet
 from lorapool.worker.validator import Validator
 
 LAST_WORDS_S = 5.0  # for giving back what is left when the grace time is over
@@ -56,7 +57,7 @@ class Worker:
         clock = ServerClock()
         rows = config.max_batch + config.claim_ahead
         self._jobs = HeldJobs(self._on_change)
-        self._engine = EngineThread(engine)
+        self._engine = EngineThread(engine, Timesheet(float(identity.get("model_load_ms", 0)) / 1000))
         self._publisher = Publisher(
             broker, self._jobs, self._engine, clock, device=str(identity["device"]), dtype=str(identity["dtype"])
         )
@@ -82,6 +83,7 @@ class Worker:
         self._keeper = LeaseKeeper(broker, self._jobs, self._publisher, clock, lease_ms=config.lease_ms)
         self._heartbeat = Heartbeat(
             catalog,
+            broker,
             self._engine,
             self._jobs,
             identity,
@@ -91,8 +93,11 @@ class Worker:
             on_peers=self._meet,
         )
         self._control = Control(
-            broker, config.worker_id, {"cancel": self._cancel, "load": self._load, "validate": validator.request}
+            broker,
+            config.worker_id,
+            {"cancel": self._cancel, "load": self._load, "validate": validator.request, "verify": self._verify},
         )
+        self._verifying: set[asyncio.Task[None]] = set()
         self._stopping, self._forced, self._changed = asyncio.Event(), asyncio.Event(), asyncio.Event()
 
     # -- the main loop: claim → admit → step → settle
@@ -122,7 +127,7 @@ class Worker:
                 await self._within(LAST_WORDS_S, asyncio.wait([claiming]))  # longer only while Redis is away
                 await put_down([claiming])
                 await self._drain()
-                await put_down(duties)
+                await put_down([*duties, *self._verifying])
         finally:
             await self._engine.stop()
         await self._leave()
@@ -184,6 +189,7 @@ class Worker:
             self._jobs.drop(job)
 
     async def _leave(self) -> None:
+        await self._within(1.0, persist(self._heartbeat.end, "last loads"))
         await self._within(1.0, persist(lambda: self._catalog.leave(self._config.worker_id), "leave"))
         log.info("stopped", worker=self._config.worker_id)
 
@@ -196,6 +202,11 @@ class Worker:
 
     async def _load(self, request: Mapping[str, str]) -> None:
         await self._admission.prefetch(request.get("ref", ""))
+
+    async def _verify(self, request: Mapping[str, str]) -> None:
+        """Beside the other requests: reading a large adapter must not hold up a cancellation."""
+        self._verifying.add(task := asyncio.create_task(self._validator.verify(request, self._config.worker_id)))
+        task.add_done_callback(self._verifying.discard)
 
     # -- what the parts tell each other
 

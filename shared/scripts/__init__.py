@@ -21,7 +21,7 @@ _USES = re.compile(r"^-- uses: (.+)$", re.MULTILINE)
 _NOW = "return math.floor(t[1] * 1000 + t[2] / 1000)"
 
 # A full server refuses these; all others may still settle, cancel and tidy up.
-_NEW_WORK = frozenset({"enqueue", "redrive", "register"})
+_NEW_WORK = frozenset({"enqueue", "redrive", "register", "schedule_add"})
 
 
 @dataclass(frozen=True, slots=True)
