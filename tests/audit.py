@@ -12,15 +12,16 @@ from lorapool.worker.engine import Engine
 
 @pytest.fixture(autouse=True)
 def audited(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Slots, references, KV rows and sequences agree at the end, after failures too."""
-    made: list[Engine] = []
+    """Slots, references, KV rows and sequences agree at the end, after failures too; of engines over the same runner,
+    those of the last one."""
+    made: dict[int, Engine] = {}
     begin = Engine.__init__
 
     def remember(self: Engine, *args: Any, **options: Any) -> None:
         begin(self, *args, **options)
-        made.append(self)
+        made[id(self._runner)] = self
 
     monkeypatch.setattr(Engine, "__init__", remember)
     yield
-    for engine in made:
+    for engine in made.values():
         engine.check_integrity()

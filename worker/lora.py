@@ -151,7 +151,7 @@ class LoraSlots:
         """Plan a step whose flat row consists of these (slot, rows), in this order."""
         spans, start = [], 0
         for slot, count in segments:
-            if slot:
+            if slot and count:
                 spans.append((slot, start, start + count))
             start += count
         tiles = [self._tile(part) for part in _partition(spans)]
