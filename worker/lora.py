@@ -16,6 +16,7 @@ from torch import Tensor
 
 # Rough microseconds of one batched product: to call it, per slot read, per row, and more per row where rows are padded.
 _CALL, _SLOT, _ROW, _PADDED_ROW = 8.0, 1.0, 0.2, 0.35
+_PLANS_KEPT = 4  # decoding repeats the last step's segments: of all rows, and of those that draw
 
 
 class ModuleWeights(Protocol):
@@ -80,6 +81,17 @@ class Tile:
         return rows.view(self.count, self.each, -1)
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Share:
+    """What a plan needs of one module: its part [first, last) of the group's A products, and its B' of each tile."""
+
+    group: Group
+    site: Site
+    first: int
+    last: int
+    ups: list[Tensor]
+
+
 @dataclass(slots=True, eq=False)
 class LoraPlan:
     """What all modules share in one step. ``segments``: (slot, start, stop) in the flat row, base rows left out."""
@@ -87,6 +99,7 @@ class LoraPlan:
     segments: list[tuple[int, int, int]]
     tiles: list[Tile]
     slots: frozenset[int]
+    shares: dict[str, Share | None] = field(default_factory=dict)  # by module; None where no row has anything there
     cached: tuple[Group, Tensor, list[Tensor]] | None = None  # the last group's A products
 
 
@@ -105,6 +118,7 @@ class LoraSlots:
         self._dtype, self._device = dtype, torch.device(device)
         self._key = {path: paths[0] for paths in shared_inputs for path in paths}
         self._groups: dict[str, Group] = {}
+        self._plans: dict[tuple[tuple[int, int], ...], LoraPlan] = {}  # the latest, of this generation
 
     @property
     def nbytes(self) -> int:
@@ -122,6 +136,7 @@ class LoraSlots:
     def clear(self, slot: int) -> None:
         """Make a slot compute nothing."""
         self.generation += 1
+        self._plans.clear()
         for group in self._groups.values():
             present = [site for site in group.sites.values() if slot in site.slots]
             if present:
@@ -133,26 +148,26 @@ class LoraSlots:
                 site.offsets.pop(slot, None)
 
     def plan(self, segments: Sequence[tuple[int, int]]) -> LoraPlan:
-        """Plan a step whose flat row consists of these (slot, rows), in this order."""
-        spans, start = [], 0
-        for slot, count in segments:
-            if slot:
-                spans.append((slot, start, start + count))
-            start += count
-        tiles = [self._tile(part) for part in _partition(spans)]
-        return LoraPlan(spans, tiles, frozenset(slot for slot, _, _ in spans))
+        """Plan a step whose flat row consists of these (slot, rows), in this order. The same as before: the same plan."""
+        key = tuple(segments)
+        plan = self._plans.pop(key, None) or self._new_plan(key)
+        plan.cached = None
+        self._plans[key] = plan
+        if len(self._plans) > _PLANS_KEPT:
+            del self._plans[next(iter(self._plans))]
+        return plan
 
     def apply(self, path: str, x: Tensor, out: Tensor, plan: LoraPlan) -> None:
         """Add the adapters' part to ``out`` [rows, out_features] in place; ``x`` is [rows, in_features]."""
-        group = self._groups.get(self._key.get(path, path))
-        site = group.sites.get(path) if group is not None else None
-        if group is None or site is None or plan.slots.isdisjoint(site.slots):
+        if path not in plan.shares:
+            plan.shares[path] = self._share(path, plan)
+        share = plan.shares[path]
+        if share is None:
             return
-        if site.gains or site.offsets:
-            _gain(site, out, plan)
-        for tile, hidden in zip(plan.tiles, self._hidden(group, x, plan), strict=True):
-            mine = hidden[:, :, site.index * group.rank : (site.index + 1) * group.rank]
-            _add(out, mine, site.up[tile.slot : tile.slot + tile.count], tile)
+        if share.site.gains or share.site.offsets:
+            _gain(share.site, out, plan)
+        for tile, hidden, up in zip(plan.tiles, self._hidden(share.group, x, plan), share.ups, strict=True):
+            _add(out, hidden[:, :, share.first : share.last], up, tile)
 
     def check_integrity(self) -> None:
         """Raise AssertionError unless the null slot is zero and unused slots compute nothing."""
@@ -162,6 +177,24 @@ class LoraSlots:
                 empty = [slot for slot in range(self.slots + 1) if slot not in site.slots]
                 assert not site.up[empty].any(), f"{path}: an unused slot is not zero"
                 assert site.gains.keys() <= site.slots and site.offsets.keys() <= site.slots, f"{path}: stale gain"
+
+    def _new_plan(self, segments: Sequence[tuple[int, int]]) -> LoraPlan:
+        spans, start = [], 0
+        for slot, count in segments:
+            if slot:
+                spans.append((slot, start, start + count))
+            start += count
+        tiles = [self._tile(part) for part in _partition(spans)]
+        return LoraPlan(spans, tiles, frozenset(slot for slot, _, _ in spans))
+
+    def _share(self, path: str, plan: LoraPlan) -> Share | None:
+        group = self._groups.get(self._key.get(path, path))
+        site = group.sites.get(path) if group is not None else None
+        if group is None or site is None or plan.slots.isdisjoint(site.slots):
+            return None
+        first = site.index * group.rank
+        ups = [site.up[tile.slot : tile.slot + tile.count] for tile in plan.tiles]
+        return Share(group, site, first, first + group.rank, ups)
 
     def _hidden(self, group: Group, x: Tensor, plan: LoraPlan) -> list[Tensor]:
         """A·x of all the group's modules, per tile [count, each, sites * rank]; computed once for a shared input."""
