@@ -1,12 +1,14 @@
-# make demo | make test | make check: each does its own set-up, in .venv, once.
+# make demo | make test | make check | make chaos: each does its own set-up, in .venv, once.
 #
 #   PYTHON=python3.12    the interpreter to build .venv from (3.11 or newer)
 #   TORCH=torch==2.13.0  what to install as torch
 #   TORCH_INDEX=URL      an extra package index for torch; unset, the CPU build's on a machine without NVIDIA driver
 #   AGENTS=200           the demo with many agents instead of the five
 #   REDIS_URL=redis://…  the demo on a server of yours instead of the embedded one
+#   PORT=6379            where the demo's embedded server listens; unset, on a free port
 #   KEEP=1               the demo stays up until you press Enter
-#   ARGS="-k broker"     more arguments for pytest
+#   ARGS="-k broker"     more arguments for pytest; for make chaos: --seed 7 --seeds 1 --jobs 2000 --rounds 2
+#   PROCESSES=4          how many processes share the tests
 
 VENV ?= .venv
 TORCH ?= torch==2.13.0
@@ -14,18 +16,21 @@ CPU_INDEX := https://download.pytorch.org/whl/cpu
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
   $$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo $$p; break; }; done)
 
+PROCESSES ?= 2
 BIN ?= $(VENV)/bin
 DONE := $(VENV)/.done
 PIP := $(VENV)/bin/python -m pip --disable-pip-version-check -qq
 TYPING := .cache/typing/lorapool
 SOURCES := shared producer worker examples benchmarks tests
 
-.PHONY: help setup demo test check lint types arrows format clean
+.PHONY: help setup demo csuite test chaos check lint types arrows format clean
 .DELETE_ON_ERROR:
 
 help:
 	@echo 'make demo     five agents, five LoRA adapters, one base model, on an embedded server'
+	@echo 'make csuite   the same five at work together, with failures and the bill'
 	@echo 'make test     the tests'
+	@echo 'make chaos    20,000 jobs under 200 faults, twice; and the claim protocol against its model, at length'
 	@echo 'make check    lint, format, types, import arrows'
 	@echo 'make format   what make check would have you change, where a tool can'
 	@echo 'make clean    remove .venv and caches of this checkout'
@@ -56,10 +61,17 @@ $(DONE)/lorapool: $(DONE)/torch pyproject.toml
 	@touch $@
 
 demo: setup
-	@$(BIN)/python -m examples.demo $(if $(AGENTS),--agents $(AGENTS)) $(if $(REDIS_URL),--redis-url $(REDIS_URL)) $(if $(KEEP),--keep)
+	@$(BIN)/python -m examples.demo $(if $(AGENTS),--agents $(AGENTS)) $(if $(REDIS_URL),--redis-url $(REDIS_URL)) $(if $(PORT),--port $(PORT)) $(if $(KEEP),--keep)
+
+csuite: setup
+	@$(BIN)/python -m examples.csuite
 
 test: setup
-	@$(BIN)/python -m pytest -q $(ARGS)
+	@$(BIN)/python -m pytest -q -n $(PROCESSES) --dist loadgroup $(ARGS)
+
+chaos: setup
+	@$(BIN)/python -m tests.chaos $(ARGS)
+	@LORAPOOL_MACHINE_EXAMPLES=10 $(BIN)/python -m pytest -q -s --timeout 0 tests/shared/test_claim_machine.py
 
 check: setup lint types arrows
 

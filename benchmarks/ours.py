@@ -7,6 +7,8 @@ a benchmark of its own.
 from __future__ import annotations
 
 import time
+from collections import Counter
+from typing import ClassVar
 
 from benchmarks.workload import Workload
 from lorapool.shared.job import BASE_REF, SamplingParams
@@ -23,6 +25,7 @@ class ResidentAdapters:
     """Every adapter is in its slot already; slot = index + 1."""
 
     loads = evictions = 0
+    loaded: ClassVar[Counter[str]] = Counter()
 
     def acquire(self, ref: str) -> int:
         return int(ref) + 1

@@ -35,7 +35,7 @@ async def fleet(pool: Client, screen: Screen, trained: Path, folder: Path, agent
     """Make, register and ask ``agents`` adapters; show how it went. Raises the first job's error if any failed."""
     names = [f"agent-{number:03d}" for number in range(1, agents + 1)]
     for index, name in enumerate(names):
-        _derive(trained / ROLES[index % len(ROLES)], folder / name, _strength(index, agents))
+        derive(trained / ROLES[index % len(ROLES)], folder / name, _strength(index, agents))
     screen.say(f"{agents} adapters made from the five: their weights, lora_alpha × 0.9 … 1.1")
     await _register(pool, screen, folder, names)
     screen.say(f"{agents} adapters registered, each validated by the worker")
@@ -54,7 +54,7 @@ def _strength(index: int, agents: int) -> float:
     return low + (high - low) * index / max(1, agents - 1)
 
 
-def _derive(source: Path, target: Path, strength: float) -> None:
+def derive(source: Path, target: Path, strength: float) -> None:
     """The same weights (a hard link where the file system allows), another ``lora_alpha``."""
     target.mkdir()
     config = json.loads((source / "adapter_config.json").read_text())

@@ -56,6 +56,11 @@ class LocalProcess:
         lines = self.log_path.read_text(errors="replace").splitlines()
         return "\n".join(f"  {line}" for line in lines[-count:])
 
+    def kill(self) -> None:
+        """SIGKILL, as a power cut or the kernel's out-of-memory killer would."""
+        self._process.kill()
+        self._process.wait()
+
     def stop(self, grace_s: float = GRACE_S) -> int:
         """SIGTERM, and SIGKILL for the whole session after ``grace_s``; returns the exit status."""
         if self._process.poll() is None:
@@ -75,9 +80,9 @@ def scratch_folder() -> Iterator[Path]:
 
 
 @contextmanager
-def embedded_server(folder: Path) -> Iterator[str]:
-    """A Valkey server on a free port of this host, without persistence; yields its URL once it answers."""
-    port = _free_port()
+def embedded_server(folder: Path, port: int | None = None) -> Iterator[str]:
+    """A Valkey server on this host, without persistence, on a free port; yields its URL once it answers."""
+    port = port or _free_port()
     options = {"port": port, "bind": "127.0.0.1", "dir": folder, "save": "", "maxmemory-policy": "noeviction"}
     command = [str(get_binary_path()), *(text for name, value in options.items() for text in (f"--{name}", str(value)))]
     server = LocalProcess("server", command, folder)
@@ -89,11 +94,12 @@ def embedded_server(folder: Path) -> Iterator[str]:
 
 
 @contextmanager
-def worker_process(arguments: Sequence[str], folder: Path) -> Iterator[LocalProcess]:
+def worker_process(arguments: Sequence[str], folder: Path, name: str = "worker") -> Iterator[LocalProcess]:
     """``lorapool-worker run`` with ``arguments``, started; whether it is ready is the caller's to see."""
     environment = {**os.environ, "TMPDIR": str(folder), "HF_HUB_OFFLINE": "1"}  # torch leaves caches in TMPDIR
+    environment.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # idle threads leave the cores to the others here
     command = [str(Path(sys.executable).parent / "lorapool-worker"), "run", *arguments]
-    worker = LocalProcess("worker", command, folder, environment)
+    worker = LocalProcess(name, command, folder, environment)
     try:
         yield worker
     finally:

@@ -54,6 +54,12 @@ class Screen:
         panel.subtitle, panel.subtitle_align = Text(times(result)), "right"
         self.show(panel)
 
+    def failure(self, role: str, error: Exception) -> None:
+        """What stands in an answer's place: the error's own name and words."""
+        self.show(
+            Panel(Text(str(error)), title=f"{role.upper()}  {type(error).__name__}", title_align="left", style="red")
+        )
+
     def redis_cli(self, command: str, reply: Mapping[str, str]) -> None:
         """A command and its reply as redis-cli prints it, in as many columns as there is room for."""
         parts = [part for pair in reply.items() for part in pair]

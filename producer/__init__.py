@@ -4,12 +4,15 @@ Blocking code imports the same names from ``lorapool.producer.sync``. Errors are
 """
 
 from lorapool.producer.client import Client
+from lorapool.producer.cost import Bill, Tariff
 from lorapool.producer.handle import JobHandle
 from lorapool.producer.request import Request
 from lorapool.producer.stream import TextDelta
+from lorapool.shared.aliases import alias_of
 from lorapool.shared.errors import (
     AdapterClosed,
     AdapterConflict,
+    AdapterInUse,
     AdapterNotReady,
     AdapterRefused,
     CheckpointError,
@@ -28,17 +31,24 @@ from lorapool.shared.errors import (
     RedisUnreachable,
     ResultExpired,
     ResultTimeout,
+    ScheduleConflict,
     UnknownAdapter,
     UnknownJob,
+    UnknownSchedule,
+    UnsupportedVersion,
 )
 from lorapool.shared.job import FinishReason, JobState, Message, Priority, Result, SamplingParams, Timings, Usage
+from lorapool.shared.prompt_format import PromptFormat
 from lorapool.shared.protocol import Explanation
+from lorapool.shared.schedule import Schedule
 
 __all__ = [
     "AdapterClosed",
     "AdapterConflict",
+    "AdapterInUse",
     "AdapterNotReady",
     "AdapterRefused",
+    "Bill",
     "CheckpointError",
     "Client",
     "Explanation",
@@ -56,6 +66,7 @@ __all__ = [
     "PayloadTooLarge",
     "PoolMismatch",
     "Priority",
+    "PromptFormat",
     "QueueFull",
     "RedisAuthFailed",
     "RedisFull",
@@ -65,9 +76,15 @@ __all__ = [
     "ResultExpired",
     "ResultTimeout",
     "SamplingParams",
+    "Schedule",
+    "ScheduleConflict",
+    "Tariff",
     "TextDelta",
     "Timings",
     "UnknownAdapter",
     "UnknownJob",
+    "UnknownSchedule",
+    "UnsupportedVersion",
     "Usage",
+    "alias_of",
 ]

@@ -12,7 +12,8 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
-from lorapool.producer.commands import adapters, fleet, jobs, upkeep
+from lorapool.producer.commands import adapters, fleet, jobs, publishing, schedule, upkeep
+from lorapool.producer.commands.cost import cost
 from lorapool.producer.render import failure
 
 USAGE = 2
@@ -65,9 +66,14 @@ app.command(rich_help_panel="Jobs")(jobs.submit)
 app.command(rich_help_panel="Jobs")(jobs.result)
 app.command(rich_help_panel="Jobs")(jobs.job)
 app.command(rich_help_panel="Jobs")(jobs.cancel)
+app.add_typer(schedule.app, name="schedule", rich_help_panel="Jobs")
 app.add_typer(adapters.app, name="adapters", rich_help_panel="Pool")
+adapters.app.command()(publishing.publish)
+adapters.app.command("import")(publishing.import_)
+adapters.app.command()(publishing.verify)
 app.command(rich_help_panel="Pool")(fleet.stats)
 app.command(rich_help_panel="Pool")(fleet.workers)
+app.command(rich_help_panel="Pool")(cost)
 for command in (upkeep.pause, upkeep.resume, upkeep.limits, upkeep.dead, upkeep.redrive, upkeep.purge, upkeep.fsck):
     app.command(rich_help_panel="Upkeep")(command)
 

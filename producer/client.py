@@ -16,13 +16,16 @@ from typing import TYPE_CHECKING, Any, Self
 from pydantic import ValidationError
 
 from lorapool.producer.adapters import Adapters
+from lorapool.producer.cost import Bill, Meter, Tariff
 from lorapool.producer.handle import JobHandle
 from lorapool.producer.inbox import Inbox, Ticket
 from lorapool.producer.outbox import Outbox
 from lorapool.producer.request import Request, Seconds
+from lorapool.producer.schedules import Schedules
 from lorapool.producer.upkeep import PoolUpkeep
 from lorapool.shared.broker import Broker
-from lorapool.shared.catalog import Catalog
+from lorapool.shared.catalog import Catalog, PoolConfig
+from lorapool.shared.chores import ChoreBook
 from lorapool.shared.errors import (
     InvalidRequest,
     LorapoolError,
@@ -32,8 +35,9 @@ from lorapool.shared.errors import (
 )
 from lorapool.shared.job import BASE_REF, Job, Result, check_name, explain_validation
 from lorapool.shared.keys import Keys, split_id
-from lorapool.shared.protocol import Enqueued, Explanation
+from lorapool.shared.protocol import Backlog, Enqueued, Explanation
 from lorapool.shared.settings import RedisSettings, connect, redact, redis_settings
+from lorapool.shared.timetable import Timetable
 from lorapool.shared.upkeep import Upkeep
 
 if TYPE_CHECKING:
@@ -60,8 +64,12 @@ class Client:
         self._catalog = Catalog(self._redis, self._settings.pool)
         self._inbox = Inbox(self._broker, self._name)
         self._outbox = Outbox(self._broker)
-        self.adapters = Adapters(self._catalog, self._settings.pool)
-        self.upkeep = PoolUpkeep(self._broker, Upkeep(self._redis, self._keys), self.adapters)
+        upkeep = Upkeep(self._redis, self._keys)
+        self.adapters = Adapters(self._catalog, upkeep, self._settings.pool)
+        self.upkeep = PoolUpkeep(self._broker, upkeep, self.adapters)
+        timetable = Timetable(self._redis, self._settings.pool)
+        book = ChoreBook(self._redis, self._settings.pool)
+        self.schedules = Schedules(timetable, book, self._broker, self.adapters, self._agent)
 
     async def __aenter__(self) -> Self:
         try:
@@ -141,7 +149,31 @@ class Client:
         submitted = iter(await self._submit_many(fresh, give_up_at))
         handles = [item if isinstance(item, JobHandle) else next(submitted) for item in items]
         left = None if timeout is None else max(0.0, give_up_at - time.monotonic())
-        return await asyncio.gather(*(_outcome(handle, left) for handle in handles))
+        accepted = [handle for handle in handles if isinstance(handle, JobHandle)]
+        records = iter(await self._inbox.wait_all([handle.ticket for handle in accepted], left))
+        return [handle.outcome(next(records), left) if isinstance(handle, JobHandle) else handle for handle in handles]
+
+    async def volley(
+        self,
+        prompt: str | None = None,
+        adapters: Sequence[str | None] = (),
+        *,
+        messages: Sequence[Mapping[str, str]] | None = None,
+        timeout: float | None = None,
+        **options: Any,
+    ) -> list[Result | LorapoolError]:
+        """One prompt (or chat) to many adapters in one call: an answer or an error for each, in their order.
+
+        ``options`` are those of ``submit``, the same for all. None among ``adapters`` is the base model. Raises
+        InvalidRequest for what is wrong with all of them.
+        """
+        if isinstance(adapters, str) or not adapters:
+            raise InvalidRequest(f"adapters = {adapters!r:.60}: expected a list of refs, aliases or ids, at least one")
+        if own := options.keys() & {"job_id", "adapter", "stream", "wait"}:
+            raise InvalidRequest(f"{', '.join(sorted(own))}: has no place in a volley, which is many jobs; use gather")
+        said = {"prompt": prompt, "messages": messages, **options}
+        Request.of({"adapter": None, **said}).job(ref=BASE_REF, agent=self._agent, client=self._name)
+        return await self.gather([{"adapter": adapter, **said} for adapter in adapters], timeout=timeout)
 
     def get(self, job_id: str) -> JobHandle:
         """The handle of a job that any process submitted, by full or bare id; asks the server nothing yet."""
@@ -169,9 +201,37 @@ class Client:
         """The same counters, of one agent over all adapters."""
         return dict(await self._broker.agent_stats(check_name("agent", agent)))
 
+    async def cost(self, tariff: Tariff | None = None) -> Bill:
+        """What GPU time cost so far, by adapter and agent, from what was counted; see ``lorapool.producer.cost``."""
+        beats = await self._catalog.workers()
+        load_ms = max((float(beat.get("model_load_ms", 0)) for beat in beats), default=0.0)
+        adapters, agents = await self._broker.counted("stats"), await self._broker.counted("agent")
+        return Bill(Meter(adapters, agents, await self._catalog.usage(), load_ms), tariff or Tariff())
+
     async def workers(self) -> list[dict[str, Any]]:
         """Live workers: id, device, rows, tok/s, resident adapters, heartbeat age in ms."""
         return await self._catalog.workers()
+
+    async def config(self) -> PoolConfig | None:
+        """The pool's base model, dtype and layout; None before its first worker."""
+        return await self._catalog.config()
+
+    async def backlog(self) -> Backlog:
+        """What waits and what runs now, by ref, and the longest wait."""
+        return await self._broker.backlog()
+
+    async def last_used(self, adapter: str | None) -> int | None:
+        """When a worker last claimed a job of that adapter: ms since 1970 by the server's clock, None for never."""
+        claimed_ms = (await self._broker.adapter(await self.adapters.ref(adapter))).get("claimed_ms")
+        return int(claimed_ms) if claimed_ms else None
+
+    async def count_refusals(self, reasons: Mapping[str, int], *, report: str) -> None:
+        """Have the pool count requests refused before they became jobs; the same ``report`` counts once."""
+        await self._broker.count_refusals(self._name, report, reasons)
+
+    async def refusals(self) -> dict[str, int]:
+        """Those so counted, by reason, of all clients."""
+        return await self._broker.refusals()
 
     # -- how
 
@@ -243,12 +303,3 @@ def _remedy(error: RedisUnreachable, url: str) -> str:
     if isinstance(error, RedisAuthFailed):
         return f"Redis at {url} refused user or password ({reason}): give them as redis://user:password@host:port"
     return f"Redis at {url} does not answer ({reason}): start it there, or set LORAPOOL_REDIS_URL to where it is"
-
-
-async def _outcome(handle: JobHandle | LorapoolError, timeout: float | None) -> Result | LorapoolError:
-    if isinstance(handle, LorapoolError):
-        return handle
-    try:
-        return await handle.result(timeout)
-    except LorapoolError as error:
-        return error

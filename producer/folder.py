@@ -5,26 +5,42 @@ Refuses early what no worker would serve (no safetensors, no JSON config); judge
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 from urllib.parse import unquote, urlsplit
 
-from lorapool.shared.digest import adapter_digest, read_config, read_header
+from lorapool.shared.adapter_record import told_by
+from lorapool.shared.digest import (
+    CONFIG_NAME,
+    MAX_CONFIG_BYTES,
+    MAX_WEIGHTS_BYTES,
+    WEIGHTS_NAME,
+    adapter_digest,
+    digest_of,
+    json_object,
+    read_config,
+    read_header,
+)
 from lorapool.shared.errors import InvalidRequest
+from lorapool.shared.prompt_format import MAX_TEMPLATE_BYTES, TEMPLATE_NAME, PromptFormat, format_in
+from lorapool.shared.remote import RemoteFolder, check_uri, is_remote
 
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """Fields of an AdapterRecord; ``base_model`` is what the adapter's own config says, empty if nothing."""
+    """Where it is, what it holds, and the fields of an AdapterRecord that it tells itself."""
 
     uri: str
     digest: str
-    rank: int = 0
-    base_model: str = ""
+    told: Mapping[str, Any] = field(default_factory=dict)
 
 
 def describe(uri: str, digest: str | None) -> Facts:
     """What can be told of the folder behind ``uri``. Raises CheckpointError, InvalidRequest."""
+    if is_remote(uri):
+        return _remote(check_uri(uri), digest)
     folder = local_folder(uri)
     if folder is None or (digest and not folder.exists()):
         if not digest:
@@ -37,14 +53,30 @@ def describe(uri: str, digest: str | None) -> Facts:
     found = adapter_digest(folder)
     if digest and digest != found:
         raise InvalidRequest(f"digest = {digest!r}: {folder} has digest {found}")
-    rank, base_model = config.get("r"), config.get("base_model_name_or_path")
-    return Facts(uri, found, rank if isinstance(rank, int) else 0, base_model if isinstance(base_model, str) else "")
+    return Facts(uri, found, {**told_by(config), "prompt_format": format_in(folder)})
+
+
+def _remote(uri: str, digest: str | None) -> Facts:
+    """With a digest the place is not asked: workers read it. Without one its bytes go through here once."""
+    if digest:
+        return Facts(uri, digest)
+    folder = RemoteFolder(uri)
+    config = json_object(f"{uri}/{CONFIG_NAME}", folder.read(CONFIG_NAME, MAX_CONFIG_BYTES))
+    found = digest_of(config, folder.chunks(WEIGHTS_NAME, MAX_WEIGHTS_BYTES))
+    template = folder.read(TEMPLATE_NAME, MAX_TEMPLATE_BYTES) if folder.has(TEMPLATE_NAME) else b""
+    form = PromptFormat(template=template.decode(errors="replace")) if template.strip() else None
+    return Facts(uri, found, {**told_by(config), "prompt_format": form})
 
 
 def as_uri(uri: str | Path) -> str:
     """A path becomes an absolute file:// URI; a URI stays."""
     text = str(uri)
-    return text if "://" in text else Path(text).expanduser().resolve().as_uri()
+    return text if "://" in text else absolute(text).as_uri()
+
+
+def absolute(path: str | Path) -> Path:
+    """The path as every process on this machine sees it."""
+    return Path(path).expanduser().resolve()
 
 
 def local_folder(uri: str) -> Path | None:

@@ -6,18 +6,21 @@ Knows the broker's calls on one job and the inbox that hears of its end. Holds n
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from functools import partial
+from typing import TypeVar
 
 from lorapool.producer.inbox import Inbox, Ticket
 from lorapool.producer.patience import back_off
 from lorapool.producer.record import Record, gone, result_of, state_of
 from lorapool.producer.stream import Splicer, TextDelta
 from lorapool.shared.broker import Broker
-from lorapool.shared.errors import InvalidRequest, RedisAuthFailed, RedisUnreachable, ResultTimeout
+from lorapool.shared.errors import InvalidRequest, LorapoolError, RedisAuthFailed, RedisUnreachable, ResultTimeout
 from lorapool.shared.job import JobState, Result
 from lorapool.shared.protocol import Explanation, StreamItem
 
 STREAM_BLOCK_S = 5.0
+T = TypeVar("T")
 
 
 class JobHandle:
@@ -27,7 +30,7 @@ class JobHandle:
     """
 
     def __init__(self, broker: Broker, inbox: Inbox, ticket: Ticket, *, streamed: bool | None, created: bool) -> None:
-        self._broker, self._inbox, self._ticket = broker, inbox, ticket
+        self._broker, self._inbox, self.ticket = broker, inbox, ticket
         self._streamed = streamed  # None: not known here
         self.id, self.created = ticket.job_id, created
 
@@ -40,21 +43,32 @@ class JobHandle:
         Raises JobFailed, JobCancelled, JobExpired; ResultTimeout when the timeout passed first (the job goes on);
         UnknownJob or ResultExpired when there is no record. A short loss of the server is waited out.
         """
-        record = await self._inbox.wait(self._ticket, timeout)
+        return self._read(await self._inbox.wait(self.ticket, timeout), timeout)
+
+    def outcome(self, record: Record | LorapoolError | None, timeout: float | None) -> Result | LorapoolError:
+        """``result`` of what ``Inbox.wait_all`` brought; what it would raise, returned."""
+        if isinstance(record, LorapoolError):
+            return record
+        try:
+            return self._read(record, timeout)
+        except LorapoolError as error:
+            return error
+
+    def _read(self, record: Record | None, timeout: float | None) -> Result:
         if record is None:
             raise ResultTimeout(f"job {self.id} has not ended after {timeout:g} s; it goes on, ask again later")
         return result_of(self.id, record)
 
     async def record(self) -> Record:
         """All fields stored of the job now, finished or not."""
-        record = self._ticket.record or await self._broker.get(self.id)
+        record = await self._broker.get(self.id)
         if record is None:
-            raise gone(self.id, own=self._ticket.own)
+            raise gone(self.id, own=self.ticket.own)
         return record
 
     async def state(self) -> JobState:
         """Where the job is now."""
-        known = self._ticket.record
+        known = self.ticket.record
         return await self._ask_state() if known is None else state_of(known)
 
     async def cancel(self) -> JobState:
@@ -72,37 +86,43 @@ class JobHandle:
         Raises InvalidRequest for a job submitted without ``stream=True``, ResultTimeout when ``timeout`` seconds passed
         in all, and as ``result()`` for a job that failed, was cancelled or expired.
         """
-        await self._check_streamed()
         give_up_at = None if timeout is None else time.monotonic() + timeout
+        await self._outlast(self._check_streamed, give_up_at)
         splicer, last_id, state = Splicer(), "0-0", JobState.QUEUED
         while not state.terminal:
-            items = await self._tokens(last_id, give_up_at)
+            items = await self._outlast(partial(self._tokens, last_id, give_up_at), give_up_at)
             for item in items:
                 last_id = item.entry_id
                 delta = splicer.take(item)
                 if delta is not None:
                     yield delta
-            state = (items[-1].state or state) if items else await self._ask_state()
+            state = (items[-1].state or state) if items else await self._outlast(self._ask_state, give_up_at)
         rest = splicer.rest((await self.result(_remaining(give_up_at))).text)
         if rest is not None:
             yield rest
 
     async def _tokens(self, last_id: str, give_up_at: float | None) -> list[StreamItem]:
-        """The next items, or none after a while; waits out a server that is away."""
+        """The next items, or none after a while."""
+        return await self._broker.tokens(self.id, last_id, self._block_s(give_up_at))
+
+    async def _outlast(self, ask: Callable[[], Awaitable[T]], give_up_at: float | None) -> T:
+        """The answer; a server that is away is waited for until the time is up."""
         pause_s = 0.0
         while True:
             try:
-                return await self._broker.tokens(self.id, last_id, self._block_s(give_up_at))
+                return await ask()
             except RedisAuthFailed:
                 raise
             except RedisUnreachable as error:
                 pause_s = await back_off("stream_unreachable", error, pause_s)
+                self._block_s(give_up_at)
 
     def _block_s(self, give_up_at: float | None) -> float:
+        """How long to wait for the next item; raises ResultTimeout when the time is up."""
         remaining = _remaining(give_up_at)
         if remaining == 0:
             raise ResultTimeout(f"job {self.id} has not ended in time; it goes on, and stream() begins it again")
-        late = self._ticket.deadline_at
+        late = self.ticket.deadline_at
         until_late = STREAM_BLOCK_S if late is None else max(0.05, late - time.monotonic())
         return min(STREAM_BLOCK_S, until_late, STREAM_BLOCK_S if remaining is None else remaining)
 
@@ -113,12 +133,12 @@ class JobHandle:
             raise InvalidRequest(f"job {self.id} was submitted without stream=True: use result(), or submit it again")
 
     async def _ask_state(self) -> JobState:
-        late = self._ticket.deadline_at
+        late = self.ticket.deadline_at
         if late is not None and late <= time.monotonic():
             return await self._broker.expire(self.id)
         [state] = await self._broker.states([self.id])
         if state is None:
-            raise gone(self.id, own=self._ticket.own)
+            raise gone(self.id, own=self.ticket.own)
         return state
 
 

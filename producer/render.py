@@ -11,10 +11,11 @@ import os
 import re
 import sys
 from collections.abc import Iterable, Mapping, Sequence
-from typing import IO, Any
+from typing import IO, Any, Self
 
 from rich import box
 from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.table import Table
 from rich.text import Text
 
@@ -126,3 +127,33 @@ def _cell(value: object) -> Text:
 def plain(model: Any) -> Any:
     """A pydantic model as JSON-ready data."""
     return model.model_dump(mode="json")
+
+
+class Bar:
+    """A progress bar on stderr, on a terminal only: how many are through, and which was the last."""
+
+    def __init__(self, what: str) -> None:
+        out = console(sys.stderr)
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[at]}"),
+        )
+        self._bar = Progress(*columns, console=out, transient=True, disable=not out.is_terminal)
+        self._task = self._bar.add_task(what, total=None, at="")
+
+    def __enter__(self) -> Self:
+        self._bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.stop()
+
+    def total(self, count: int) -> None:
+        """So many there are."""
+        self._bar.update(self._task, total=count)
+
+    def step(self, last: str = "", count: int = 1) -> None:
+        """So many more are through."""
+        self._bar.update(self._task, advance=count, at=clean(last))

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import threading
-from collections.abc import AsyncGenerator, Coroutine, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -17,19 +17,28 @@ from typing import Any, Self, TypeVar
 from lorapool.producer import client as aio
 from lorapool.producer.adapters import DEFAULT_VERSION
 from lorapool.producer.adapters import Adapters as AsyncAdapters
+from lorapool.producer.cost import Bill, Tariff
 from lorapool.producer.handle import JobHandle as AsyncJobHandle
+from lorapool.producer.publishing import Imported, Verified
+from lorapool.producer.schedules import Schedules as AsyncSchedules
 from lorapool.producer.stream import TextDelta
 from lorapool.producer.upkeep import PoolUpkeep as AsyncPoolUpkeep
-from lorapool.shared.catalog import AdapterRecord
+from lorapool.shared.aliases import Move
+from lorapool.shared.catalog import AdapterRecord, PoolConfig
 from lorapool.shared.errors import LorapoolError
 from lorapool.shared.job import JobState, Result
-from lorapool.shared.protocol import DeadLetter, Enqueued, Explanation, Finding, Limits
+from lorapool.shared.prompt_format import PromptFormat
+from lorapool.shared.protocol import Backlog, DeadLetter, Enqueued, Explanation, Finding, Limits, Retired
+from lorapool.shared.schedule import Schedule
 
 T = TypeVar("T")
 
 
 class LoopThread:
-    """An event loop on a daemon thread; ``run`` waits for a coroutine there, and cancels it on Ctrl-C."""
+    """An event loop on a daemon thread; ``run`` waits for a coroutine there, and cancels it on Ctrl-C.
+
+    ``call`` is the same for code that has a loop of its own: its loop goes on meanwhile.
+    """
 
     def __init__(self) -> None:
         self._loop = asyncio.new_event_loop()
@@ -37,16 +46,22 @@ class LoopThread:
         self._thread.start()
 
     def run(self, work: Coroutine[Any, Any, T]) -> T:
-        try:
-            future: concurrent.futures.Future[T] = asyncio.run_coroutine_threadsafe(work, self._loop)
-        except RuntimeError:
-            work.close()
-            raise LorapoolError("this client is closed: open a new one") from None
+        future = self._begin(work)
         try:
             return future.result()
         except KeyboardInterrupt:
             future.cancel()
             raise
+
+    async def call(self, work: Coroutine[Any, Any, T]) -> T:
+        return await asyncio.wrap_future(self._begin(work))
+
+    def _begin(self, work: Coroutine[Any, Any, T]) -> concurrent.futures.Future[T]:
+        try:
+            return asyncio.run_coroutine_threadsafe(work, self._loop)
+        except RuntimeError:
+            work.close()
+            raise LorapoolError("this client is closed: open a new one") from None
 
     @property
     def running(self) -> bool:
@@ -108,6 +123,9 @@ class Adapters:
         aliases: Sequence[str] = (),
         metadata: Mapping[str, str] | None = None,
         digest: str | None = None,
+        prompt_format: PromptFormat | Mapping[str, str] | str | None = None,
+        parents: Sequence[str] = (),
+        owner: str = "",
         wait: bool = True,
         timeout: float = 60.0,
     ) -> AdapterRecord:
@@ -118,19 +136,54 @@ class Adapters:
             aliases=aliases,
             metadata=metadata,
             digest=digest,
+            prompt_format=prompt_format,
+            parents=parents,
+            owner=owner,
             wait=wait,
             timeout=timeout,
         )
         return self._thread.run(work)
 
-    def list(self) -> Sequence[AdapterRecord]:
-        return self._thread.run(self._adapters.list())
+    def publish(self, folder: str | Path, to: str | Path, **options: Any) -> AdapterRecord:
+        """As ``lorapool.producer.adapters.Adapters.publish``, with the same arguments."""
+        return self._thread.run(self._adapters.publish(folder, to, **options))
+
+    def import_manifest(
+        self,
+        path: str | Path,
+        *,
+        wait: bool = True,
+        timeout: float = 60.0,
+        on_total: Callable[[int], None] = lambda _: None,
+        on_done: Callable[[Imported], None] = lambda _: None,
+    ) -> Sequence[Imported]:
+        return self._thread.run(
+            self._adapters.import_manifest(path, wait=wait, timeout=timeout, on_total=on_total, on_done=on_done)
+        )
+
+    def verify(self, name: str, *, worker: bool = False, timeout: float = 60.0) -> Verified:
+        return self._thread.run(self._adapters.verify(name, worker=worker, timeout=timeout))
+
+    def list(self, *, removed: bool = False) -> Sequence[AdapterRecord]:
+        return self._thread.run(self._adapters.list(removed=removed))
 
     def get(self, name: str) -> AdapterRecord:
         return self._thread.run(self._adapters.get(name))
 
     def alias(self, name: str, ref: str) -> AdapterRecord:
         return self._thread.run(self._adapters.alias(name, ref))
+
+    def rollback(self, name: str) -> AdapterRecord:
+        return self._thread.run(self._adapters.rollback(name))
+
+    def unalias(self, name: str) -> str:
+        return self._thread.run(self._adapters.unalias(name))
+
+    def history(self, name: str) -> Sequence[Move]:
+        return self._thread.run(self._adapters.history(name))
+
+    def remove(self, ref: str, *, force: bool = False, timeout: float = 60.0) -> Retired:
+        return self._thread.run(self._adapters.remove(ref, force=force, timeout=timeout))
 
     def aliases(self) -> dict[str, str]:
         return self._thread.run(self._adapters.aliases())
@@ -167,6 +220,25 @@ class PoolUpkeep:
         return self._thread.run(self._upkeep.fsck())
 
 
+class Schedules:
+    """Jobs that recur; see ``lorapool.producer.schedules.Schedules``."""
+
+    def __init__(self, thread: LoopThread, schedules: AsyncSchedules) -> None:
+        self._thread, self._schedules = thread, schedules
+
+    def add(self, adapter: str | None, prompt: str | None = None, **arguments: Any) -> Schedule:
+        return self._thread.run(self._schedules.add(adapter, prompt, **arguments))
+
+    def list(self) -> Sequence[Schedule]:
+        return self._thread.run(self._schedules.list())
+
+    def watched(self) -> bool:
+        return self._thread.run(self._schedules.watched())
+
+    def remove(self, name: str) -> None:
+        self._thread.run(self._schedules.remove(name))
+
+
 class Client:
     """``with Client("redis://localhost:6379", pool="default") as pool: pool.submit("cfo", "…").result()``."""
 
@@ -175,6 +247,7 @@ class Client:
         self._thread = LoopThread()
         self.adapters = Adapters(self._thread, self._client.adapters)
         self.upkeep = PoolUpkeep(self._thread, self._client.upkeep)
+        self.schedules = Schedules(self._thread, self._client.schedules)
 
     def __enter__(self) -> Self:
         try:
@@ -211,6 +284,12 @@ class Client:
         items = [item.wrapped if isinstance(item, JobHandle) else item for item in requests]
         return self._thread.run(self._client.gather(items, timeout=timeout))
 
+    def volley(
+        self, prompt: str | None = None, adapters: Sequence[str | None] = (), **options: Any
+    ) -> list[Result | LorapoolError]:
+        """As ``lorapool.producer.Client.volley``, with the same arguments."""
+        return self._thread.run(self._client.volley(prompt, adapters, **options))
+
     def get(self, job_id: str) -> JobHandle:
         return self._wrap(self._client.get(job_id))
 
@@ -226,8 +305,26 @@ class Client:
     def agent_stats(self, agent: str) -> dict[str, int | float]:
         return self._thread.run(self._client.agent_stats(agent))
 
+    def cost(self, tariff: Tariff | None = None) -> Bill:
+        return self._thread.run(self._client.cost(tariff))
+
     def workers(self) -> list[dict[str, Any]]:
         return self._thread.run(self._client.workers())
+
+    def config(self) -> PoolConfig | None:
+        return self._thread.run(self._client.config())
+
+    def backlog(self) -> Backlog:
+        return self._thread.run(self._client.backlog())
+
+    def last_used(self, adapter: str | None) -> int | None:
+        return self._thread.run(self._client.last_used(adapter))
+
+    def count_refusals(self, reasons: Mapping[str, int], *, report: str) -> None:
+        self._thread.run(self._client.count_refusals(reasons, report=report))
+
+    def refusals(self) -> dict[str, int]:
+        return self._thread.run(self._client.refusals())
 
     def _wrap(self, handle: AsyncJobHandle) -> JobHandle:
         return JobHandle(self._thread, handle)

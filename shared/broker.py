@@ -9,17 +9,18 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 from redis.asyncio import Redis
 from redis.exceptions import ResponseError
 
 from lorapool.shared import codec, replies
-from lorapool.shared.errors import LorapoolError, UnknownAdapter, UnknownJob
+from lorapool.shared.errors import LorapoolError, RedisFull, UnknownAdapter, UnknownJob
 from lorapool.shared.explain import explanation
-from lorapool.shared.job import Job, JobState
+from lorapool.shared.job import Job, JobState, Priority
 from lorapool.shared.keys import Keys, PoolKeys, bare_id, check_job_id
 from lorapool.shared.protocol import (
+    Backlog,
     Claim,
     ClaimedJob,
     Delta,
@@ -55,6 +56,7 @@ __all__ = [
     "WaitingAdapter",
 ]
 
+LANES = (Priority.NORMAL, Priority.HIGH, Priority.LOW, "again")
 MAX_JOBS = 64  # of one script call
 MAX_CALL_BYTES = 4 << 20  # of one enqueue call
 T = TypeVar("T")
@@ -134,6 +136,15 @@ class Broker:
         found = await self._server.pipeline([("HGETALL", self.keys.job(job_id)) for job_id in job_ids])
         return [replies.record(fields) for fields in found]
 
+    async def results(self, job_ids: Sequence[str]) -> list[dict[str, str | bytes] | None]:
+        """As ``get_many``, but only the fields that tell of an end: half the bytes, and one reply for 64 jobs."""
+        records: list[dict[str, str | bytes] | None] = []
+        for part in _chunks(job_ids):
+            ids = (bare_id(job_id) for job_id in part)
+            found = await self._scripts.run("results", len(replies.RESULT_FIELDS), *replies.RESULT_FIELDS, *ids)
+            records += map(replies.result, found)
+        return records
+
     async def states(self, job_ids: Sequence[str]) -> list[JobState | None]:
         """A state for each, None where there is no record; one call for 64 jobs."""
         states: list[JobState | None] = []
@@ -189,14 +200,15 @@ class Broker:
         return replies.view((await self._scripts.run("tick", worker, *residents)).decode())
 
     async def renew(self, held: Sequence[Held], lease_ms: int) -> Renewed:
-        """Extend leases; says which jobs are no longer ours, and which were asked to stop (cancelled or overdue)."""
+        """Extend leases; says which jobs are no longer ours, and which must stop: cancelled, or past their deadline."""
         lost: list[str] = []
         cancelled: list[str] = []
+        overdue: list[str] = []
         for part in _chunks(held):
-            gone, stop = await self._scripts.run("renew", lease_ms, *_held_args(part))
-            lost += self._full_ids(gone)
-            cancelled += self._full_ids(stop)
-        return Renewed(tuple(lost), tuple(cancelled))
+            answers = await self._scripts.run("renew", lease_ms, *_held_args(part))
+            for told, ids in zip((lost, cancelled, overdue), answers, strict=True):
+                told.extend(self._full_ids(ids))
+        return Renewed(tuple(lost), tuple(cancelled), tuple(overdue))
 
     async def emit(self, deltas: Sequence[Delta]) -> tuple[str, ...]:
         """Append to streamed jobs; returns the ids of jobs that are no longer ours, which got nothing."""
@@ -226,7 +238,10 @@ class Broker:
         block_s = self._blocking.block_s(timeout_s)
         idle = ("SET", self.keys.one(f"idle:{worker}"), 1, "PX", round(block_s * 1000) + 500)
         pop = ("BZPOPMIN", self.keys.wake(worker), self.keys.wake(), block_s)
-        _, popped = await self._blocking.pipeline([idle, pop])
+        try:
+            _, popped = await self._blocking.pipeline([idle, pop])
+        except RedisFull:  # took no mark, which is a hint; the wait took place
+            return True
         return popped is not None
 
     async def control(self, worker: str, last_id: str, timeout_s: float) -> list[tuple[str, dict[str, str]]]:
@@ -262,7 +277,7 @@ class Broker:
         await self._admit(ref, "closed")
 
     async def adapter(self, ref: str) -> dict[str, str]:
-        """The queue's own record of an adapter: state, digest, limits. Empty when it was never opened."""
+        """The queue's own record of an adapter: state, digest, limits, last claim. Empty when it was never opened."""
         return text_map(await self._server.command("HGETALL", self.keys.adapter(ref)))
 
     async def stats(self, ref: str) -> dict[str, int | float]:
@@ -273,10 +288,51 @@ class Broker:
         """The same counters of one agent."""
         return replies.numbers(await self._server.command("HGETALL", self.keys.agent(agent)))
 
+    async def counted(self, kind: Literal["stats", "agent"]) -> dict[str, dict[str, int | float]]:
+        """The counters of every adapter (``stats``) or agent that ever had a job, by ref or agent; scans the keys."""
+        prefix = f"{self.keys.prefix}{kind}:"
+        keys = await self._server.scan(f"{prefix}*")
+        found = await self._server.pipeline([("HGETALL", key) for key in keys])
+        return {
+            key.decode().removeprefix(prefix): replies.numbers(fields) for key, fields in zip(keys, found, strict=True)
+        }
+
     async def depths(self) -> dict[str, int]:
         """Waiting jobs by adapter ref, all priorities; adapters without any are left out."""
         waiting = await self._server.command("HGETALL", self.keys.one("waiting"))
         return {ref: int(depth) for ref, depth in text_map(waiting).items() if ref != "*"}
+
+    async def backlog(self) -> Backlog:
+        """What waits and what runs now, and the longest wait."""
+        waiting, running, now = await self._server.pipeline(
+            [("HGETALL", self.keys.one("waiting")), ("HGETALL", self.keys.one("running")), ("TIME",)]
+        )
+        depths = {ref: int(depth) for ref, depth in text_map(waiting).items() if ref != "*"}
+        streams = [self.keys.stream(ref, lane) for ref in depths for lane in LANES]
+        heads = await self._server.pipeline([("XRANGE", stream, "-", "+", "COUNT", 1) for stream in streams])
+        since = [int(entries[0][0].partition(b"-")[0]) for entries in heads if entries]
+        now_ms = int(now[0]) * 1000 + int(now[1]) // 1000
+        running_jobs = {ref: int(jobs) for ref, jobs in text_map(running).items()}
+        return Backlog(depths, running_jobs, max(0, now_ms - min(since)) if since else None)
+
+    async def count_loads(self, worker: str, report: str, loads: Mapping[str, int]) -> None:
+        """Add to the ``loads`` of adapters: how often each went into a device slot. The same report counts once."""
+        await self._scripts.run(
+            "tally", worker, report, *(arg for ref, n in loads.items() for arg in (f"stats:{ref}", "loads", n))
+        )
+
+    async def count_refusals(self, client: str, report: str, reasons: Mapping[str, int]) -> None:
+        """Add to ``refusals``, by reason. The same report counts once."""
+        await self._scripts.run(
+            "tally", client, report, *(arg for reason, n in reasons.items() for arg in ("refused", reason, n))
+        )
+
+    async def refusals(self) -> dict[str, int]:
+        """Requests that a client refused before they became jobs, by the error's name; where clients count them."""
+        return {
+            reason: int(n)
+            for reason, n in text_map(await self._server.command("HGETALL", self.keys.one("refused"))).items()
+        }
 
     # -- within
 

@@ -6,21 +6,33 @@ nothing of jobs, except that a ready adapter is opened for them.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal
 
+import structlog
 from pydantic import BaseModel, ConfigDict, Field
 from redis.asyncio import Redis
 
+from lorapool.shared.adapter_record import BASE_RECORD, AdapterRecord, encoded
+from lorapool.shared.aliases import Aliases
 from lorapool.shared.broker import Broker
-from lorapool.shared.errors import AdapterConflict, PoolMismatch, RedisAuthFailed, UnknownAdapter
+from lorapool.shared.errors import (
+    AdapterConflict,
+    AdapterInUse,
+    PoolMismatch,
+    RedisAuthFailed,
+    UnknownAdapter,
+    UnsupportedVersion,
+)
 from lorapool.shared.job import BASE_REF, check_name
 from lorapool.shared.keys import Keys, PoolKeys, partition_of
+from lorapool.shared.replies import numbers
 from lorapool.shared.scripts import Scripts, Terms
 from lorapool.shared.server import Arg, Server, text_map
 
-LAYOUT_VERSION = 1
+__all__ = ["AdapterRecord", "Catalog", "PoolConfig", "encoded"]
+
+LAYOUT_VERSION = 1  # of keys and hashes: workers of another one do not share a pool
 
 
 class PoolConfig(BaseModel):
@@ -36,42 +48,22 @@ class PoolConfig(BaseModel):
     layout: int = LAYOUT_VERSION
 
 
-class AdapterRecord(BaseModel):
-    """One adapter version. ``base_model`` is what its own config says; ``rank`` and ``metadata`` are for people."""
-
-    model_config = ConfigDict(frozen=True, extra="ignore")
-
-    id: str
-    version: str
-    digest: str
-    uri: str
-    base_model: str = ""
-    status: Literal["pending", "ready", "refused"] = "pending"
-    reason: str = ""
-    rank: int = 0
-    aliases: tuple[str, ...] = ()
-    registered_ms: int = 0
-    metadata: dict[str, str] = Field(default_factory=dict)
-
-    @property
-    def ref(self) -> str:
-        return BASE_REF if self.id == BASE_REF else f"{self.id}@{self.version}"
-
+log = structlog.get_logger()
 
 Records = list[AdapterRecord]
 Beats = list[dict[str, str]]
-BASE_RECORD = AdapterRecord(id=BASE_REF, version="", digest="", uri="", status="ready")
 
 
 class Catalog:
     """All methods raise RedisUnreachable, RedisAuthFailed or RedisFull besides what they name."""
 
-    def __init__(self, redis: Redis, pool: str, *, terms: Terms | None = None) -> None:
+    def __init__(self, redis: Redis, pool: str, clock: str | None = None, *, terms: Terms | None = None) -> None:
         self._pool = check_name("pool", pool)
         self._redis, self._server = redis, Server(redis)
         self._keys = PoolKeys(pool)
         self._terms = terms or Terms()
-        self._scripts = Scripts(self._server, self._keys.prefix, self._terms)
+        self._scripts = Scripts(self._server, self._keys.prefix, self._terms, clock)
+        self.names = Aliases(redis, pool, terms=terms)
 
     # -- the pool
 
@@ -98,12 +90,13 @@ class Catalog:
     async def register(self, record: AdapterRecord) -> AdapterRecord:
         """Add a version, pending; the same id, version and digest again is the same version.
 
-        A version refused before becomes pending again. Raises AdapterConflict for another digest.
+        A version refused or removed before becomes pending again. Raises AdapterConflict for another digest or prompt
+        format; a record that says nothing of the format takes the one that is there.
         """
         for kind, name in (("adapter id", record.id), ("version", record.version)):
             check_name(kind, name)
         aliases = [check_name("alias", alias).casefold() for alias in record.aliases]
-        fields = _record_fields(record.model_copy(update={"aliases": tuple(aliases)}))
+        fields = record.model_copy(update={"aliases": tuple(aliases)}).stored()
         head: tuple[Arg, ...] = (record.ref, record.id, record.version, record.digest, len(aliases), *aliases)
         outcome, digest = await self._scripts.run("register", *head, *_flat(fields))
         if outcome == b"conflict":
@@ -112,8 +105,14 @@ class Catalog:
                 f"{record.digest[:12]}…; versions are immutable: register another version"
             )
         if outcome != b"exists":
-            await self._poke(record.ref)
-        return await self.get(record.ref)
+            await self._ask({"op": "validate", "ref": record.ref})  # all look at what is pending now and then anyway
+        stored = await self.get(record.ref)
+        if record.prompt_format not in {None, stored.prompt_format}:
+            raise AdapterConflict(
+                f"{record.ref} is registered with another prompt format, which is part of a version; versions are "
+                f"immutable: register another version"
+            )
+        return stored
 
     async def resolve(self, name: str | None) -> AdapterRecord:
         """The version that a name means: exact ref, then alias, then id. None is the base model. Any status."""
@@ -126,14 +125,14 @@ class Catalog:
             raise UnknownAdapter(
                 f"no adapter, alias or version {name!r} in pool {self._pool!r}; see `lorapool adapters`"
             )
-        return _record(fields)
+        return AdapterRecord.of_reply(fields)
 
     async def get(self, ref: str) -> AdapterRecord:
         """Raises UnknownAdapter."""
         fields = await self._server.command("HGETALL", self._keys.adapter(ref))
         if not fields:
             raise UnknownAdapter(f"no adapter version {ref!r} in pool {self._pool!r}")
-        return _record(fields)
+        return AdapterRecord.of_reply(fields)
 
     async def list(self) -> Records:
         """Every version, oldest first."""
@@ -148,36 +147,81 @@ class Catalog:
         ref: str,
         status: Literal["ready", "refused"],
         reason: str = "",
-        facts: Mapping[str, str | int] | None = None,
+        facts: Mapping[str, Any] | None = None,
     ) -> AdapterRecord:
         """Record a worker's verdict; the first one stands. A ready adapter is opened for jobs first."""
         record = await self.get(ref)
         if status == "ready" and record.status == "pending":
             await (await self._broker_of(ref)).open_adapter(ref, record.digest)
-        fields = {"status": status, "reason": reason, **{name: str(value) for name, value in (facts or {}).items()}}
+        fields = encoded({"status": status, "reason": reason, **(facts or {})})
         head: tuple[Arg, ...] = (ref, record.digest, record.id, record.version, len(record.aliases), *record.aliases)
         await self._scripts.run("decide", *head, *_flat(fields))
-        return await self.get(ref)
+        decided = await self.get(ref)
+        if decided.status == "removed" and status == "ready":  # while the verdict was on its way
+            await (await self._broker_of(ref)).close_adapter(ref)
+        return decided
+
+    async def remove(self, ref: str) -> None:
+        """Take a version out of the catalog: no name leads to it any more; its ref stays taken by its content.
+
+        Jobs it has are served to their end; who takes no new ones is the queue's word. Raises UnknownAdapter,
+        AdapterInUse (aliases point at it).
+        """
+        word, *aliases = (part.decode() for part in await self._scripts.run("remove", ref))
+        if word == "unknown":
+            raise UnknownAdapter(f"no adapter version {ref!r} in pool {self._pool!r}")
+        if word == "aliases":
+            raise AdapterInUse(
+                f"{ref} is what {', '.join(sorted(aliases))} means: move or delete the alias first",
+                aliases=tuple(sorted(aliases)),
+            )
+
+    async def ask_to_verify(self, ref: str, token: str) -> str:
+        """Have a live worker look at an adapter's files again; returns its name, or nothing if none is alive."""
+        return await self._ask({"op": "verify", "ref": ref, "token": token})
+
+    async def verified(self, ref: str, token: str, worker: str, problem: str) -> None:
+        """A worker's answer to that."""
+        fields = {"verified": token, "verified_by": worker, "problem": problem}
+        await self._server.command("HSET", self._keys.adapter(ref), *_flat(fields))
 
     # -- names
 
     async def alias(self, name: str, ref: str) -> None:
-        """Point an alias at a version. Raises UnknownAdapter."""
-        check_name("alias", name)
-        await self.get(ref)
-        await self._server.command("HSET", self._keys.aliases, name.casefold(), ref)
+        """Point an alias at a version; see ``Aliases.move``."""
+        await self.names.move(name, ref)
 
     async def aliases(self) -> dict[str, str]:
         """Alias → ref."""
-        return text_map(await self._server.command("HGETALL", self._keys.aliases))
+        return await self.names.all()
 
     # -- workers
 
-    async def beat(self, worker: str, fields: Mapping[str, str | int | float], ttl_ms: int) -> None:
-        """I am alive; forget me ``ttl_ms`` after my last beat."""
-        key = self._keys.worker(check_name("worker", worker))
-        beat = ("HSET", key, *_flat({**fields, "ttl_ms": ttl_ms}))
-        await self._server.pipeline([beat, ("PEXPIRE", key, ttl_ms), ("SADD", self._keys.workers, worker)])
+    async def beat(
+        self,
+        worker: str,
+        fields: Mapping[str, str | int | float],
+        ttl_ms: int,
+        *,
+        boot: str = "",
+        counted: Mapping[str, int] | None = None,
+    ) -> None:
+        """I am alive; forget me ``ttl_ms`` after my last beat.
+
+        ``counted``: of these fields, the totals that earlier beats of this ``boot`` were acknowledged with; what they
+        have grown by since is added to the pool's usage.
+        """
+        counted, rest = counted or {}, dict(fields)
+        totals = [arg for name, before in counted.items() for arg in (name, rest.pop(name), before)]
+        head = (check_name("worker", worker), boot, ttl_ms, len(counted))
+        await self._scripts.run("beat", *head, *totals, *_flat(rest))
+
+    async def usage(self) -> dict[str, int | float]:
+        """What all workers there ever were did together: ``up_ms busy_ms steps …``, ``open_ms`` with any worker there.
+
+        ``since_ms`` and ``last_ms`` are the server's time of the first and the last beat.
+        """
+        return numbers(await self._server.command("HGETALL", self._keys.usage))
 
     async def leave(self, worker: str) -> None:
         """This worker is gone, on purpose."""
@@ -208,11 +252,14 @@ class Catalog:
 
     # -- within
 
-    async def _poke(self, ref: str) -> None:
-        """Ask one live worker to validate now; all of them look at ``pending`` now and then anyway."""
+    async def _ask(self, request: Mapping[str, str]) -> str:
+        """Send a request to one live worker; returns its name, or nothing if none is alive."""
         workers = await self.workers()
-        if workers:
-            await self._broker(0).send_control(workers[0]["worker"], {"op": "validate", "ref": ref})
+        if not workers:
+            return ""
+        worker: str = workers[0]["worker"]
+        await self._broker(0).send_control(worker, request)
+        return worker
 
     async def _broker_of(self, ref: str) -> Broker:
         config = await self.config()
@@ -222,25 +269,20 @@ class Catalog:
         return Broker(self._redis, Keys(self._pool, partition), terms=self._terms)
 
     async def _records(self, refs: Sequence[bytes]) -> Records:
+        """Those that this release can read: one of a newer one is left to newer readers."""
         found = await self._server.pipeline([("HGETALL", self._keys.adapter(ref.decode())) for ref in refs])
-        return [_record(fields) for fields in found if fields]
+        records = []
+        for ref, fields in zip(refs, found, strict=True):
+            try:
+                records += [AdapterRecord.of_reply(fields)] if fields else []
+            except UnsupportedVersion as error:
+                log.warning("adapter left out", adapter=ref.decode(), error=str(error))
+        return records
 
 
 def _beat(name: str, fields: dict[str, str], left_ms: int) -> dict[str, str]:
     age_ms = max(0, int(fields.pop("ttl_ms", left_ms)) - left_ms)
     return {"worker": name, **fields, "age_ms": str(age_ms)}
-
-
-def _record_fields(record: AdapterRecord) -> dict[str, str]:
-    fields = {name: str(getattr(record, name)) for name in ("id", "version", "digest", "uri", "base_model", "rank")}
-    return {**fields, "aliases": " ".join(record.aliases), "metadata": json.dumps(record.metadata, sort_keys=True)}
-
-
-def _record(reply: Any) -> AdapterRecord:
-    fields: dict[str, Any] = {**text_map(reply)}
-    fields["aliases"] = tuple(fields.get("aliases", "").split())
-    fields["metadata"] = json.loads(fields.get("metadata") or "{}")
-    return AdapterRecord.model_validate(fields)
 
 
 def _config(reply: Any) -> PoolConfig:

@@ -1,6 +1,7 @@
 """Codec: jobs and result details to msgpack and back, with a schema version and a size limit.
 
-A reader ignores fields it does not know and refuses a newer major version. Never pickle. Knows nothing of Redis.
+The version is a major one: a release that only adds fields keeps it, since readers ignore fields that they do not
+know; one that changes what a field means raises it, and older readers refuse the record. Never pickle. Knows no Redis.
 """
 
 from __future__ import annotations

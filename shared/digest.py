@@ -8,6 +8,7 @@ Format: https://huggingface.co/docs/safetensors (8 bytes of little-endian length
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -35,10 +36,11 @@ def adapter_digest(folder: Path | str) -> str:
     return digest.hexdigest()
 
 
-def digest_of(config: dict[str, Any], weights: bytes) -> str:
-    """The same digest of a parsed config and weights that are in memory already."""
+def digest_of(config: dict[str, Any], weights: bytes | Iterable[bytes]) -> str:
+    """The same digest of a parsed config, and of weights that are in memory already or come in pieces."""
     digest = sha256(_canonical(config))
-    digest.update(weights)
+    for chunk in (weights,) if isinstance(weights, bytes) else weights:
+        digest.update(chunk)
     return digest.hexdigest()
 
 
@@ -55,7 +57,7 @@ def read_config(folder: Path | str) -> dict[str, Any]:
     path = _existing(folder, CONFIG_NAME)
     if path.stat().st_size > MAX_CONFIG_BYTES:
         raise CheckpointError(f"{path}: {path.stat().st_size:,} bytes, the limit is {MAX_CONFIG_BYTES:,}")
-    return _json_object(path, _read_bytes(path))
+    return json_object(path, _read_bytes(path))
 
 
 def read_header(folder: Path | str) -> dict[str, Any]:
@@ -66,7 +68,7 @@ def read_header(folder: Path | str) -> dict[str, Any]:
         length = int.from_bytes(weights.read(8), "little")
         if size < 8 or not 2 <= length <= min(MAX_HEADER_BYTES, size - 8):
             raise CheckpointError(f"{path}: not a safetensors file (header of {length:,} bytes in {size:,})")
-        header = _json_object(path, weights.read(length))
+        header = json_object(path, weights.read(length))
     _check_offsets(path, header, size - 8 - length)
     return header
 
@@ -103,7 +105,8 @@ def _read_bytes(path: Path) -> bytes:
         raise CheckpointError(f"{path}: cannot be read ({error.strerror})") from None
 
 
-def _json_object(path: Path, text: bytes) -> dict[str, Any]:
+def json_object(path: Path | str, text: bytes) -> dict[str, Any]:
+    """The JSON object in ``text``, which is the content of ``path``. Raises CheckpointError."""
     try:
         value = json.loads(text)
     except (ValueError, RecursionError) as error:

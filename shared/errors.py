@@ -8,6 +8,7 @@ LorapoolError
 ├── AdapterRefused            a worker validated it and said no (.reason)
 ├── AdapterConflict           that id@version exists with another content digest
 ├── AdapterClosed             closed or removed: takes no new jobs
+├── AdapterInUse              cannot be removed yet (.aliases .waiting .running)
 ├── JobConflict               the job id exists with another request
 ├── QueueFull                 backpressure (.scope .depth .limit .retry_after_s)
 ├── UnknownJob                never existed here
@@ -16,6 +17,8 @@ LorapoolError
 ├── JobFailed                 terminal (.error .message .attempts)
 ├── JobCancelled              terminal
 ├── JobExpired                terminal: its deadline passed
+├── UnknownSchedule           no schedule entry of that name
+├── ScheduleConflict          that name is another entry's
 ├── NoWorker                  nobody alive to do it
 ├── UnsupportedVersion        a stored record has a newer schema than this release reads
 ├── PoolMismatch              pool and worker disagree on base model, dtype, layout or partitions
@@ -68,6 +71,14 @@ class AdapterClosed(LorapoolError):
     """The adapter is closed or removed and takes no new jobs."""
 
 
+class AdapterInUse(LorapoolError):
+    """The adapter cannot be removed: aliases point at it, or jobs of it have not ended."""
+
+    def __init__(self, message: str, *, aliases: tuple[str, ...] = (), waiting: int = 0, running: int = 0) -> None:
+        super().__init__(message)
+        self.aliases, self.waiting, self.running = aliases, waiting, running
+
+
 class JobConflict(LorapoolError):
     """The job id exists with another request."""
 
@@ -109,6 +120,14 @@ class JobCancelled(LorapoolError):
 
 class JobExpired(LorapoolError):
     """The job's deadline passed."""
+
+
+class UnknownSchedule(LorapoolError, LookupError):
+    """No schedule entry of that name."""
+
+
+class ScheduleConflict(LorapoolError):
+    """A schedule entry of that name exists, and says something else."""
 
 
 class NoWorker(LorapoolError):

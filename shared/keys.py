@@ -111,12 +111,42 @@ class PoolKeys:
     def aliases(self) -> str:
         return f"{self.prefix}aliases"
 
+    def moves(self, alias: str) -> str:
+        return f"{self.prefix}moves:{alias}"
+
+    @property
+    def usage(self) -> str:
+        return f"{self.prefix}usage"
+
     @property
     def workers(self) -> str:
         return f"{self.prefix}workers"
 
     def worker(self, worker: str) -> str:
         return f"{self.prefix}worker:{worker}"
+
+    @property
+    def schedules(self) -> str:
+        return f"{self.prefix}schedules"
+
+    def schedule(self, name: str) -> str:
+        return f"{self.prefix}schedule:{name}"
+
+    @property
+    def chores(self) -> str:
+        return f"{self.prefix}chores"
+
+    @property
+    def dead(self) -> str:
+        return f"{self.prefix}dead"
+
+    @property
+    def seen(self) -> str:
+        return f"{self.prefix}seen"
+
+    @property
+    def maintenance(self) -> str:
+        return f"{self.prefix}maintenance"
 
 
 def check_job_id(job_id: str) -> str:

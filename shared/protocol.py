@@ -27,8 +27,7 @@ class WaitingAdapter:
     """One claimable adapter, as the affinity policy sees it."""
 
     ref: str
-    since_ms: int  # last claim, or first backlog if later: its starvation clock
-    oldest_ms: int  # no job has been passed over for longer than since this; the broker says since_ms
+    since_ms: int  # when the job that it gives next became claimable: its starvation clock
     depth: int  # waiting jobs, all priorities
     served: float  # virtual token counter
 
@@ -81,6 +80,7 @@ class Held:
 class Renewed:
     lost: tuple[str, ...]  # job ids no longer ours: drop them at once
     cancelled: tuple[str, ...]  # asked to stop: abort, then settle as cancelled
+    overdue: tuple[str, ...] = ()  # past their deadline by the server's clock: abort, then settle as expired
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,11 +97,12 @@ class Delta:
 
 @dataclass(frozen=True, slots=True)
 class Settlement:
-    """The end of one attempt. ``outcome`` retry means: failed in a way that may pass."""
+    """The end of one attempt. ``outcome`` retry means: failed in a way that may pass; dead: failed for good here, with
+    the request kept as a dead letter, since another release may serve it."""
 
     job_id: str
     lease: str
-    outcome: Literal["succeeded", "failed", "retry", "cancelled", "expired"]
+    outcome: Literal["succeeded", "failed", "retry", "dead", "cancelled", "expired"]
     error: str = ""  # stable name, e.g. PromptTooLong
     message: str = ""
     text: str = ""
@@ -157,6 +158,16 @@ class StreamItem:
 
 
 @dataclass(frozen=True, slots=True)
+class Backlog:
+    """Jobs by adapter ref, those without any left out; ``oldest_wait_ms``: how long the first in any stream has been
+    in it, None where nothing waits."""
+
+    waiting: Mapping[str, int]
+    running: Mapping[str, int]
+    oldest_wait_ms: int | None
+
+
+@dataclass(frozen=True, slots=True)
 class DeadLetter:
     """A job that failed for good, with its request kept. ``redriven_as``: the job made of it again, or empty."""
 
@@ -185,6 +196,15 @@ class Purged:
 
     count: int
     cursor: str
+
+
+@dataclass(frozen=True, slots=True)
+class Retired:
+    """An adapter's state (open, paused, closed, removed) and the jobs that have not ended; delayed ones wait too."""
+
+    state: str
+    waiting: int
+    running: int
 
 
 @dataclass(frozen=True, slots=True)

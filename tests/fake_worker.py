@@ -18,6 +18,7 @@ from typing import Any
 from lorapool.shared import logs
 from lorapool.shared.catalog import AdapterRecord, PoolConfig
 from lorapool.shared.job import Job
+from lorapool.shared.prompt_format import PromptFormat
 from lorapool.shared.settings import redis_settings
 from lorapool.worker.adapter_source import AdapterSource
 from lorapool.worker.adapters import AdapterCache
@@ -44,7 +45,9 @@ def expected(prompt: str, digest: str, count: int) -> tuple[int, ...]:
 class FakeTokenizer:
     """A byte is a token."""
 
-    def encode(self, job: Job) -> list[int]:
+    def encode(self, job: Job, form: PromptFormat | None = None) -> list[int]:
+        if job.messages is not None:
+            return prompt_ids((form or PromptFormat(kind="raw")).render(job.messages))
         assert job.prompt is not None
         return prompt_ids(job.prompt)
 
@@ -72,12 +75,13 @@ class DeadlyRunner(FakeRunner):
 
 @dataclass(frozen=True)
 class FakeModel:
-    """A Model without one. ``base_model`` is what the pool is told."""
+    """A Model without one. ``base_model`` is what the pool is told, ``device`` what each result is."""
 
     config: WorkerConfig
     step_s: float = 0.0
     base_model: str = "fake"
     max_model_len: int = 4096
+    device: str = "fake"
 
     def identify(self) -> PoolConfig:
         return PoolConfig(base_model=self.base_model, digest="0" * 64, dtype="float32")
@@ -87,7 +91,8 @@ class FakeModel:
         runner = DeadlyRunner(store, step_s=self.step_s, max_model_len=self.max_model_len)
         adapters = AdapterCache(store, _weights, self.config.host_cache_bytes)
         engine = Engine(runner, adapters, Scheduler(max_batch=self.config.max_batch), frozenset())
-        facts = {"base_model": self.base_model, "device": "fake", "dtype": "float32"}
+        sizes = {"slots": self.config.slots, "max_batch": self.config.max_batch}
+        facts = {"base_model": self.base_model, "device": self.device, "dtype": "float32", **sizes}
         return Loaded(engine, adapters, FakeTokenizer(), _check, self.max_model_len, facts)
 
 

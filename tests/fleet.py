@@ -75,12 +75,16 @@ def started(command: list[str], name: str, environment: Mapping[str, str] | None
 
 @contextmanager
 def fake_worker(
-    redis_url: str, name: str = "w1", model: Mapping[str, Any] | None = None, **config: Any
+    redis_url: str,
+    name: str = "w1",
+    model: Mapping[str, Any] | None = None,
+    environment: Mapping[str, str] | None = None,
+    **config: Any,
 ) -> Iterator[WorkerProcess]:
     """A worker process over the fake runner."""
     config = {"worker_id": name, "beat_s": 0.1, "slots": 4, "max_batch": 8} | config
     argument = json.dumps({"redis_url": redis_url, "worker": config, "model": dict(model or {})})
-    with started([sys.executable, "-m", "tests.fake_worker", argument], name) as worker:
+    with started([sys.executable, "-m", "tests.fake_worker", argument], name, environment) as worker:
         yield worker
 
 

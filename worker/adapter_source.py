@@ -47,7 +47,7 @@ def confined(uri: str, roots: Sequence[Path]) -> Path:
 def _local_path(uri: str) -> Path:
     parts = urlsplit(uri) if "://" in uri else None
     if parts is not None and (parts.scheme != "file" or parts.netloc not in ("", "localhost")):
-        raise CheckpointError(f"{uri}: only file:// uris and absolute paths are served")
+        raise CheckpointError(f"{uri}: only file:// uris, absolute paths and what --adapter-source allows are served")
     path = unquote(parts.path) if parts is not None else uri
     if not path.startswith("/") or "\0" in path:
         raise CheckpointError(f"{uri!r}: expected an absolute path")

@@ -93,7 +93,13 @@ class AdapterCache:
         self._failures: dict[str, _Failure] = {}
         self._draining: str | None = None
         self._polls = self._largest_bytes = 0
-        self.loads = self.evictions = self.disk_loads = self.hits = self.misses = self.failures = 0
+        self.loaded: Counter[str] = Counter()  # how often each went into a slot
+        self.evictions = self.disk_loads = self.hits = self.misses = self.failures = 0
+
+    @property
+    def loads(self) -> int:
+        """Copies into device slots."""
+        return self.loaded.total()
 
     # Asking -----------------------------------------------------------------------------------------------------------
 
@@ -264,7 +270,7 @@ class AdapterCache:
             self._free.append(slot)
             self._fail(ref, error)
             return
-        self.loads += 1
+        self.loaded[ref] += 1
         self._slots[ref] = slot
         self._host.move_to_end(ref)
 

@@ -17,6 +17,7 @@ from lorapool.shared.catalog import AdapterRecord, Catalog
 from lorapool.shared.codec import decode_job
 from lorapool.shared.errors import AdapterConflict, AdapterRefused, InvalidRequest, LorapoolError
 from lorapool.shared.job import BASE_REF, Job
+from lorapool.shared.prompt_format import PromptFormat
 from lorapool.worker.adapter_source import AdapterSource
 from lorapool.worker.adapters import AdapterCache
 from lorapool.worker.engine_thread import EngineThread
@@ -33,7 +34,7 @@ INLINE_PAYLOAD_BYTES = 16_384  # longer requests are tokenized in a thread
 class Tokenizer(Protocol):
     """What turns requests into token ids, and a sequence's tokens into text."""
 
-    def encode(self, job: Job) -> list[int]: ...
+    def encode(self, job: Job, form: PromptFormat | None = None) -> list[int]: ...
     def detokenizer(self) -> Detokenizer: ...
 
 
@@ -77,10 +78,12 @@ class Admission:
         admitted.clear()
 
     async def _admit(self, claimed: ClaimedJob) -> HeldJob:
-        job = decode_job(claimed.payload)
+        job, form = decode_job(claimed.payload), None
         if claimed.ref != BASE_REF:
-            _check_digest(claimed, await self._know(claimed.ref))
-        prompt_ids = await self._encode(job, len(claimed.payload))
+            record = await self._know(claimed.ref)
+            _check_digest(claimed, record)
+            form = record.prompt_format
+        prompt_ids = await self._encode(job, form, len(claimed.payload))
         sequence = Sequence(
             seq_id=f"{claimed.job_id}:{claimed.fence}",
             ref=claimed.ref,
@@ -94,11 +97,12 @@ class Admission:
         self._jobs.add(held)
         return held
 
-    async def _encode(self, job: Job, size_bytes: int) -> list[int]:
-        if size_bytes <= INLINE_PAYLOAD_BYTES:
-            ids = self._tokenizer.encode(job)
+    async def _encode(self, job: Job, form: PromptFormat | None, size_bytes: int) -> list[int]:
+        foreign = job.messages is not None and form is not None and form.template  # a program that came with an adapter
+        if size_bytes <= INLINE_PAYLOAD_BYTES and not foreign:
+            ids = self._tokenizer.encode(job, form)
         else:
-            ids = await asyncio.to_thread(self._tokenizer.encode, job)
+            ids = await asyncio.to_thread(self._tokenizer.encode, job, form)
         if len(ids) >= self._max_model_len:
             raise PromptTooLong(
                 f"prompt has {len(ids)} tokens; the context holds {self._max_model_len}, one of them new: shorten it"

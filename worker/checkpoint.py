@@ -27,11 +27,13 @@ PREFIX = "base_model.model."
 PARTS = {
     "lora_A.weight": "a",
     "lora_B.weight": "b",
+    "lora_embedding_A": "embedding_a",
+    "lora_embedding_B": "embedding_b",
     "lora_B.bias": "bias",
     "lora_magnitude_vector": "magnitude",
     "lora_magnitude_vector.weight": "magnitude",
 }
-KINDS_SERVED = ("linear", "conv1d", "head")
+NAMES = {part: suffix for suffix, part in reversed(PARTS.items())}
 FLOATS = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 NORM_ROWS = 512  # rows of W + sBA that exist at once
 NEUTRAL_GAIN = 1e-5  # a gain this close to 1 is DoRA's starting value, rounded
@@ -39,13 +41,15 @@ NEUTRAL_GAIN = 1e-5  # a gain this close to 1 is DoRA's starting value, rounded
 
 @dataclass(frozen=True)
 class ModuleSpec:
-    """One module of the base model. ``weight`` is a view [out_features, in_features], also for Conv1D."""
+    """One module of the base model. ``weight`` is a view [out_features, in_features], also for Conv1D and embeddings
+    (whose input is one of ``in_features`` ids). ``scale`` is what an embedding multiplies its rows with (Gemma)."""
 
     in_features: int
     out_features: int
     kind: Literal["linear", "conv1d", "embedding", "head"]
     weight: Tensor
     bias: Tensor | None = None
+    scale: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -58,9 +62,8 @@ class ModelSpec:
     @classmethod
     def of(cls, model: nn.Module, names: Iterable[str] = ()) -> ModelSpec:
         """Look through a causal LM's modules. Weights are shared with the model, not copied."""
-        get_head = getattr(model, "get_output_embeddings", None)
-        head = get_head() if get_head else None
-        found = {path: _module_spec(module, module is head) for path, module in model.named_modules()}
+        ends = [getattr(model, f"get_{side}_embeddings", lambda: None)() for side in ("input", "output")]
+        found = {path: _module_spec(module, *ends) for path, module in model.named_modules()}
         return cls({path: spec for path, spec in found.items() if spec is not None}, frozenset(names))
 
     def weight(self, path: str) -> Tensor:
@@ -70,7 +73,7 @@ class ModelSpec:
 
 @dataclass(frozen=True)
 class LoraWeights:
-    """``y = gain ∘ out + offset + B·A·x``: one module's share of an adapter.
+    """``y = gain ∘ out + offset + B·A·x``: one module's share of an adapter; x is one-hot for an embedding.
 
     A [r, in_features]; B [out_features, r] with scaling and gain multiplied in; gain and offset [out_features], None
     where they are 1 and 0. float32 (float64 under a float64 base).
@@ -106,6 +109,8 @@ class _Tensors:
 
     a: Tensor | None = None
     b: Tensor | None = None
+    embedding_a: Tensor | None = None
+    embedding_b: Tensor | None = None
     bias: Tensor | None = None
     magnitude: Tensor | None = None
 
@@ -138,15 +143,17 @@ def largest_bytes(spec: ModelSpec, max_rank: int) -> int:
     return 8 * (lora + ends) + MAX_HEADER_BYTES
 
 
-def _module_spec(module: nn.Module, is_head: bool) -> ModuleSpec | None:
+def _module_spec(module: nn.Module, embedding: nn.Module | None, head: nn.Module | None) -> ModuleSpec | None:
     if isinstance(module, nn.Linear):
         out_features, in_features = module.weight.shape
-        return ModuleSpec(in_features, out_features, "head" if is_head else "linear", module.weight.data, _bias(module))
+        kind: Literal["head", "linear"] = "head" if module is head else "linear"
+        return ModuleSpec(in_features, out_features, kind, module.weight.data, _bias(module))
     if isinstance(module, Conv1D):
         in_features, out_features = module.weight.shape
         return ModuleSpec(in_features, out_features, "conv1d", module.weight.data.T, _bias(module))
-    if isinstance(module, nn.Embedding):
-        return ModuleSpec(module.num_embeddings, module.embedding_dim, "embedding", module.weight.data)
+    if type(module) is nn.Embedding or (isinstance(module, nn.Embedding) and module is embedding):
+        scale = float(getattr(module, "embed_scale", 1.0))
+        return ModuleSpec(module.num_embeddings, module.embedding_dim, "embedding", module.weight.data.T, scale=scale)
     return None
 
 
@@ -187,12 +194,18 @@ def _group(tensors: Mapping[str, Tensor], spec: ModelSpec) -> dict[str, _Tensors
     for name, tensor in tensors.items():
         path, part = _split(name)
         if part is not None:
-            setattr(grouped.setdefault(path, _Tensors()), part, tensor)
+            _put(grouped.setdefault(path, _Tensors()), part, tensor, name)
         elif not _is_base_copy(path, tensor, spec):
             raise CheckpointError(f"tensor {name} is not part of a LoRA adapter that can be served")
     if not grouped:
         raise CheckpointError(f"{WEIGHTS_NAME}: applies nothing: none of its {len(tensors)} tensors is a LoRA tensor")
     return grouped
+
+
+def _put(parts: _Tensors, part: str, tensor: Tensor, name: str) -> None:
+    if getattr(parts, part) is not None:
+        raise CheckpointError(f"tensor {name} is there twice, under an older name too: which one counts is not clear")
+    setattr(parts, part, tensor)
 
 
 def _split(name: str) -> tuple[str, str | None]:
@@ -208,28 +221,31 @@ def _is_base_copy(path: str, tensor: Tensor, spec: ModelSpec) -> bool:
     module = spec.modules.get(path)
     if module is None or module.kind not in ("embedding", "head"):
         return False
-    if tensor.shape != module.weight.shape:
+    own = module.weight.T if module.kind == "embedding" else module.weight
+    if tensor.shape != own.shape:
         raise CheckpointError(
-            f"tensor {path}.weight has shape {_shape(tensor)}, the base model's is {_shape(module.weight)}: added "
-            f"vocabulary is not served"
+            f"tensor {path}.weight has shape {_shape(tensor)}, the base model's is {_shape(own)}: added vocabulary is "
+            f"not served"
         )
-    if not torch.equal(tensor.to(module.weight), module.weight):
+    if not torch.equal(tensor.to(own), own):
         raise CheckpointError(f"tensor {path}.weight is not the base model's: a trained {module.kind} is not served")
     return True
 
 
 def _apply(path: str, parts: _Tensors, config: PeftConfig, spec: ModelSpec, max_rank: int) -> LoraWeights:
-    module = _module(path, spec)
+    module = spec.modules.get(path)
+    if module is None:
+        raise CheckpointError(f"the base model has no module {path!r} for LoRA: the adapter is for another base model")
     if not config.targets(path):
         raise CheckpointError(f"{path}: has LoRA tensors, but adapter_config.json does not choose this module")
-    _check_parts(path, parts, config)
-    assert parts.a is not None and parts.b is not None
+    _check_parts(path, parts, config, module)
+    stored_a, stored_b = _factors(parts, module)
     rank = _check_shapes(path, parts, module, config)
     if rank > max_rank:
         raise CheckpointError(f"{path}: rank {rank} exceeds {max_rank}; start the worker with --max-rank {rank}")
     dtype = torch.promote_types(module.weight.dtype, torch.float32)
-    a, scaling = parts.a.to(dtype), config.scaling(path)
-    b = parts.b.to(dtype) * scaling
+    a, scaling = stored_a.to(dtype), config.scaling(path)
+    b = stored_b.to(dtype) * scaling
     gain = offset = None
     if parts.magnitude is not None:
         gain = parts.magnitude.to(dtype) / row_norms(module.weight, a, b)
@@ -237,44 +253,48 @@ def _apply(path: str, parts: _Tensors, config: PeftConfig, spec: ModelSpec, max_
         offset = None if module.bias is None else (1 - gain) * module.bias.to("cpu", dtype)
     elif parts.bias is not None:
         offset = scaling * parts.bias.to(dtype)
-    weights = LoraWeights(a.contiguous(), b.contiguous(), gain, offset)
+    weights = LoraWeights(a.contiguous(), (b * module.scale).contiguous(), gain, offset)
     _check_result(path, weights)
     return weights
 
 
-def _module(path: str, spec: ModelSpec) -> ModuleSpec:
-    module = spec.modules.get(path)
-    if module is None:
-        raise CheckpointError(f"the base model has no linear module {path!r}: the adapter is for another base model")
-    if module.kind not in KINDS_SERVED:
-        raise CheckpointError(f"{path}: LoRA on the model's {module.kind} is not served")
-    return module
+def _factors(parts: _Tensors, module: ModuleSpec) -> tuple[Tensor, Tensor]:
+    """A and B, under the names that PEFT gives them for this kind of module."""
+    a, b = (parts.embedding_a, parts.embedding_b) if module.kind == "embedding" else (parts.a, parts.b)
+    assert a is not None and b is not None
+    return a, b
 
 
-def _check_parts(path: str, parts: _Tensors, config: PeftConfig) -> None:
-    """What the config asks for must be there, and nothing else: PEFT would ignore it, or start it at random."""
-    wanted = {"a": True, "b": True, "bias": config.lora_bias, "magnitude": config.use_dora}
-    names = {part: suffix for suffix, part in reversed(PARTS.items())}
+def _check_parts(path: str, parts: _Tensors, config: PeftConfig, module: ModuleSpec) -> None:
+    """What module and config ask for must be there, and nothing else: PEFT would ignore it, or start it at random."""
+    looked_up = module.kind == "embedding"
+    wanted = dict.fromkeys(("a", "b"), not looked_up) | dict.fromkeys(("embedding_a", "embedding_b"), looked_up)
+    wanted |= {"bias": config.lora_bias, "magnitude": config.use_dora}
     for entry in fields(parts):
         there = getattr(parts, entry.name) is not None
         if there != wanted[entry.name]:
             has, asked = ("has", "does not ask for one") if there else ("has no", "asks for one")
-            raise CheckpointError(f"{path}: {has} {names[entry.name]}, and adapter_config.json {asked}")
+            raise CheckpointError(
+                f"{path}: {has} {NAMES[entry.name]}, and adapter_config.json {asked} on this {module.kind} module"
+            )
 
 
 def _check_shapes(path: str, parts: _Tensors, module: ModuleSpec, config: PeftConfig) -> int:
     """Check every tensor's shape against the module's; return the rank."""
     rank = config.rank(path)
-    expected = {
-        "lora_A.weight": (parts.a, (rank, module.in_features)),
-        "lora_B.weight": (parts.b, (module.out_features, rank)),
-        "lora_B.bias": (parts.bias, (module.out_features,)),
-        "lora_magnitude_vector": (parts.magnitude, (module.out_features,)),
+    shapes = {
+        "a": (rank, module.in_features),
+        "b": (module.out_features, rank),
+        "embedding_a": (rank, module.in_features),
+        "embedding_b": (module.out_features, rank),
+        "bias": (module.out_features,),
+        "magnitude": (module.out_features,),
     }
-    for name, (tensor, shape) in expected.items():
+    for part, shape in shapes.items():
+        tensor = getattr(parts, part)
         if tensor is not None and tensor.shape != shape:
             raise CheckpointError(
-                f"tensor {path}.{name} has shape {_shape(tensor)}, expected {list(shape)} "
+                f"tensor {path}.{NAMES[part]} has shape {_shape(tensor)}, expected {list(shape)} "
                 f"(rank {rank} by adapter_config.json, the base model's module is {module.in_features} → "
                 f"{module.out_features})"
             )

@@ -12,6 +12,7 @@ import re
 import secrets
 import socket
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib.metadata import version
@@ -20,16 +21,20 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import structlog
 import typer
+from pydantic import ValidationError
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from lorapool.shared import logs
 from lorapool.shared.broker import Broker
 from lorapool.shared.catalog import AdapterRecord, Catalog, PoolConfig
-from lorapool.shared.errors import InvalidRequest, LorapoolError
+from lorapool.shared.errors import CheckpointError, InvalidRequest, LorapoolError
+from lorapool.shared.job import explain_validation
 from lorapool.shared.keys import Keys
+from lorapool.shared.remote import check_place
 from lorapool.shared.settings import RedisSettings, connect, redis_settings
-from lorapool.worker.adapter_source import AdapterSource, confined
+from lorapool.worker.adapter_files import AdapterFiles
+from lorapool.worker.adapter_source import AdapterSource
 from lorapool.worker.adapters import AdapterCache
 from lorapool.worker.base_model import BaseModel
 from lorapool.worker.config import WorkerConfig, parse_bytes
@@ -53,9 +58,9 @@ app = typer.Typer(
 )
 
 
-def _option(name: str, text: str) -> Any:
+def _option(name: str, text: str, **more: Any) -> Any:
     variable = "LORAPOOL_" + name.removeprefix("--").replace("-", "_").upper()
-    return typer.Option(name, envvar=variable, help=text, show_default=True)
+    return typer.Option(name, envvar=variable, help=text, show_default=True, **more)
 
 
 RedisUrl = Annotated[str | None, _option("--redis-url", "redis:// or rediss:// URL of the server")]
@@ -70,15 +75,30 @@ HostCacheBytes = Annotated[str, _option("--host-cache-bytes", "host memory for a
 KvCacheBytes = Annotated[str | None, _option("--kv-cache-bytes", "memory for keys and values, such as 4GiB")]
 GpuMemoryUtilization = Annotated[float, _option("--gpu-memory-utilization", "share of the GPU's memory to use")]
 MaxBatch = Annotated[int, _option("--max-batch", "rows of one step")]
-ClaimAhead = Annotated[int, _option("--claim-ahead", "claimed jobs that wait for a row")]
+ClaimAhead = Annotated[
+    int | None, _option("--claim-ahead", "claimed jobs that wait for a row; a quarter of a batch if not given")
+]
 MaxModelLen = Annotated[int | None, _option("--max-model-len", "context in tokens; the model's own if not given")]
 AdapterRoot = Annotated[list[Path] | None, _option("--adapter-root", "folder that adapters may lie in; repeatable")]
+AdapterPlaces = Annotated[
+    list[str] | None, _option("--adapter-source", "uri that adapters may lie below, such as s3://bucket; repeatable")
+]
+AdapterCacheFolder = Annotated[Path, _option("--adapter-cache", "folder that remote adapters are fetched into")]
 ClaimPolicy = Annotated[str, _option("--claim-policy", "affinity, or arrival: oldest job first, one by one")]
-Starvation = Annotated[float, _option("--starvation", "seconds after which a waiting adapter comes first")]
+Starvation = Annotated[
+    float,
+    _option("--starvation", "seconds that a job may be overtaken by, at most, for its adapter not being resident"),
+]
 Lease = Annotated[float, _option("--lease", "seconds a claimed job is ours without renewal")]
 Grace = Annotated[float, _option("--grace", "seconds that running jobs get to finish after SIGTERM")]
 Beat = Annotated[float, _option("--beat", "seconds between heartbeats")]
 LogLevel = Annotated[str, _option("--log-level", "debug, info, warning or error")]
+ScheduleEvery = Annotated[float, _option("--schedule-every", "seconds between looks at the timetable", min=0.1)]
+FsckEvery = Annotated[float, _option("--fsck-every", "seconds between parts of the check of the queue", min=0.1)]
+DigestEvery = Annotated[float, _option("--digest-every", "seconds between digests of the dead letters", min=0.1)]
+PruneEvery = Annotated[float, _option("--prune-every", "seconds between removals of what dead workers left", min=0.1)]
+CacheBytes = Annotated[str, _option("--adapter-cache-bytes", "what --adapter-cache may hold, such as 20GiB")]
+CacheEvery = Annotated[float, _option("--adapter-cache-every", "seconds between looks at it", min=0.1)]
 
 
 @app.callback()
@@ -101,9 +121,11 @@ def run(
     kv_cache_bytes: KvCacheBytes = None,
     gpu_memory_utilization: GpuMemoryUtilization = 0.9,
     max_batch: MaxBatch = 64,
-    claim_ahead: ClaimAhead = 2,
+    claim_ahead: ClaimAhead = None,
     max_model_len: MaxModelLen = None,
     adapter_root: AdapterRoot = None,
+    adapter_source: AdapterPlaces = None,
+    adapter_cache: AdapterCacheFolder = Path("~/.cache/lorapool/adapters"),
     claim_policy: ClaimPolicy = "affinity",
     starvation: Starvation = 10.0,
     lease: Lease = 15.0,
@@ -113,7 +135,7 @@ def run(
 ) -> None:
     """Serve a base model and a pool's adapters until SIGTERM."""
     with _told_plainly():
-        settings = redis_settings(redis_url, pool)
+        settings = _settings(redis_url, pool)
         config = WorkerConfig.parse(
             worker_id=worker_id or _made_up_id(),
             pool=settings.pool,
@@ -129,6 +151,8 @@ def run(
             claim_ahead=claim_ahead,
             max_model_len=max_model_len,
             adapter_roots=tuple(path.expanduser().resolve() for path in adapter_root or ()),
+            adapter_places=tuple(check_place(place) for place in adapter_source or ()),
+            adapter_cache=adapter_cache.expanduser().resolve(),
             claim_policy=claim_policy,
             starvation_s=starvation,
             lease_s=lease,
@@ -143,8 +167,37 @@ def run(
 def check(redis_url: RedisUrl = None, pool: Pool = None, worker_id: WorkerId = None) -> None:
     """Exit 0 if the worker (any worker, without --worker-id) beats and is ready, else 1."""
     with _told_plainly():
-        settings = redis_settings(redis_url, pool)
+        settings = _settings(redis_url, pool)
         raise typer.Exit(asyncio.run(_check(settings, worker_id)))
+
+
+@app.command()
+def maintenance(
+    *,
+    redis_url: RedisUrl = None,
+    pool: Pool = None,
+    schedule_every: ScheduleEvery = 5.0,
+    fsck_every: FsckEvery = 60.0,
+    digest_every: DigestEvery = 900.0,
+    prune_every: PruneEvery = 60.0,
+    adapter_cache: AdapterCacheFolder = Path("~/.cache/lorapool/adapters"),
+    adapter_cache_bytes: CacheBytes = "20GiB",
+    adapter_cache_every: CacheEvery = 600.0,
+    log_level: LogLevel = "info",
+) -> None:
+    """Do a pool's chores until SIGTERM: scheduled jobs, check and repair, dead letters, dead workers, disk caches.
+
+    Any number of these may run: each chore is done once a tick. Jobs need none of them.
+    """
+    with _told_plainly():
+        from lorapool.worker.cache_folder import CacheFolder
+        from lorapool.worker.maintenance import Maintenance, Periods, maintain
+
+        cache = CacheFolder(adapter_cache.expanduser().resolve(), parse_bytes(adapter_cache_bytes))
+        periods = Periods(schedule_every, fsck_every, digest_every, prune_every, adapter_cache_every)
+        logs.configure(log_level)
+        settings = _settings(redis_url, pool)
+        raise typer.Exit(asyncio.run(maintain(lambda: Maintenance(settings, periods, cache))))
 
 
 def main() -> None:
@@ -173,7 +226,7 @@ class BaseModelOnDevice:
 
     def load(self) -> Loaded:
         """Load weights and tokenizer, run the self-check, build the engine; says what it takes."""
-        from lorapool.worker.checkpoint import load_checkpoint
+        from lorapool.worker.checkpoint import largest_bytes, load_checkpoint
         from lorapool.worker.device import default_kv_bytes, slot_bytes
         from lorapool.worker.runner import ModelRunner
         from lorapool.worker.tokenizer import Tokenizer
@@ -194,13 +247,22 @@ class BaseModelOnDevice:
                 names=base.names(),
             )
 
-        def load_adapter(source: AdapterSource) -> AdapterWeights:
-            folder = confined(source.uri, config.adapter_roots)
-            return load_checkpoint(folder, runner.spec, config.max_rank, source.digest)
+        limit_bytes = largest_bytes(runner.spec, config.max_rank)
+        files = AdapterFiles(config.adapter_roots, config.adapter_places, config.adapter_cache, limit_bytes)
 
-        def check(record: AdapterRecord) -> dict[str, int]:
+        def load_adapter(source: AdapterSource) -> AdapterWeights:
+            try:
+                return load_checkpoint(files.folder(source), runner.spec, config.max_rank, source.digest)
+            except CheckpointError:
+                if not files.repaired(source):
+                    raise
+            return load_checkpoint(files.folder(source), runner.spec, config.max_rank, source.digest)
+
+        def check(record: AdapterRecord) -> dict[str, Any]:
             weights = load_adapter(AdapterSource(record.ref, record.digest, record.uri))
-            return {"rank": weights.rank, "bytes": weights.nbytes}
+            told = files.told(record)
+            tokenizer.try_format(record.prompt_format or told.get("prompt_format"))
+            return {**told, "rank": weights.rank, "bytes": weights.nbytes}
 
         adapters = AdapterCache(runner.lora, load_adapter, config.host_cache_bytes)
         engine = Engine(runner, adapters, Scheduler(max_batch=config.max_batch), tokenizer.eos_ids)
@@ -225,6 +287,13 @@ class BaseModelOnDevice:
         }
 
 
+def _settings(redis_url: str | None, pool: str | None) -> RedisSettings:
+    try:
+        return redis_settings(redis_url, pool)
+    except ValidationError as error:
+        raise InvalidRequest(explain_validation(error)) from None
+
+
 async def serve(config: WorkerConfig, settings: RedisSettings, model: Model) -> int:
     """Check the pool, load the model, work until told to stop; the exit status."""
     log.info("starting", worker=config.worker_id, pool=config.pool, redis=settings.redacted_url)
@@ -234,7 +303,10 @@ async def serve(config: WorkerConfig, settings: RedisSettings, model: Model) -> 
         await broker.ping()
         await _warn_of_eviction(catalog)
         await catalog.create_or_check_config(model.identify())
+        began_s = time.monotonic()
         loaded = model.load()
+        load_ms = round(1000 * (time.monotonic() - began_s))
+        about: dict[str, str | int] = {"version": version("lorapool"), "pid": os.getpid(), "host": socket.gethostname()}
         worker = Worker(
             config,
             broker,
@@ -244,7 +316,7 @@ async def serve(config: WorkerConfig, settings: RedisSettings, model: Model) -> 
             loaded.tokenizer,
             Validator(catalog, loaded.check),
             max_model_len=loaded.max_model_len,
-            identity={"version": version("lorapool"), "pid": os.getpid(), "host": socket.gethostname(), **loaded.facts},
+            identity={**about, "model_load_ms": load_ms, **loaded.facts},
         )
         worker.stop_on_signals()
         return 0 if await worker.run() else FAILED
@@ -282,7 +354,7 @@ def _told_plainly() -> Iterator[None]:
         Console(stderr=True, soft_wrap=True).print(f"lorapool-worker: {error}", style="red", markup=False)
         raise typer.Exit(USAGE if isinstance(error, InvalidRequest) else FAILED) from None
     except ModuleNotFoundError as error:
-        if error.name not in {"torch", "transformers", "safetensors"}:
+        if error.name not in {"torch", "transformers", "safetensors", "arq"}:
             raise
         told = f"lorapool-worker: {error.name} is not installed; a worker needs: pip install 'lorapool[worker]'"
         Console(stderr=True, soft_wrap=True).print(told, style="red", markup=False)

@@ -73,7 +73,6 @@ def default_kv_bytes(device: str, weight_bytes: int, utilization: float) -> int:
 
 
 def slot_bytes(spec: ModelSpec, max_rank: int, device: str) -> int:
-    """What one adapter slot takes at most: factors of ``max_rank`` on every linear module."""
+    """What one adapter slot takes at most: factors of ``max_rank`` on every linear module and embedding."""
     item_bytes = 2 if device.startswith("cuda") else 4
-    linear = (module for module in spec.modules.values() if module.kind != "embedding")
-    return sum((module.in_features + module.out_features) * max_rank * item_bytes for module in linear)
+    return sum((module.in_features + module.out_features) * max_rank * item_bytes for module in spec.modules.values())

@@ -32,9 +32,12 @@ class Runner(Protocol):
 class Adapters(Protocol):
     """What brings adapters into device slots. ``acquire`` is None while one is loading or no slot is free."""
 
-    loads: int
     evictions: int
 
+    @property
+    def loads(self) -> int: ...
+    @property
+    def loaded(self) -> Counter[str]: ...
     def acquire(self, ref: str) -> int | None: ...
     def release(self, ref: str) -> None: ...
     def failure(self, ref: str) -> Exception | None: ...
@@ -63,7 +66,8 @@ class Update:
 @dataclass(slots=True)
 class EngineCounters:
     """Monotone counts since the start. ``mixed_steps[n]``: steps of n adapters together with base rows;
-    ``joins``: steps at which a sequence joined while others ran."""
+    ``joins``: steps at which a sequence joined while others ran; ``loaded``: adapters that went into a
+    slot, each time."""
 
     steps: int = 0
     step_rows: int = 0
@@ -74,6 +78,7 @@ class EngineCounters:
     adapter_loads: int = 0
     evictions: int = 0
     mixed_steps: Counter[int] = field(default_factory=Counter)
+    loaded: Counter[str] = field(default_factory=Counter)
 
 
 class Engine:
@@ -87,6 +92,7 @@ class Engine:
     @property
     def counters(self) -> EngineCounters:
         self._counters.adapter_loads = self._adapters.loads
+        self._counters.loaded = Counter(self._adapters.loaded)
         self._counters.evictions = self._adapters.evictions
         return self._counters
 

@@ -18,6 +18,7 @@ import structlog
 from lorapool.worker.adapters import Residency
 from lorapool.worker.engine import Engine, EngineCounters, Update
 from lorapool.worker.sequence import Sequence, Status
+from lorapool.worker.timesheet import Timesheet
 
 IDLE_POLL_S = 0.2  # an idle engine still finishes background loads
 NO_PROGRESS_WAIT_S = 0.001  # all sequences wait for their adapters
@@ -51,8 +52,9 @@ class Report:
 class EngineThread:
     """Steps ``engine`` while it has work."""
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, timesheet: Timesheet | None = None) -> None:
         self._engine = engine
+        self.timesheet = timesheet or Timesheet()
         self._orders: queue.SimpleQueue[Order] = queue.SimpleQueue()
         self._lock = threading.Lock()
         self._report = Report()
@@ -149,13 +151,17 @@ class EngineThread:
         self._entering.pop(seq_id, None)
 
     def _step(self) -> Report:
-        began = time.monotonic()
+        began, counters = time.monotonic(), self._engine.counters
+        steps, read, drawn = counters.steps, counters.prefill_tokens, counters.decode_tokens
         try:
             updates = self._engine.step()
         except Exception as error:  # noqa: BLE001  logged, and every sequence inside ends with it
             updates = self._after_crash(error)
         else:
             self._crashes = 0
+        if counters.steps > steps:
+            took_s = time.monotonic() - began
+            self.timesheet.add_step(took_s, counters.prefill_tokens - read, counters.decode_tokens - drawn)
         self._residency = self._engine.residency()
         report = Report(self._starts(began), updates)
         for update in updates:

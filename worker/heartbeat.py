@@ -7,17 +7,23 @@ alive. In the same breath it learns who else lives, for the homes of the affinit
 from __future__ import annotations
 
 import asyncio
+import secrets
 import time
 from collections.abc import Callable, Mapping
 
+from lorapool.shared.broker import Broker
 from lorapool.shared.catalog import Catalog
 from lorapool.worker.adapters import Residency
 from lorapool.worker.engine import EngineCounters
 from lorapool.worker.engine_thread import EngineThread
 from lorapool.worker.held_jobs import HeldJobs
+from lorapool.worker.load_report import LoadReport
 from lorapool.worker.persistence import persist
 
 Fields = dict[str, str | int | float]
+# What the pool sums up over all workers there ever were: monotone whole numbers of `fields`.
+COUNTED = ("up_ms", "busy_ms", "decode_only_ms", "decode_only_tokens", "prefill_tokens", "decode_tokens", "steps",
+           "step_rows", "adapter_loads", "evictions")  # fmt: skip
 
 
 class Heartbeat:
@@ -26,6 +32,7 @@ class Heartbeat:
     def __init__(
         self,
         catalog: Catalog,
+        broker: Broker,
         engine: EngineThread,
         jobs: HeldJobs,
         identity: Mapping[str, str | int | float],
@@ -37,8 +44,10 @@ class Heartbeat:
     ) -> None:
         self._catalog, self._engine, self._jobs, self._identity = catalog, engine, jobs, identity
         self._worker, self._rows, self._every_s, self._on_peers = worker, rows, every_s, on_peers
+        self._loads = LoadReport(broker, worker)
         self._state = "running"
         self._decoded, self._looked_at = 0, time.monotonic()
+        self._boot, self._counted = secrets.token_hex(6), dict.fromkeys(COUNTED, 0)
 
     async def run(self) -> None:
         """Until cancelled."""
@@ -48,13 +57,25 @@ class Heartbeat:
 
     async def beat(self) -> None:
         """One beat."""
-        await self._catalog.beat(self._worker, self.fields(), round(3000 * self._every_s))
+        await self._tell()
+        await self._loads.send(self._engine.counters().loaded)
         self._on_peers([peer["worker"] for peer in await self._catalog.workers() if peer.get("state") != "draining"])
 
     async def drain(self) -> None:
         """Say that no more will be claimed."""
         self._state = "draining"
-        await self._catalog.beat(self._worker, self.fields(), round(3000 * self._every_s))
+        await self._tell()
+
+    async def _tell(self) -> None:
+        fields = self.fields()
+        await self._catalog.beat(
+            self._worker, fields, round(3000 * self._every_s), boot=self._boot, counted=self._counted
+        )
+        self._counted = {name: max(self._counted[name], int(fields[name])) for name in COUNTED}
+
+    async def end(self) -> None:
+        """What is left to say once all work is done."""
+        await self._loads.send(self._engine.counters().loaded)
 
     def fields(self) -> Fields:
         """What stands in the worker's hash."""
@@ -67,6 +88,7 @@ class Heartbeat:
             "tokens_per_s": self._rate(counters.decode_tokens),
             **_residency_fields(self._engine.residency()),
             **_counter_fields(counters),
+            **self._engine.timesheet.totals(),
         }
 
     def _rate(self, decoded: int) -> float:

@@ -1,7 +1,7 @@
 """LeaseKeeper: renews what this worker holds, and lets go of what it no longer may run.
 
-Each third of a lease it says which jobs it still runs; the server names those it has lost (dropped unwritten) and
-those that were cancelled. Between renewals it watches deadlines. Knows nothing of batches.
+Each third of a lease it says which jobs it still runs; the server names those it has lost (dropped unwritten), those
+that were cancelled and those past their deadline. Between renewals it watches deadlines. Knows nothing of batches.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import asyncio
 
 from lorapool.shared.broker import Broker
 from lorapool.worker.clock import ServerClock
-from lorapool.worker.held_jobs import HeldJobs
+from lorapool.worker.held_jobs import HeldJob, HeldJobs
 from lorapool.worker.persistence import persist
 from lorapool.worker.publisher import Publisher
 
@@ -45,12 +45,17 @@ class LeaseKeeper:
             return
         renewed = await persist(lambda: self._broker.renew(held, self._lease_ms), "renew")
         self._publisher.drop_lost(renewed.lost)
-        await self.expire_overdue()
         for job_id in renewed.cancelled:
             if (job := self._jobs.get(job_id)) is not None:
                 await self._publisher.close(job, "cancelled", message="cancelled on request while it ran")
+        for job_id in renewed.overdue:  # told by the server's clock, which ours may be behind
+            if (job := self._jobs.get(job_id)) is not None:
+                await self._expire(job)
 
     async def expire_overdue(self) -> None:
         """Settle running jobs whose deadline has passed."""
         for job in self._jobs.overdue(self._clock.now_ms()):
-            await self._publisher.close(job, "expired", message="its deadline passed while it ran")
+            await self._expire(job)
+
+    async def _expire(self, job: HeldJob) -> None:
+        await self._publisher.close(job, "expired", message="its deadline passed while it ran")

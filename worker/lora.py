@@ -7,12 +7,14 @@ with their A's. Weights are read in place, never gathered per token. Knows neith
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
 import torch
 from torch import Tensor
+
+from lorapool.worker.embedding import EmbeddingTables
 
 # Rough microseconds of one batched product: to call it, per slot read, per row, and more per row where rows are padded.
 _CALL, _SLOT, _ROW, _PADDED_ROW = 8.0, 1.0, 0.2, 0.35
@@ -113,30 +115,36 @@ class LoraSlots:
         dtype: torch.dtype,
         device: torch.device | str = "cpu",
         shared_inputs: Sequence[Sequence[str]] = (),
+        embeddings: Iterable[str] = (),
     ) -> None:
         self.slots, self.max_rank, self.generation = slots, max_rank, 0
         self._dtype, self._device = dtype, torch.device(device)
         self._key = {path: paths[0] for paths in shared_inputs for path in paths}
         self._groups: dict[str, Group] = {}
         self._plans: dict[tuple[tuple[int, int], ...], LoraPlan] = {}  # the latest, of this generation
+        self._tables = EmbeddingTables(embeddings, dtype, self._device)
 
     @property
     def nbytes(self) -> int:
         """Bytes allocated now; room is made as adapters come, for the modules and ranks they use."""
         groups = self._groups.values()
-        return sum(g.down.nbytes + sum(site.up.nbytes for site in g.sites.values()) for g in groups)
+        return self._tables.nbytes + sum(g.down.nbytes + sum(s.up.nbytes for s in g.sites.values()) for g in groups)
 
     def write(self, slot: int, weights: Weights) -> None:
         """Put an adapter into a slot (1 to slots), in place of what was there."""
         assert 1 <= slot <= self.slots, f"slot {slot} of {self.slots}"
         self.clear(slot)
         for path, module in weights.modules.items():
-            self._write_site(slot, path, module)
+            if path in self._tables:
+                self._tables.write(slot, path, module)
+            else:
+                self._write_site(slot, path, module)
 
     def clear(self, slot: int) -> None:
         """Make a slot compute nothing."""
         self.generation += 1
         self._plans.clear()
+        self._tables.clear(slot)
         for group in self._groups.values():
             present = [site for site in group.sites.values() if slot in site.slots]
             if present:
@@ -168,6 +176,10 @@ class LoraSlots:
             _gain(share.site, out, plan)
         for tile, hidden, up in zip(plan.tiles, self._hidden(share.group, x, plan), share.ups, strict=True):
             _add(out, hidden[:, :, share.first : share.last], up, tile)
+
+    def embed(self, path: str, ids: Tensor, out: Tensor, plan: LoraPlan) -> None:
+        """Add the adapters' part to an embedding's ``out`` [rows, dim] in place; ``ids`` [rows]."""
+        self._tables.apply(path, ids, out, plan.segments)
 
     def check_integrity(self) -> None:
         """Raise AssertionError unless the null slot is zero and unused slots compute nothing."""

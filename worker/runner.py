@@ -25,7 +25,7 @@ from lorapool.worker.kv_cache import KvCache, LayerShape
 from lorapool.worker.linear import products
 from lorapool.worker.lora import LoraPlan, LoraSlots
 from lorapool.worker.sampler import Sampler
-from lorapool.worker.self_check import check
+from lorapool.worker.self_check import check, check_windows
 from lorapool.worker.sequence import Batch, Drawn, Segment, Work
 
 _ROPE_BY_LENGTH = ("dynamic", "longrope")
@@ -55,11 +55,13 @@ class ModelRunner:
         self._plan: LoraPlan | None = None
         self._head_plan: LoraPlan | None = None
         self._wiped: set[str] = set()
+        self._wrapped: list[nn.Module] = []
         layers, shared = _probe(model, self.device)
         self._cache = KvCache(
             layers, max_tokens=max_model_len, budget_bytes=kv_cache_bytes, dtype=self.dtype, device=self.device
         )
-        self.lora = LoraSlots(slots, max_rank, lora_dtype or self.dtype, self.device, shared)
+        embeddings = [path for path, module in self.spec.modules.items() if module.kind == "embedding"]
+        self.lora = LoraSlots(slots, max_rank, lora_dtype or self.dtype, self.device, shared, embeddings)
         self._adapt(shared)
 
     @classmethod
@@ -165,15 +167,34 @@ class ModelRunner:
         self.lora.check_integrity()
 
     def self_check(self) -> None:
-        """Refuse a model whose logits differ between a ragged batch with decode steps and each row alone."""
+        """Refuse a model whose logits in a ragged batch with decode steps are not those of its own plain forward."""
         check(self)
 
+    @torch.inference_mode()
+    def reference_logits(self, ids: list[int]) -> Tensor:
+        """Logits [tokens, vocab] of one row by the model as transformers made it: eager, no cache, nothing of ours."""
+        ours = {module: vars(module).pop("forward") for module in self._wrapped}
+        self.model.set_attn_implementation("eager")
+        try:
+            logits: Tensor = self.model(torch.tensor([ids], device=self.device), use_cache=False).logits[0]
+        finally:
+            self.model.set_attn_implementation(attention.NAME)
+            for module, forward in ours.items():
+                module.forward = forward
+        return logits
+
     def _adapt(self, shared: list[list[str]]) -> None:
-        """Let the adapters' part be added behind every linear module; the modules keep their names and weights."""
+        """Let the adapters' part be added behind every linear module and embedding; names and weights stay."""
         head, modules = self.model.get_output_embeddings(), _linear(self.model)
         for path, product in products(modules, shared).items():
             module: Any = modules[path]
             module.forward = self._adapted(path, product, module is head)
+            self._wrapped.append(module)
+        for path, spec in self.spec.modules.items():
+            if spec.kind == "embedding":
+                table: Any = self.model.get_submodule(path)
+                table.forward = self._embedded(path, table.forward)
+                self._wrapped.append(table)
 
     def _adapted(self, path: str, base: Callable[[Tensor], Tensor], head: bool) -> Callable[[Tensor], Tensor]:
         def forward(x: Tensor) -> Tensor:
@@ -181,6 +202,15 @@ class ModelRunner:
             plan = self._head_plan if head else self._plan
             if plan is not None and plan.tiles:
                 self.lora.apply(path, x.reshape(-1, x.shape[-1]), out.view(-1, out.shape[-1]), plan)
+            return out
+
+        return forward
+
+    def _embedded(self, path: str, base: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+        def forward(ids: Tensor) -> Tensor:
+            out = base(ids)
+            if self._plan is not None and self._plan.segments:
+                self.lora.embed(path, ids.reshape(-1), out.view(-1, out.shape[-1]), self._plan)
             return out
 
         return forward
@@ -229,9 +259,13 @@ class _Probe:
 
     def __init__(self) -> None:
         self.layers: dict[int, LayerShape] = {}
+        self.windows: dict[int, int | None] = {}
 
-    def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, *_: Any) -> Tensor:
+    def attend(
+        self, layer: int, query: Tensor, key: Tensor, value: Tensor, _scale: float, window: int | None, _cap: Any
+    ) -> Tensor:
         self.layers[layer] = LayerShape(key.shape[1], key.shape[2], value.shape[2])
+        self.windows[layer] = window
         return query.new_zeros(*query.shape[:2], value.shape[2])
 
 
@@ -249,12 +283,14 @@ def _probe(model: Any, device: torch.device) -> tuple[tuple[LayerShape, ...], li
     finally:
         for hook in hooks:
             hook.remove()
-    expected = model.config.get_text_config().num_hidden_layers
+    config = model.config.get_text_config()
+    expected = config.num_hidden_layers
     if sorted(probe.layers) != list(range(expected)):
         raise BaseModelError(
             f"{type(model).__name__}: {len(probe.layers)} of {expected} layers use transformers' attention interface: "
             "not served"
         )
+    check_windows(config, probe.windows)
     groups: dict[int, list[str]] = {}
     for path, x in inputs:
         groups.setdefault(id(x), []).append(path)

@@ -1,6 +1,7 @@
 """Text to token ids and back; the only user of transformers' tokenizers.
 
-A raw prompt gets the model's special tokens, messages go through its chat template with a generation prompt.
+A raw prompt gets the model's special tokens; messages go through the adapter's own prompt format, or the model's chat
+template, with a generation prompt.
 Decoding is incremental: a piece of text is given once all bytes of its characters are there. Special tokens are
 not part of the text; a character that never became whole is dropped.
 """
@@ -15,8 +16,9 @@ from tokenizers import Tokenizer as FastTokenizer
 from tokenizers.decoders import DecodeStream
 from transformers import AutoTokenizer
 
-from lorapool.shared.errors import BaseModelError, InvalidRequest
-from lorapool.shared.job import Job
+from lorapool.shared.errors import BaseModelError, CheckpointError, InvalidRequest
+from lorapool.shared.job import Job, Message
+from lorapool.shared.prompt_format import PromptFormat
 
 
 class StreamDetokenizer:
@@ -50,12 +52,29 @@ class Tokenizer:
             raise BaseModelError(f"no usable tokenizer in {folder}: {error}") from error
         return cls(tokenizer, _generation_eos(Path(folder)))
 
-    def encode(self, job: Job) -> list[int]:
-        """Return the prompt's token ids. Raises InvalidRequest for an empty prompt or a template that refuses."""
-        ids = self._chat(job) if job.messages is not None else self._tokenizer(job.prompt).input_ids
+    def encode(self, job: Job, form: PromptFormat | None = None) -> list[int]:
+        """Return the prompt's token ids; ``form`` is the adapter's own way to write messages.
+
+        Raises InvalidRequest for an empty prompt or a template that refuses.
+        """
+        if job.messages is None:
+            ids = self._tokenizer(job.prompt).input_ids
+        elif form is None or form.kind == "chat":
+            ids = self._chat(job, form.template if form else "")
+        else:
+            ids = self._tokenizer(form.render(job.messages)).input_ids
         if not ids:
             raise InvalidRequest("prompt is empty: it has no tokens")
         return [int(token) for token in ids]
+
+    def try_format(self, form: PromptFormat | None) -> None:
+        """Raises CheckpointError if an adapter's prompt format cannot write a first message."""
+        job = Job(id="trial", ref="_base", messages=(Message(role="user", content="How long is our runway?"),))
+        try:
+            self.encode(job, form)
+        except InvalidRequest as error:
+            if form is not None:
+                raise CheckpointError(f"prompt format: {error}") from None
 
     def decode(self, ids: list[int]) -> str:
         """Return the text of a whole answer, special tokens left out."""
@@ -65,11 +84,11 @@ class Tokenizer:
         """Return a new sequence's detokenizer."""
         return StreamDetokenizer(self._fast)
 
-    def _chat(self, job: Job) -> list[int]:
+    def _chat(self, job: Job, template: str) -> list[int]:
         messages = [message.model_dump() for message in job.messages or ()]
         try:
             ids: list[int] = self._tokenizer.apply_chat_template(
-                messages, add_generation_prompt=True, tokenize=True, return_dict=False
+                messages, chat_template=template or None, add_generation_prompt=True, tokenize=True, return_dict=False
             )
         except Exception as error:  # a template is a program of someone else's: it may raise anything
             raise InvalidRequest(f"messages do not fit the chat template: {error}") from error

@@ -9,17 +9,18 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Callable, Mapping
-from typing import Literal
+from typing import Any, Literal
 
 import structlog
 
 from lorapool.shared.catalog import AdapterRecord, Catalog
-from lorapool.shared.errors import LorapoolError, UnknownAdapter
+from lorapool.shared.errors import LorapoolError, UnknownAdapter, UnsupportedVersion
+from lorapool.worker.lineage import check_lineage
 from lorapool.worker.persistence import persist
 
 LOOK_EVERY_S = 5.0
 
-Check = Callable[[AdapterRecord], Mapping[str, str | int]]
+Check = Callable[[AdapterRecord], Mapping[str, Any]]
 """Returns facts to record with the verdict; raises LorapoolError with the reason to refuse."""
 
 log = structlog.get_logger()
@@ -36,6 +37,21 @@ class Validator:
         """Look at what is pending now."""
         self._asked.set()
 
+    async def verify(self, request: Mapping[str, str], worker: str) -> None:
+        """Check a version that is decided already once more, and say what was found. Its status stays."""
+        try:
+            record = await persist(lambda: self._catalog.get(request.get("ref", "")), "record to verify")
+        except LorapoolError as error:
+            log.warning("adapter not verified", request=dict(request), error=str(error))
+            return
+        try:
+            await asyncio.to_thread(self._check, record)
+            problem = ""
+        except Exception as error:  # noqa: BLE001  whatever is wrong with the files is the answer
+            problem = str(error) or type(error).__name__
+        await persist(lambda: self._catalog.verified(record.ref, request.get("token", ""), worker, problem), "verified")
+        log.info("adapter verified", adapter=record.ref, problem=problem)
+
     async def run(self) -> None:
         """Until cancelled."""
         while True:
@@ -46,6 +62,8 @@ class Validator:
     async def validate(self, record: AdapterRecord) -> None:
         """Check one version and record the verdict."""
         try:
+            config = await persist(self._catalog.config, "pool's config")
+            check_lineage(record, config.base_model if config else "")
             facts = await asyncio.to_thread(self._check, record)
         except LorapoolError as error:
             await self._refuse(record, str(error))
@@ -59,12 +77,12 @@ class Validator:
         await self._decide(record, "refused", reason, {})
 
     async def _decide(
-        self, record: AdapterRecord, verdict: Literal["ready", "refused"], reason: str, facts: Mapping[str, str | int]
+        self, record: AdapterRecord, verdict: Literal["ready", "refused"], reason: str, facts: Mapping[str, Any]
     ) -> None:
         try:
             await persist(lambda: self._catalog.decide(record.ref, verdict, reason, facts), "verdict")
-        except UnknownAdapter:
-            log.info("adapter gone before its verdict", adapter=record.ref)
+        except (UnknownAdapter, UnsupportedVersion) as error:
+            log.info("adapter gone before its verdict", adapter=record.ref, error=str(error))
             return
         log.info("adapter validated", adapter=record.ref, verdict=verdict, reason=reason)
 

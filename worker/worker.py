@@ -1,6 +1,6 @@
 """Worker: claim → admit → step → settle, until told to stop.
 
-Two coroutines carry the jobs (the engine steps in a thread of its own between them); duties beside them renew leases,
+Three coroutines carry the jobs (the engine steps in a thread of its own between them); duties beside them renew leases,
 beat, listen and validate. Each Redis call outlives an outage. Knows no torch and reads no environment.
 """
 
@@ -30,6 +30,7 @@ from lorapool.worker.held_jobs import HeldJob, HeldJobs
 from lorapool.worker.lease_keeper import LeaseKeeper
 from lorapool.worker.persistence import persist, put_down
 from lorapool.worker.publisher import Publisher
+from lorapool.worker.timesheet import Timesheet
 from lorapool.worker.validator import Validator
 
 LAST_WORDS_S = 5.0  # for giving back what is left when the grace time is over
@@ -54,9 +55,8 @@ class Worker:
     ) -> None:
         self._config, self._broker, self._catalog, self._validator = config, broker, catalog, validator
         clock = ServerClock()
-        rows = config.max_batch + config.claim_ahead
         self._jobs = HeldJobs(self._on_change)
-        self._engine = EngineThread(engine)
+        self._engine = EngineThread(engine, Timesheet(float(identity.get("model_load_ms", 0)) / 1000))
         self._publisher = Publisher(
             broker, self._jobs, self._engine, clock, device=str(identity["device"]), dtype=str(identity["dtype"])
         )
@@ -76,23 +76,27 @@ class Worker:
             worker=config.worker_id,
             boot_id=secrets.token_hex(6),
             lease_ms=config.lease_ms,
-            rows=rows,
+            rows=config.rows,
             slots=config.slots,
         )
         self._keeper = LeaseKeeper(broker, self._jobs, self._publisher, clock, lease_ms=config.lease_ms)
         self._heartbeat = Heartbeat(
             catalog,
+            broker,
             self._engine,
             self._jobs,
             identity,
             worker=config.worker_id,
-            rows=rows,
+            rows=config.rows,
             every_s=config.beat_s,
             on_peers=self._meet,
         )
         self._control = Control(
-            broker, config.worker_id, {"cancel": self._cancel, "load": self._load, "validate": validator.request}
+            broker,
+            config.worker_id,
+            {"cancel": self._cancel, "load": self._load, "validate": validator.request, "verify": self._verify},
         )
+        self._verifying: set[asyncio.Task[None]] = set()
         self._stopping, self._forced, self._changed = asyncio.Event(), asyncio.Event(), asyncio.Event()
 
     # -- the main loop: claim → admit → step → settle
@@ -102,10 +106,10 @@ class Worker:
             claimed = await self._claimer.claim()
             await self._admission.admit(claimed)
 
-    async def _step_and_settle(self) -> None:
+    async def _step_and_publish(self) -> None:
         while True:
             report = await self._engine.report()  # the thread steps as long as it has work
-            await self._publisher.publish(report)
+            await self._publisher.publish(report)  # and settles beside it: a step never waits for the server
 
     # -- life
 
@@ -122,7 +126,7 @@ class Worker:
                 await self._within(LAST_WORDS_S, asyncio.wait([claiming]))  # longer only while Redis is away
                 await put_down([claiming])
                 await self._drain()
-                await put_down(duties)
+                await put_down([*duties, *self._verifying])
         finally:
             await self._engine.stop()
         await self._leave()
@@ -144,7 +148,8 @@ class Worker:
             loop.add_signal_handler(number, self.stop)
 
     def _duties(self) -> Iterable[Coroutine[Any, Any, None]]:
-        yield self._step_and_settle()
+        yield self._step_and_publish()
+        yield self._publisher.settle_ended()
         yield self._keeper.run()
         yield self._heartbeat.run()
         yield self._control.run()
@@ -184,6 +189,7 @@ class Worker:
             self._jobs.drop(job)
 
     async def _leave(self) -> None:
+        await self._within(1.0, persist(self._heartbeat.end, "last loads"))
         await self._within(1.0, persist(lambda: self._catalog.leave(self._config.worker_id), "leave"))
         log.info("stopped", worker=self._config.worker_id)
 
@@ -196,6 +202,11 @@ class Worker:
 
     async def _load(self, request: Mapping[str, str]) -> None:
         await self._admission.prefetch(request.get("ref", ""))
+
+    async def _verify(self, request: Mapping[str, str]) -> None:
+        """Beside the other requests: reading a large adapter must not hold up a cancellation."""
+        self._verifying.add(task := asyncio.create_task(self._validator.verify(request, self._config.worker_id)))
+        task.add_done_callback(self._verifying.discard)
 
     # -- what the parts tell each other
 

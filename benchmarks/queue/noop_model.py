@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 
 from lorapool.shared.catalog import AdapterRecord, PoolConfig
 from lorapool.shared.job import Job
+from lorapool.shared.prompt_format import PromptFormat
 from lorapool.worker.adapter_source import AdapterSource
 from lorapool.worker.adapters import AdapterCache
 from lorapool.worker.config import WorkerConfig
@@ -86,7 +87,7 @@ class NoopWeights:
 class NoopTokenizer:
     """A byte is a token; tokens have no text."""
 
-    def encode(self, job: Job) -> list[int]:
+    def encode(self, job: Job, form: PromptFormat | None = None) -> list[int]:
         return list((job.prompt or "").encode())
 
     def detokenizer(self) -> NoopTokenizer:

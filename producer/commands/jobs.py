@@ -7,12 +7,15 @@ from __future__ import annotations
 
 import asyncio
 import sys
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from lorapool.producer.client import Client
 from lorapool.producer.commands import options as o
+from lorapool.producer.commands.batch import submit_file
 from lorapool.producer.commands.session import run
 from lorapool.producer.handle import JobHandle
 from lorapool.producer.record import Record, state_of, timings_of
@@ -23,14 +26,20 @@ from lorapool.shared.job import BASE_REF, Priority, Result
 from lorapool.shared.protocol import Explanation
 
 Id = Annotated[str, typer.Argument(metavar="ID", help="The job's id, as submit printed it.")]
-AdapterName = Annotated[str, typer.Argument(metavar="ADAPTER", help="Ref, alias or id; _base is the base model.")]
+AdapterName = Annotated[
+    str | None, typer.Argument(metavar="ADAPTER", help="Ref, alias or id; _base is the base model.")
+]
 Prompt = Annotated[str | None, typer.Argument(metavar="PROMPT", help="Raw text; - reads it from stdin.")]
 
 
 def submit(  # noqa: PLR0917 - typer takes one argument a flag
     context: typer.Context,
-    adapter: AdapterName,
+    adapter: AdapterName = None,
     prompt: Prompt = None,
+    file: o.JobsFile = None,
+    out: o.ResultsFile = None,
+    retry_errors: o.RetryErrors = False,
+    at_once: o.AtOnce = 256,
     message: o.Message = None,
     chat: o.Chat = False,
     stream: o.Stream = False,
@@ -61,12 +70,34 @@ def submit(  # noqa: PLR0917 - typer takes one argument a flag
     """Send a prompt to an adapter. Prints the job's id, or with --wait or --stream the answer.
 
     lorapool submit cfo "How long is our runway?" --chat --stream
+
+    Or a file of requests, one JSON object a line ({"adapter": "cfo", "prompt": "…", "max_new_tokens": 64}); flags hold
+    for lines that do not say otherwise. After Ctrl-C the same command goes on where it was:
+
+    lorapool submit --file jobs.jsonl --out results.jsonl
     """
-    given = _sampling(context)
+    given = sampling_of(context)
     given |= {"agent": agent, "job_id": job_id, "priority": priority, "delay": delay, "deadline": deadline}
+    if file is not None or out is not None:
+        single = {"PROMPT": prompt, "--message": message, "--job-id": job_id, "--stream": stream, "--chat": chat}
+        source, results = _files(file, out, single)
+        defaults = given if adapter is None else {**given, "adapter": name_of(adapter)}
+        submit_file(
+            source,
+            results,
+            defaults,
+            retry_errors=retry_errors,
+            at_once=at_once,
+            redis_url=redis_url,
+            pool=pool,
+            as_json=as_json,
+        )
+        return
+    if adapter is None:
+        raise typer.BadParameter("give an ADAPTER, or --file and --out", param_hint="ADAPTER")
 
     async def work(client: Client) -> None:
-        job = await client.submit(_name(adapter), **_input(prompt, message, chat), stream=stream, **given)
+        job = await client.submit(name_of(adapter), **input_of(prompt, message, chat), stream=stream, **given)
         if not stream and not wait:
             _show_submitted(job, as_json)
             return
@@ -220,17 +251,26 @@ def _value(name: str, value: str | bytes) -> Any:
     return text == "1" if name in ("stream", "resident") else text
 
 
-def _sampling(context: typer.Context) -> dict[str, Any]:
+def sampling_of(context: typer.Context) -> dict[str, Any]:
     """The sampling params that were said; 0 is a value, an absent flag is not."""
     said = {name: context.params[name] for name in PARAMS}
     return {name: value for name, value in said.items() if not (value is None or value is False or value == [])}
 
 
-def _name(adapter: str) -> str | None:
+def _files(file: Path | None, out: Path | None, single: Mapping[str, object]) -> tuple[Path, Path]:
+    if file is None or out is None:
+        raise typer.BadParameter("--file and --out go together", param_hint="--file")
+    if given := [name for name, value in single.items() if value]:
+        raise typer.BadParameter(f"{', '.join(given)}: is for a single job, each line has its own", param_hint="--file")
+    return file, out
+
+
+def name_of(adapter: str) -> str | None:
+    """``_base`` on the command line is no adapter."""
     return None if adapter == BASE_REF else adapter
 
 
-def _input(prompt: str | None, messages: list[str] | None, chat: bool) -> dict[str, Any]:
+def input_of(prompt: str | None, messages: list[str] | None, chat: bool) -> dict[str, Any]:
     """prompt= or messages= of submit, from PROMPT, --message and --chat."""
     text = sys.stdin.read() if prompt == "-" else prompt
     said = [_message(item) for item in messages or ()]

@@ -6,6 +6,7 @@ a command does with a value: ranges are checked where the library checks them, s
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -22,6 +23,7 @@ def flag(name: str, text: str, *more: str, **options: Any) -> Any:
 _WHERE = {"rich_help_panel": "Where"}
 _HOW = {"rich_help_panel": "Sampling (default: greedy)"}
 _JOB = {"rich_help_panel": "The job"}
+_FILE = {"rich_help_panel": "A file of jobs"}
 
 RedisUrl = Annotated[str | None, flag("--redis-url", "The Redis server (default: redis://localhost:6379/0).", **_WHERE)]
 Pool = Annotated[str | None, flag("--pool", "The pool of workers and adapters (default: default).", **_WHERE)]
@@ -41,6 +43,11 @@ JobPriority = Annotated[Priority, flag("--priority", "Which of the adapter's str
 Delay = Annotated[float | None, flag("--delay", "Do not start before SECONDS have passed.", **_JOB)]
 Deadline = Annotated[float | None, flag("--deadline", "Expire the job if it has not ended after SECONDS.", **_JOB)]
 
+JobsFile = Annotated[Path | None, flag("--file", "Requests, one JSON object a line.", **_FILE)]
+ResultsFile = Annotated[Path | None, flag("--out", "Where results go; what it holds is not asked again.", **_FILE)]
+RetryErrors = Annotated[bool, flag("--retry-errors", "Ask the lines again whose result is an error.", **_FILE)]
+AtOnce = Annotated[int, flag("--at-once", "Jobs under way at a time.", min=1, max=10_000, **_FILE)]
+
 MaxNewTokens = Annotated[int | None, flag("--max-new-tokens", "At most N tokens (default: 128).", "-n", **_HOW)]
 MinNewTokens = Annotated[int | None, flag("--min-new-tokens", "No end before N tokens.", **_HOW)]
 Temperature = Annotated[float | None, flag("--temperature", "0 is greedy; up to 2 (default: 0).", "-t", **_HOW)]
@@ -55,12 +62,35 @@ Stop = Annotated[list[str] | None, flag("--stop", "Stop before this text; repeat
 IgnoreEos = Annotated[bool, flag("--ignore-eos", "Go on after the end-of-text token.", **_HOW)]
 Logprobs = Annotated[bool, flag("--logprobs", "Return the chosen tokens' log probabilities (with --json).", **_HOW)]
 
+_WHEN = {"rich_help_panel": "When"}
+At = Annotated[str | None, flag("--at", "Once, at this ISO time, such as 2027-01-01T08:00.", **_WHEN)]
+Tz = Annotated[str, flag("--tz", "The time zone of CRON and --at, such as Europe/Berlin.", **_WHEN)]
+EntryName = Annotated[str | None, flag("--name", "The entry's name (default: made up).", **_WHEN)]
+MaxLate = Annotated[float, flag("--max-late", "Leave a run out that would be later than SECONDS.", **_WHEN)]
+
 AdapterVersion = Annotated[str, flag("--version", "A version is immutable: new content, new version.")]
 Alias = Annotated[list[str] | None, flag("--alias", "A name that points here, such as a role; repeat for more.")]
 Metadata = Annotated[list[str] | None, flag("--metadata", "KEY=VALUE to keep with the record; repeat for more.")]
 Digest = Annotated[str | None, flag("--digest", "sha256 of a folder that only the workers see.")]
+AdapterId = Annotated[str | None, flag("--id", "The adapter's name (default: the folder's).")]
+PublishTo = Annotated[str, flag("--to", "Folder or uri (s3://, gs://, az://, hf://) that the workers read.")]
+PromptFormat = Annotated[
+    str | None,
+    flag("--prompt-format", 'How chat messages are written: chat, raw, or JSON such as {"suffix": "\\n###\\n"}.'),
+]
+ChatTemplate = Annotated[
+    Path | None, flag("--chat-template", "A Jinja file for chat messages (default: chat_template.jinja in its folder).")
+]
+Parent = Annotated[list[str] | None, flag("--parent", "What it was trained on top of; it is then not served alone.")]
+Owner = Annotated[str, flag("--owner", "Who answers for it.")]
+ByWorker = Annotated[bool, flag("--worker", "Have a worker look: at its own copy, and at all it checks.")]
+VerifyTimeout = Annotated[float, flag("--timeout", "Seconds to wait for a worker's answer.", min=0)]
 NoWait = Annotated[bool, flag("--no-wait", "Do not wait for a worker to validate it.")]
 ValidationTimeout = Annotated[float, flag("--timeout", "Seconds to wait for a worker to validate it.")]
+DeleteAlias = Annotated[bool, flag("--delete", "Let the name mean nothing.")]
+Removed = Annotated[bool, flag("--removed", "Removed versions too.")]
+ForceRemoval = Annotated[bool, flag("--force", "Also while jobs wait or run: they end on it, new ones are refused.")]
+DrainTimeout = Annotated[float, flag("--timeout", "Seconds to wait for the ends of its jobs.", min=0)]
 Explain = Annotated[bool, flag("--explain", "Say why the job is where it is.")]
 ByAgent = Annotated[str | None, flag("--agent", "Counters of this agent over all adapters instead.")]
 
@@ -72,3 +102,12 @@ Limit = Annotated[int, flag("--limit", "At most N.", min=1)]
 Waiting = Annotated[bool, flag("--waiting", "Cancel the jobs that wait for ADAPTER instead.")]
 OlderThan = Annotated[float | None, flag("--older-than", "Only what died SECONDS ago or earlier.", min=0)]
 All = Annotated[bool, flag("--all", "Dead letters of every adapter.")]
+
+GpuPrice = Annotated[float, flag("--gpu-price", "Dollars that a GPU costs an hour.", min=0)]
+GpuHours = Annotated[float | None, flag("--gpu-hours", "GPU hours paid for, if more than workers were up.")]
+FullAt = Annotated[float, flag("--full-at", "Busy share at which a GPU counts as full.")]
+Capacity = Annotated[float | None, flag("--capacity", "New tokens/s of one full GPU, from a benchmark of yours.")]
+PersonaTokens = Annotated[int, flag("--persona-tokens", "Prompt tokens that would stand in for an adapter.")]
+SwapSeconds = Annotated[float | None, flag("--swap-seconds", "To swap a merged model (default: a worker's load time).")]
+Since = Annotated[Path | None, flag("--since", "Only what was counted after this earlier bill (JSON).")]
+Plot = Annotated[Path | None, flag("--plot", "Write a plot, such as cost.png; needs the extra `plots`.")]

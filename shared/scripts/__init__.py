@@ -21,7 +21,7 @@ _USES = re.compile(r"^-- uses: (.+)$", re.MULTILINE)
 _NOW = "return math.floor(t[1] * 1000 + t[2] / 1000)"
 
 # A full server refuses these; all others may still settle, cancel and tidy up.
-_NEW_WORK = frozenset({"enqueue", "redrive", "register"})
+_NEW_WORK = frozenset({"enqueue", "redrive", "register", "schedule_add"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +40,7 @@ class Terms:
     lease_ms: int = 15_000
     max_depth: int = 10_000
     agent_window: int = 64
+    crowd_ms: int = 2_000
     view_size: int = 32
 
 

@@ -111,17 +111,23 @@ local function runs_alone()
   return found and found[1] == 'running' and found[2] == worker
 end
 
-local function take_suspect()
-  for _, id in ipairs(call('ZRANGE', P .. 'suspects', 0, 7)) do
-    local job = load_job(id)
-    local state = job and call('HGET', P .. 'adapter:' .. job.ref, 'state')
+local function takes_more(ref)
+  local a = call('HMGET', P .. 'adapter:' .. ref, 'state', 'max_inflight')
+  local cap = tonumber(a[2]) or 0
+  return (a[1] == 'open' or a[1] == 'closed') and (cap == 0 or gauge('running', ref) < cap)
+end
+
+-- The one that has waited longest, of those whose adapter takes more; and since when. The others stand back.
+local function next_suspect()
+  local oldest = call('ZRANGE', P .. 'suspects', 0, 15, 'WITHSCORES')
+  for i = 1, #oldest, 2 do
+    local id, job = oldest[i], load_job(oldest[i])
     if not job or job.state ~= 'queued' then
       call('ZREM', P .. 'suspects', id)
-    elseif state == 'open' or state == 'closed' then
-      call('ZREM', P .. 'suspects', id)
-      call('SET', P .. 'alone:' .. worker, id, 'PX', 86400000)
-      begin_attempt(job)
-      return true
+    elseif takes_more(job.ref) then
+      return job, tonumber(oldest[i + 1])
+    else
+      call('ZADD', P .. 'suspects', NOW, id)
     end
   end
 end
@@ -131,15 +137,18 @@ local function kept_apart()
   if runs_alone() then
     return true
   end
-  if call('EXISTS', P .. 'suspects') == 0 then
+  local suspect, since = next_suspect()
+  if not suspect then
     return false
   end
   if gauge('held', worker) == 0 then
-    return take_suspect()
+    call('ZREM', P .. 'suspects', suspect.id)
+    call('SET', P .. 'alone:' .. worker, suspect.id, 'PX', 86400000)
+    begin_attempt(suspect)
+    return true
   end
   -- Nobody idle has come: one busy worker runs dry, so that suspects do not wait for ever.
-  local oldest = call('ZRANGE', P .. 'suspects', 0, 0, 'WITHSCORES')
-  if NOW - tonumber(oldest[2]) < 2000 then
+  if NOW - since < 2000 then
     return false
   end
   call('SET', P .. 'drainer', worker, 'NX', 'PX', 30000)
@@ -169,6 +178,7 @@ local function record_claim()
   for ref in pairs(claimed) do
     homes[#homes + 1] = ref
     homes[#homes + 1] = worker
+    call('HSET', P .. 'adapter:' .. ref, 'claimed_ms', NOW)
   end
   call('ZADD', P .. 'leases', unpack(leases))
   call('HSET', P .. 'last_worker', unpack(homes))

@@ -1,3 +1,4 @@
+-- uses: aliases
 -- A worker's verdict on a pending version. A ready one becomes its id's active version and takes its aliases.
 -- KEYS[1] pool prefix
 -- ARGV ref, digest judged, id, version, number of aliases, alias..., field, value, ...   (status, reason, facts)
@@ -18,7 +19,9 @@ call('SREM', P .. 'pending', ref)
 if call('HGET', key, 'status') == 'ready' then
   call('HSET', P .. 'active', id, version)
   for i = 6, 5 + aliases do
-    call('HSET', P .. 'aliases', ARGV[i], ref)
+    if target_of(ARGV[i]) ~= ref then
+      move_alias(ARGV[i], ref, 'register', '-')
+    end
   end
 end
 return 1

@@ -2,17 +2,17 @@
 -- Extend leases that still hold.
 -- KEYS[1] partition prefix
 -- ARGV lease_ms, then for each job: id, lease
--- returns {lost ids as one text, cancelled ids as one text}; a job this lease settled or released is neither
+-- returns {lost ids, cancelled ids, overdue ids}, each as one text; a job this lease settled or released is none
 local due = NOW + tonumber(ARGV[1])
-local lost, cancelled, extended = {}, {}, {}
+local lost, stop, extended = {}, { cancelled = {}, deadline = {} }, {}
 for i = 2, #ARGV, 2 do
   local id, lease = ARGV[i], ARGV[i + 1]
   local v = call('HMGET', P .. 'job:' .. id, 'state', 'lease', 'settled', 'cancel', 'ref', 'agent', 'released')
   if v[1] == 'running' and v[2] == lease then
     extended[#extended + 1] = due
     extended[#extended + 1] = id
-    if v[4] and v[4] ~= '' then
-      cancelled[#cancelled + 1] = id
+    if stop[v[4]] then
+      table.insert(stop[v[4]], id)
     end
   elseif v[3] ~= lease and v[7] ~= lease then
     lost[#lost + 1] = id
@@ -25,4 +25,4 @@ if #extended > 0 then
   call('ZADD', P .. 'leases', unpack(extended))
 end
 settle_sums()
-return { table.concat(lost, ' '), table.concat(cancelled, ' ') }
+return { table.concat(lost, ' '), table.concat(stop.cancelled, ' '), table.concat(stop.deadline, ' ') }

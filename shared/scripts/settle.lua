@@ -45,11 +45,11 @@ local function end_attempt(job, i)
   elseif outcome == 'retry' and overdue(job) then
     outcome = 'expired'
   end
-  if outcome ~= 'retry' then
+  if outcome == 'retry' and job.attempts - job.lost < TERMS.MAX_ATTEMPTS then
+    retry(job, i)
+  elseif outcome ~= 'retry' and outcome ~= 'dead' then
     count_work(job, i)
     finish(job, outcome, 'message', message, result_fields(job, i))
-  elseif job.attempts - job.lost < TERMS.MAX_ATTEMPTS then
-    retry(job, i)
   else
     count_work(job, i)
     bury(job, error, message, result_fields(job, i))

@@ -16,6 +16,8 @@ from lorapool.shared.broker import Broker
 from lorapool.shared.errors import JobFailed
 from lorapool.shared.job import Result
 from lorapool.shared.keys import Keys
+from lorapool.shared.protocol import Finding
+from lorapool.shared.upkeep import Upkeep
 from tests.fake_worker import POISON, expected
 from tests.fleet import WorkerProcess, add_adapters, alive, fake_worker, until
 
@@ -219,3 +221,35 @@ async def test_outage_longer_than_a_lease(redis_url: str, redis: Redis, pool: Cl
         assert survivor.stop() == 0
     assert {1} == {result.attempts for result in results}
     assert await stale_count(redis) == 0
+
+
+async def test_fsck_is_harmless_on_a_live_system(redis_url: str, redis: Redis, pool: Client) -> None:
+    """Check after check while workers run jobs and one of them gives back what it has: nothing is found, so nothing
+    is repaired, and every answer is right. (test_chaos.py checks under fire.)"""
+    upkeep = Upkeep(redis, Keys("default"))
+    found: list[Finding] = []
+    checks: list[int] = []
+
+    async def check() -> None:
+        while True:
+            step = await upkeep.fsck()
+            while step.cursor:
+                found.extend(step.findings)
+                step = await upkeep.fsck(step.cursor)
+            checks.append(len(found))
+            await asyncio.sleep(0.01)
+
+    with worker(redis_url, "w1") as first, worker(redis_url, "w2") as second:
+        await alive(redis, "w1")
+        await alive(redis, "w2")
+        digests = await add_adapters(redis, *NAMES)
+        checking = asyncio.ensure_future(check())
+        handles = await submit(pool, 40, stream=True)
+        await running_on(redis, "w1", 4)
+        assert first.stop() == 0
+        await right_answers(pool, handles, digests)
+        checking.cancel()
+        await asyncio.wait([checking])
+        assert second.stop() == 0
+    assert [] == found
+    assert len(checks) > 5

@@ -11,6 +11,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Literal
 
 from redis.asyncio import Redis
 
@@ -84,14 +85,16 @@ class CannedWorker:
                 await self.catalog.decide(record.ref, *verdict)
             held = [Held(job.job_id, job.lease) for job, _ in self._running.values()]
             if held:
-                await self._let_go((await self.broker.renew(held, self.lease_ms)).cancelled)
+                renewed = await self.broker.renew(held, self.lease_ms)
+                await self._let_go(renewed.cancelled, "cancelled")
+                await self._let_go(renewed.overdue, "expired")
             await asyncio.sleep(0.05)
 
-    async def _let_go(self, cancelled: tuple[str, ...]) -> None:
-        for job_id in cancelled:
+    async def _let_go(self, job_ids: tuple[str, ...], outcome: Literal["cancelled", "expired"]) -> None:
+        for job_id in job_ids:
             claimed, task = self._running.pop(job_id)
             task.cancel()
-            await self.broker.settle([Settlement(job_id, claimed.lease, "cancelled")])
+            await self.broker.settle([Settlement(job_id, claimed.lease, outcome)])
 
     async def _answer(self, claimed: ClaimedJob) -> None:
         job = decode_job(claimed.payload)

@@ -8,11 +8,15 @@ import secrets
 import struct
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
+from typer.testing import Result as Outcome
 
 from lorapool.producer import Client
+from lorapool.producer.cli import app
 from tests.producer.canned_worker import CannedWorker, serving
 
 
@@ -36,21 +40,42 @@ async def worker(redis_url: str, pool_name: str) -> AsyncIterator[CannedWorker]:
 @pytest.fixture
 def threaded_worker(redis_url: str, pool_name: str) -> Iterator[None]:
     """A canned worker in a thread of its own."""
+    with in_a_thread(redis_url, pool_name):
+        yield
+
+
+@contextmanager
+def in_a_thread(redis_url: str, pool_name: str, **options: float) -> Iterator[None]:
+    """A canned worker at work in a thread of its own."""
     loop = asyncio.new_event_loop()
     stop, ready = asyncio.Event(), threading.Event()
 
     async def serve() -> None:
-        async with serving(redis_url, pool_name):
+        async with serving(redis_url, pool_name, **options):
             ready.set()
             await stop.wait()
 
     thread = threading.Thread(target=lambda: loop.run_until_complete(serve()))
     thread.start()
     ready.wait(10)
-    yield
-    loop.call_soon_threadsafe(stop.set)
-    thread.join()
-    loop.close()
+    try:
+        yield
+    finally:
+        loop.call_soon_threadsafe(stop.set)
+        thread.join()
+        loop.close()
+
+
+@pytest.fixture
+def run(redis_url: str, pool_name: str) -> Callable[..., Outcome]:
+    """``run("submit", "cfo", …)`` in this process, on a pool of its own, piped, 80 columns or none."""
+
+    def run(*arguments: str, columns: int | None = None, **more: str) -> Outcome:
+        env = {"LORAPOOL_REDIS_URL": redis_url, "LORAPOOL_POOL": pool_name, **more}
+        env |= {"COLUMNS": str(columns)} if columns else {}
+        return CliRunner().invoke(app, list(arguments), env=env)
+
+    return run
 
 
 @pytest.fixture

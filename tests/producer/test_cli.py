@@ -26,18 +26,6 @@ Run = Callable[..., Outcome]
 Make = Callable[..., Path]
 
 
-@pytest.fixture
-def run(redis_url: str, pool_name: str) -> Run:
-    """``run("submit", "cfo", …)`` in this process, on a pool of its own, piped, 80 columns or none."""
-
-    def run(*arguments: str, columns: int | None = None, **more: str) -> Outcome:
-        env = {"LORAPOOL_REDIS_URL": redis_url, "LORAPOOL_POOL": pool_name, **more}
-        env |= {"COLUMNS": str(columns)} if columns else {}
-        return CliRunner().invoke(app, list(arguments), env=env)
-
-    return run
-
-
 def _json(outcome: Outcome) -> Any:
     assert outcome.exit_code == 0, outcome.output
     return json.loads(outcome.stdout)

@@ -74,7 +74,7 @@ def test_a_closed_client_says_so_and_leaves_no_thread(redis_url: str, pool_name:
     pool.close()
     with pytest.raises(LorapoolError, match="closed"):
         job.state()
-    assert threading.active_count() == before
+    assert threading.active_count() <= before  # those of an earlier test may end meanwhile
 
 
 def test_an_unreachable_server_leaves_no_thread() -> None:
@@ -82,7 +82,7 @@ def test_an_unreachable_server_leaves_no_thread() -> None:
     before = threading.active_count()
     with pytest.raises(RedisUnreachable), Client("redis://127.0.0.1:1"):
         pass
-    assert threading.active_count() == before
+    assert threading.active_count() <= before  # those of an earlier test may end meanwhile
 
 
 def test_operators_work_without_a_loop_too(pool: Client) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+from collections import Counter
+from random import Random
+from typing import Any, ClassVar
 
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine
@@ -14,32 +16,59 @@ from lorapool.shared.keys import Keys
 from lorapool.shared.protocol import Finding
 from lorapool.shared.upkeep import Upkeep
 from tests.shared.claim_model import TERMS, WAITING, Model, ModelJob
+from tests.shared.lost_replies import Forgetful
 
 START_MS = 1_800_000_000_000
 REFS = ("ada@1", "bob@1", "_base")
+OPERATIONS = (
+    "admit",
+    "cancel",
+    "claim",
+    "dead",
+    "emit",
+    "enqueue",
+    "expire",
+    "explain",
+    "fsck",
+    "limits",
+    "open",
+    "purge_dead",
+    "purge_waiting",
+    "redrive",
+    "release",
+    "renew",
+    "settle",
+    "tick",
+)
 LASTING = ("adapter:", "stats:", "agent:", "dead")  # the only keys that may stay for ever
 
 
 class ClaimBench(RuleBasedStateMachine):
-    """Subclasses give ``connect``."""
+    """Subclasses give ``connect``, and ``lost``: replies lost so far, by script."""
+
+    lost: ClassVar[Counter[str]]
 
     def __init__(self) -> None:
         super().__init__()
-        self.runner = asyncio.Runner()
+        self.loop = asyncio.new_event_loop()
         self.model = Model()
         self.now = START_MS
         self.made = self.leased = self.steps = 0
-        self.redis = self.runner.run(self.connect())
+        self.losing = Random(0)
+        self.redis = self.do(self.connect())
         self.keys = Keys("machine")
         clock = self.keys.one("clock")
-        self.broker = Broker(self.redis, self.keys, clock=clock, terms=TERMS)
-        self.upkeep = Upkeep(self.redis, self.keys, clock=clock, terms=TERMS)
+        self.forgetful: Any = Forgetful(self.redis, self.losing, self.lost)
+        self.broker = Broker(self.forgetful, self.keys, clock=clock, terms=TERMS)
+        self.upkeep = Upkeep(self.forgetful, self.keys, clock=clock, terms=TERMS)
+        scripts = self.broker._scripts
+        self.forgetful.names = {key: name for name in OPERATIONS for key in (scripts[name].sha, scripts[name].text)}
 
     async def connect(self) -> Any:
         raise AssertionError("a subclass brings the server")
 
     def do(self, awaitable: Any) -> Any:
-        return self.runner.run(awaitable)
+        return self.loop.run_until_complete(awaitable)
 
     def teardown(self) -> None:
         try:
@@ -47,7 +76,8 @@ class ClaimBench(RuleBasedStateMachine):
         finally:
             self.do(self.broker.close())
             self.do(self.redis.aclose(close_connection_pool=True))
-            self.runner.close()
+            self.loop.run_until_complete(self.loop.shutdown_asyncgens())
+            self.loop.close()
 
     def settle_down(self) -> None:
         """At rest, nothing stays but what is meant to."""
@@ -81,8 +111,11 @@ class ClaimBench(RuleBasedStateMachine):
         return data.draw(st.sampled_from(jobs)) if jobs else None
 
     def refused(self, job: Job, error: type[Exception]) -> None:
+        self.raises(error, self.broker.enqueue(job))
+
+    def raises(self, error: type[Exception], awaitable: Any) -> None:
         try:
-            outcome = self.do(self.broker.enqueue(job))
+            outcome = self.do(awaitable)
         except error:
             return
         raise AssertionError(f"expected {error.__name__}, got {outcome}")

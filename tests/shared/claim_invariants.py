@@ -6,6 +6,7 @@ from collections import Counter
 
 from hypothesis.stateful import invariant
 
+from lorapool.shared import replies
 from tests.shared.claim_bench import REFS, ClaimBench
 from tests.shared.claim_model import ENDED, WAITING, ModelJob
 
@@ -62,25 +63,35 @@ class ClaimInvariants(ClaimBench):
             assert Counter(j.job.agent for j in jobs if j.job.ref == ref and j.state in WAITING) == self.hash(
                 f"window:{ref}"
             )
-        assert set(queued) - self.model.paused == self.members("ready")
+        held_back = {ref for ref in REFS if self.model.admits.get(ref) == "paused" or self.model.at_capacity(ref)}
+        assert set(queued) - held_back == self.members("ready")
         assert set(queued) | set(running) == self.members("served")
         assert {j.job.id for j in jobs if j.watched} == self.members("deadlines")
 
     @invariant()
     def records(self) -> None:
         """The record agrees, and an answer once given never changes."""
-        for job_id, job in self.model.jobs.items():
-            record = self.do(self.broker.get(job_id))
+        found = self.do(self._records())
+        for job, (fields, payload, ttl_ms) in zip(self.model.jobs.values(), found, strict=True):
+            record = replies.record(fields)
             assert record is not None
             names = ("state", "lease", "attempts", "lost", "fence", "retries")
             assert {n: str(getattr(job, n)) for n in names} == {n: record[n] for n in names}
-            payload = self.do(self.redis.exists(self.keys.payload(job_id)))
             assert bool(payload) == (job.state not in ENDED or (job.dead and not job.purged))
             if job.state in ENDED:
                 answer = {name: record.get(name) for name in ("state", "text", "finished_ms", "error", "message")}
                 job.answer = job.answer or answer
                 assert job.answer == answer
-                assert self.do(self.redis.pttl(self.keys.job(job_id))) > 0
+                assert ttl_ms > 0
+
+    async def _records(self) -> list[tuple[dict[bytes, bytes], int, int]]:
+        pipe = self.redis.pipeline(transaction=False)
+        for job_id in self.model.jobs:
+            pipe.hgetall(self.keys.job(job_id))
+            pipe.exists(self.keys.payload(job_id))
+            pipe.pttl(self.keys.job(job_id))
+        found = await pipe.execute()
+        return list(zip(found[::3], found[1::3], found[2::3], strict=True))
 
     @invariant()
     def counters(self) -> None:

@@ -5,13 +5,15 @@ Not a test by itself: test_claim_machine.py runs it on fakeredis and on a real s
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, consumes, initialize, multiple, rule
 
 from lorapool.shared.broker import ClaimedJob, Delta, Held, Settlement
-from lorapool.shared.errors import JobConflict, QueueFull
+from lorapool.shared.errors import JobConflict
 from lorapool.shared.job import Job
 from tests.shared.claim_bench import REFS
 from tests.shared.claim_model import ENDED, LEASE_MS, TERMS, WAITING, ModelJob
@@ -25,8 +27,9 @@ class ClaimMachine(UpkeepRules):
 
     claims = Bundle("claims")
 
-    @initialize()
-    def open(self) -> None:
+    @initialize(seed=st.integers(0, 1 << 16))
+    def open(self, seed: int) -> None:
+        self.losing.seed(seed)
         self.set_clock(self.now)
         for ref in REFS[:2]:
             self.do(self.broker.open_adapter(ref, "d" * 64))
@@ -44,11 +47,11 @@ class ClaimMachine(UpkeepRules):
     def enqueue(self, ref: str, agent: str, **fields: Any) -> None:
         self.made += 1
         job = Job.parse(id=f"job{self.made}", ref=ref, agent=agent, prompt="hi", client="c", **fields)
-        if self.model.window(ref, agent) >= TERMS.agent_window:
-            self.refused(job, QueueFull)
+        if error := self.model.refusal(job):
+            self.refused(job, error)
             return
         outcome = self.do(self.broker.enqueue(job))
-        assert outcome.created
+        assert outcome.created == (self.forgetful.sent == 1)
         self.model.jobs[job.id] = ModelJob(
             job,
             outcome.state,
@@ -57,6 +60,11 @@ class ClaimMachine(UpkeepRules):
             watched=job.deadline_ms is not None,
         )
         assert outcome.state == ("delayed" if job.delay_ms else "queued")
+
+    @rule(ref=st.sampled_from(REFS), agent=st.sampled_from(("x", "y")))
+    def enqueue_some(self, ref: str, agent: str) -> None:
+        for stream in (True, False, True):
+            self.enqueue(ref, agent, stream=stream)
 
     @rule(data=st.data())
     def enqueue_again(self, data: st.DataObject) -> None:
@@ -72,16 +80,12 @@ class ClaimMachine(UpkeepRules):
         worker=st.sampled_from(WORKERS),
         n=st.integers(1, 5),
         share=st.integers(1, 5),
-        twice=st.booleans(),
     )
-    def claim(self, worker: str, n: int, share: int, twice: bool) -> Any:
+    def claim(self, worker: str, n: int, share: int) -> Any:
         self.leased += 1
         lease = f"{worker}.{self.leased}"
         claim = self.do(self.broker.claim(worker, lease, REFS, n, 2, LEASE_MS, per_adapter=share))
         self.model.tick(self.now)
-        if twice and claim.jobs:
-            repeat = self.do(self.broker.claim(worker, lease, REFS, n, 2, LEASE_MS, per_adapter=share))
-            assert claim.jobs == repeat.jobs
         assert len(claim.jobs) <= n
         running = [job for job in self.model.of("running") if job.worker == worker]
         assert not (claim.jobs and any(job.lost for job in running)), "beside a suspect nothing else is claimed"
@@ -91,47 +95,57 @@ class ClaimMachine(UpkeepRules):
             assert len(claim.jobs) == 1 and not running, "a suspect is claimed alone, by a worker that holds nothing"
         return multiple(*((worker, job) for job in claim.jobs))
 
+    @rule(target=claims, worker=st.sampled_from(WORKERS))
+    def claim_all(self, worker: str) -> Any:
+        return self.claim(worker, 8, 8)
+
+    @rule(target=claims, worker=st.sampled_from(WORKERS))
+    def claim_one(self, worker: str) -> Any:
+        return self.claim(worker, 1, 1)
+
     def begun(self, claimed: ClaimedJob, worker: str, lease: str) -> None:
         job = self.model.jobs[claimed.job_id.removeprefix("0.")]
         assert job.state == "queued" and not self.model.overdue(job, self.now)
-        assert job.job.ref not in self.model.paused
+        assert self.model.admits.get(job.job.ref) != "paused" and not self.model.at_capacity(job.job.ref)
         job.attempts, job.fence = job.attempts + 1, job.fence + 1
         assert (job.attempts, job.lost, job.fence) == (claimed.attempt, claimed.lost, claimed.fence)
         job.state, job.lease, job.worker, job.suspect = "running", lease, worker, False
         job.lease_until = self.now + LEASE_MS
 
-    @rule(held=claims, twice=st.booleans())
-    def renew(self, held: tuple[str, ClaimedJob], twice: bool) -> None:
+    @rule(held=claims)
+    def renew(self, held: tuple[str, ClaimedJob]) -> None:
         _, claimed = held
         job = self.job_of(claimed)
-        for _ in range(1 + twice):
-            renewed = self.do(self.broker.renew([Held(claimed.job_id, claimed.lease)], LEASE_MS))
-            holds, own = self.holds(claimed), job.settled_by == claimed.lease
-            assert renewed.lost == (() if holds or own else (claimed.job_id,))
-            assert renewed.cancelled == ((claimed.job_id,) if holds and job.cancel else ())
-            if holds:
-                job.lease_until = self.now + LEASE_MS
-            self.model.stale[job.job.ref] += not holds and not own
+        renewed = self.do(self.broker.renew([Held(claimed.job_id, claimed.lease)], LEASE_MS))
+        holds, own = self.holds(claimed), claimed.lease in {job.settled_by, job.released_by}
+        assert renewed.lost == (() if holds or own else (claimed.job_id,))
+        assert renewed.cancelled == ((claimed.job_id,) if holds and job.cancel == "cancelled" else ())
+        assert renewed.overdue == ((claimed.job_id,) if holds and job.cancel == "deadline" else ())
+        if holds:
+            job.lease_until = self.now + LEASE_MS
+        self.refused_stale(job, stale=not holds and not own)
+
+    def refused_stale(self, job: ModelJob, *, stale: bool) -> None:
+        """Every refusal is counted, that of a repeat too."""
+        self.model.stale[job.job.ref] += stale * self.forgetful.sent
 
     @rule(
         held=consumes(claims),
-        outcome=st.sampled_from(("succeeded", "succeeded", "failed", "retry", "cancelled", "expired")),
-        twice=st.booleans(),
+        outcome=st.sampled_from(("succeeded", "succeeded", "failed", "retry", "dead", "cancelled", "expired")),
     )
-    def settle(self, held: tuple[str, ClaimedJob], outcome: Any, twice: bool) -> None:
+    def settle(self, held: tuple[str, ClaimedJob], outcome: Any) -> None:
         """Also stale ones: the bundle keeps claims whose lease was lost."""
         _, claimed = held
         job = self.job_of(claimed)
         holds = self.holds(claimed)
         settlement = Settlement(claimed.job_id, claimed.lease, outcome, text=claimed.lease, finish_reason="length")
-        for _ in range(1 + twice):
-            own = job.settled_by == claimed.lease
-            [settled] = self.do(self.broker.settle([settlement]))
-            if self.holds(claimed):
-                self.settled(job, outcome)
-            assert settled.outcome == ("settled" if holds or own else "stale")
-            assert settled.state == job.state
-            self.model.stale[job.job.ref] += not holds and not own
+        own = job.settled_by == claimed.lease
+        [settled] = self.do(self.broker.settle([settlement]))
+        self.refused_stale(job, stale=not holds and not own)
+        if holds:
+            self.settled(job, outcome)
+        assert settled.outcome == ("settled" if holds or own else "stale")
+        assert settled.state == job.state
 
     def settled(self, job: ModelJob, outcome: str) -> None:
         job.settled_by = job.lease
@@ -139,9 +153,9 @@ class ClaimMachine(UpkeepRules):
             outcome = "cancelled"
         elif outcome == "retry" and self.model.overdue(job, self.now):
             outcome = "expired"
-        if outcome != "retry":
+        if outcome not in {"retry", "dead"}:
             self.model.end(job, outcome)
-        elif job.attempts - job.lost >= TERMS.max_attempts:
+        elif outcome == "dead" or job.attempts - job.lost >= TERMS.max_attempts:
             self.model.end(job, "failed")
             job.dead = True
         else:
@@ -150,15 +164,15 @@ class ClaimMachine(UpkeepRules):
             job.due = int(self.do(self.redis.zscore(self.keys.one("delayed"), job.job.id)))
             assert self.now < job.due <= self.now + TERMS.backoff_max_ms * 1.5
 
-    @rule(held=consumes(claims), twice=st.booleans())
-    def release(self, held: tuple[str, ClaimedJob], twice: bool) -> None:
+    @rule(held=consumes(claims))
+    def release(self, held: tuple[str, ClaimedJob]) -> None:
         _, claimed = held
         job = self.job_of(claimed)
         holds = self.holds(claimed)
-        for _ in range(1 + twice):
-            self.do(self.broker.release([Held(claimed.job_id, claimed.lease)]))
+        self.do(self.broker.release([Held(claimed.job_id, claimed.lease)]))
         if not holds:
             return
+        job.released_by = claimed.lease
         job.attempts -= 1
         if job.cancel == "cancelled":
             self.model.end(job, "cancelled")
@@ -167,40 +181,57 @@ class ClaimMachine(UpkeepRules):
         else:
             self.model.wait(job, "queued")
 
-    @rule(held=claims, offset=st.integers(0, 2), twice=st.booleans())
-    def emit(self, held: tuple[str, ClaimedJob], offset: int, twice: bool) -> None:
+    @rule(held=claims, offset=st.integers(0, 2))
+    def emit(self, held: tuple[str, ClaimedJob], offset: int) -> None:
         _, claimed = held
         job = self.job_of(claimed)
         delta = Delta(claimed.job_id, claimed.lease, claimed.attempt, offset, "x", (1,))
-        for _ in range(1 + twice):
-            lost = self.do(self.broker.emit([delta]))
-            own = job.settled_by == claimed.lease
-            assert lost == (() if self.holds(claimed) or own else (claimed.job_id,))
-            self.model.stale[job.job.ref] += bool(lost)
+        lost = self.do(self.broker.emit([delta]))
+        own = job.settled_by == claimed.lease
+        assert lost == (() if self.holds(claimed) or own else (claimed.job_id,))
+        self.refused_stale(job, stale=bool(lost))
 
     @rule(held=consumes(claims), others=st.sampled_from(WORKERS), outcome=st.sampled_from(("succeeded", "retry")))
     def freeze(self, held: tuple[str, ClaimedJob], others: str, outcome: str) -> None:
         """A worker sleeps past its lease, another may get the job, the first wakes and acts as if nothing was."""
         self.live_on()
-        self.claim(others, 5, 5, twice=False)
-        self.renew(held, twice=False)
-        self.emit(held, 0, twice=False)
-        self.settle(held, outcome, twice=True)
+        self.claim(others, 5, 5)
+        self.renew(held)
+        self.emit(held, 0)
+        self.settle(held, outcome)
+
+    @rule(
+        held=claims,
+        other=st.sampled_from(WORKERS),
+        call=st.sampled_from(("succeeded", "retry", "release", "emit", "renew")),
+    )
+    def repeat_late(self, held: tuple[str, ClaimedJob], other: str, call: str) -> None:
+        """A reply is lost for so long that the job has gone on without this worker, when it repeats the call."""
+        calls: dict[str, Callable[[Any], None]] = {
+            "release": self.release,
+            "emit": partial(self.emit, offset=0),
+            "renew": self.renew,
+        }
+        repeated = calls.get(call, partial(self.settle, outcome=call))
+        repeated(held)
+        self.live_on()
+        self.claim(other, 5, 5)
+        repeated(held)
 
     @rule(worker=st.sampled_from(WORKERS))
     def give_up(self, worker: str) -> None:
         """What a worker can get fails at each attempt."""
         for _ in range(TERMS.max_attempts):
-            for held in self.claim(worker, 5, 5, twice=False).values:
-                self.settle(held, "retry", twice=False)
+            for held in self.claim(worker, 5, 5).values:
+                self.settle(held, "retry")
             self.set_clock(self.now + 2_000)
 
     @rule(held=consumes(claims))
     def vanish(self, held: tuple[str, ClaimedJob]) -> None:
         """A worker dies with a job: nobody speaks of that claim again."""
 
-    @rule(data=st.data(), twice=st.booleans())
-    def cancel(self, data: st.DataObject, twice: bool) -> None:
+    @rule(data=st.data())
+    def cancel(self, data: st.DataObject) -> None:
         job = self.pick(data)
         if job is None:
             return
@@ -208,8 +239,7 @@ class ClaimMachine(UpkeepRules):
             self.model.end(job, "cancelled")
         elif job.state == "running":
             job.cancel = "cancelled"
-        for _ in range(1 + twice):
-            assert job.state == self.do(self.broker.cancel(job.job.id))
+        assert job.state == self.do(self.broker.cancel(job.job.id))
 
     @rule(data=st.data())
     def expire(self, data: st.DataObject) -> None:
@@ -241,7 +271,8 @@ class ClaimMachine(UpkeepRules):
         self.model.tick(self.now)
         assert view.now_ms == self.now
         depths = self.do(self.broker.depths())
-        assert {ref: depths[ref] for ref in depths.keys() - self.model.paused} == {i.ref: i.depth for i in view.waiting}
+        assert self.members("ready") == {adapter.ref for adapter in view.waiting}
+        assert {adapter.ref: adapter.depth for adapter in view.waiting}.items() <= depths.items()
 
     @rule(ms=st.sampled_from((1, 500, 2_500, 6_000, 20_000)))
     def advance(self, ms: int) -> None:

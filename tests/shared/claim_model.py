@@ -6,6 +6,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
+from lorapool.shared.errors import AdapterClosed, QueueFull
 from lorapool.shared.job import Job
 from lorapool.shared.scripts import Terms
 
@@ -33,6 +34,7 @@ class ModelJob:
     retries: int = 0
     cancel: str = ""
     settled_by: str = ""
+    released_by: str = ""
     dead: bool = False
     purged: bool = False  # no dead letter any more
     redriven: str = ""  # the job made of it again
@@ -46,7 +48,8 @@ class Model:
         self.jobs: dict[str, ModelJob] = {}
         self.stale: Counter[str] = Counter()  # by ref
         self.last_tick = self.calm_until = 0
-        self.paused: set[str] = set()
+        self.admits: dict[str, str] = {}  # open, paused or closed, by ref; open if it is not named
+        self.limits: dict[tuple[str, str], int] = {}  # by ref (or * for all) and name
 
     def of(self, *states: str) -> list[ModelJob]:
         return [job for job in self.jobs.values() if job.state in states]
@@ -93,6 +96,23 @@ class Model:
     def end(self, job: ModelJob, state: str) -> None:
         assert job.state not in ENDED, f"{job.job.id} ended twice"
         job.state, job.lease, job.suspect, job.watched = state, "", False, False
+
+    def refusal(self, job: Job) -> type[Exception] | None:
+        """What an enqueue of that job raises, in the order in which it looks."""
+        if self.admits.get(job.ref) == "closed":
+            return AdapterClosed
+        depths = {ref: self.depth(ref) for ref in (job.ref, "*")}
+        full = any(depth >= self.limits.get((ref, "max_depth"), TERMS.max_depth) for ref, depth in depths.items())
+        window = self.limits.get((job.ref, "agent_window"), TERMS.agent_window)
+        return QueueFull if full or self.window(job.ref, job.agent) >= window else None
+
+    def depth(self, ref: str) -> int:
+        """Jobs in streams; delayed ones and suspects wait elsewhere."""
+        return sum(not job.suspect and ref in {"*", job.job.ref} for job in self.of("queued"))
+
+    def at_capacity(self, ref: str) -> bool:
+        cap = self.limits.get((ref, "max_inflight"))
+        return cap is not None and sum(job.job.ref == ref for job in self.of("running")) >= cap
 
     def window(self, ref: str, agent: str) -> int:
         return sum(job.job.ref == ref and job.job.agent == agent for job in self.of(*WAITING))

@@ -172,6 +172,44 @@ async def test_a_suspect_does_not_wait_for_ever(bench: Bench) -> None:
     assert ["0.suspect"] == [c.job_id for c in await bench.claim(worker="w1", n=1)]
 
 
+async def test_a_suspect_is_not_claimed_beyond_max_inflight(bench: Bench) -> None:
+    """It counts among its adapter's running jobs as any other does."""
+    await bench.broker.open_adapter("cfo@1", "d", max_inflight=1)
+    await bench.enqueue(id="suspect")
+    await bench.claim(worker="dies")
+    await bench.pass_time(LEASE_MS + 1_000)
+    await bench.enqueue("ceo@1", id="busy")
+    await bench.enqueue(id="other")
+    await bench.broker.pause("cfo@1")
+    await bench.claim("ceo@1", worker="w1")
+    await bench.broker.resume("cfo@1")
+    [other] = await bench.claim(worker="w1")
+    assert ("0.other", ()) == (other.job_id, await bench.claim(worker="w2"))
+    await bench.broker.settle([success(other)])
+    assert ["0.suspect"] == [claimed.job_id for claimed in await bench.claim(worker="w2")]
+
+
+async def test_suspects_of_a_paused_adapter_hold_up_nobody(bench: Bench) -> None:
+    """No busy worker runs dry for them, and a suspect of another adapter has its turn."""
+    for index in range(20):
+        await bench.enqueue(id=f"paused{index}")
+    await bench.claim(n=20, worker="dies")
+    await bench.pass_time(LEASE_MS + 4_000)
+    await bench.broker.pause("cfo@1")
+    for name in ("one", "two"):
+        await bench.enqueue("ceo@1", id=name)
+    claimed = [await bench.claim("ceo@1", worker="w1", n=1)]
+    await bench.pass_time(2_500)
+    claimed.append(await bench.claim("ceo@1", worker="w1", n=1))
+    assert ["0.one", "0.two"] == [job.job_id for [job] in claimed]
+    await bench.broker.settle([success(job) for [job] in claimed])
+    await bench.enqueue("ceo@1", id="suspect")
+    await bench.claim("ceo@1", worker="dies too")
+    await bench.pass_time(LEASE_MS + 4_000)
+    claimed = [await bench.claim("ceo@1", worker=name) for name in ("w2", "w3")]
+    assert "0.suspect" in {job.job_id for jobs in claimed for job in jobs}
+
+
 async def test_an_outage_sends_nobody_to_the_dead_letters(bench: Bench) -> None:
     """After a minute without server or workers, owners get one lease's time to renew before anything is reaped."""
     await bench.enqueue(id="mine")
@@ -230,7 +268,8 @@ async def test_a_deadline_ends_what_waits_and_stops_what_runs(bench: Bench) -> N
     await bench.pass_time(5_000)
     assert await bench.state("waits") == "expired"
     assert await bench.state("runs") == "running"
-    assert ("0.runs",) == (await bench.broker.renew([Held("0.runs", claimed.lease)], LEASE_MS)).cancelled
+    renewed = await bench.broker.renew([Held("0.runs", claimed.lease)], LEASE_MS)
+    assert ((), ("0.runs",)) == (renewed.cancelled, renewed.overdue)
 
 
 async def test_a_client_may_expire_its_own_overdue_job(bench: Bench) -> None:

@@ -147,3 +147,30 @@ async def test_a_live_worker_is_poked(catalog: Catalog, redis: Redis) -> None:
         await catalog.register(record())
     assert [{"op": "validate", "ref": "cfo@1"}] == [fields for _, fields in await broker.control("w1", "0-0", 0)]
     await broker.close()
+
+
+async def test_usage_sums_what_workers_have_grown_by(catalog: Catalog, redis: Redis) -> None:
+    """Totals of all workers and boots add up, each growth once: also when a beat is repeated, and after a silence."""
+    count = {"up_ms": 0, "steps": 0}
+    await catalog.beat("w1", {"up_ms": 1_000, "steps": 5}, 5_000, boot="a", counted=count)
+    await catalog.beat("w2", {"up_ms": 300, "steps": 1}, 5_000, boot="z", counted=count)
+    await catalog.beat("w1", {"up_ms": 3_000, "steps": 7}, 5_000, boot="a", counted={"up_ms": 1_000, "steps": 5})
+    await catalog.beat("w1", {"up_ms": 3_500, "steps": 7}, 5_000, boot="a", counted={"up_ms": 1_000, "steps": 5})
+    assert (3_800, 8) == ((await catalog.usage())["up_ms"], (await catalog.usage())["steps"])
+    await redis.delete("lp:{test}:worker:w1")  # silent for longer than its TTL
+    await catalog.beat("w1", {"up_ms": 9_500, "steps": 8}, 5_000, boot="a", counted={"up_ms": 3_500, "steps": 7})
+    await catalog.beat("w1", {"up_ms": 200, "steps": 1}, 5_000, boot="b", counted=count)
+    assert (10_000, 10) == ((await catalog.usage())["up_ms"], (await catalog.usage())["steps"])
+
+
+async def test_the_pool_is_open_while_any_worker_beats(redis: Redis) -> None:
+    """Two workers at once count the time once; of a silence, only as much as the worker that ends it was up."""
+    catalog, server_ms, up_ms = Catalog(redis, "test", clock="clock"), 1_000_000, 0
+    beats = ((0, "w1", 300), (1_000, "w2", 500), (1_000, "w1", 1_000), (60_000, "w1", 700), (2_000, "w2", 4_000))
+    for passed_ms, worker, grown_ms in beats:
+        server_ms += passed_ms
+        await redis.set("clock", server_ms)
+        await catalog.beat(worker, {"up_ms": up_ms + grown_ms}, 5_000, boot="a", counted={"up_ms": up_ms})
+        up_ms += grown_ms
+    usage = await catalog.usage()
+    assert (300 + 2_000 + 700 + 2_000, 999_700, 1_064_000) == (usage["open_ms"], usage["since_ms"], usage["last_ms"])

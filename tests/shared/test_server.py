@@ -1,11 +1,14 @@
 """What the server wrapper adds to redis-py."""
 
 import asyncio
+from urllib.parse import urlsplit
 
 import pytest
 from fakeredis import FakeAsyncRedis
 
 from lorapool.shared.server import Server
+from lorapool.shared.settings import connect, redis_settings
+from tests.chaos.proxy import FaultProxy
 
 
 class Swallowing:
@@ -50,3 +53,16 @@ async def test_cleaning_up_after_a_cancellation_may_use_the_server() -> None:
     with pytest.raises(asyncio.CancelledError):
         await task
     assert [True] == answers
+
+
+async def test_one_silent_connection_costs_one_timeout(redis_url: str) -> None:
+    """When connections go unanswered, the second try meets a fresh one: a command loses one timeout, not one for each
+    idle connection."""
+    async with FaultProxy(urlsplit(redis_url).port or 0) as proxy:
+        client = connect(redis_settings(proxy.url).model_copy(update={"socket_timeout_s": 0.5}))
+        server = Server(client, pauses_s=(0.0,))
+        await asyncio.gather(*(server.command("CLIENT", "PAUSE", 50) for _ in range(6)))
+        proxy.fall_silent()
+        assert await server.command("PING")
+        assert await server.command("PING")
+        await client.aclose()

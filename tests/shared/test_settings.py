@@ -7,6 +7,7 @@ import pytest
 import redis as blocking_redis
 from redis.asyncio import Redis
 
+from lorapool.shared.catalog import Catalog
 from lorapool.shared.errors import RedisAuthFailed, RedisFull, RedisUnreachable
 from lorapool.shared.server import Server
 from lorapool.shared.settings import connect, redact, redis_settings
@@ -45,12 +46,12 @@ async def test_a_client_never_waits_for_ever() -> None:
     """Timeouts, keepalive and retries are set, whatever this redis-py's defaults are."""
     client = connect(redis_settings("redis://host"))
     options = client.connection_pool.connection_kwargs
-    assert (10.0, 5.0, True) == tuple(
+    assert (8.0, 5.0, True) == tuple(
         options[n] for n in ("socket_timeout", "socket_connect_timeout", "socket_keepalive")
     )
     assert options["retry"] is not None
     blocking = Server(client).for_blocking()
-    assert blocking.block_s(60.0) < 10.0
+    assert blocking.block_s(60.0) < 8.0
     assert blocking.block_s(1.0) == 1.0
     await blocking.aclose()
     await client.aclose()
@@ -94,6 +95,16 @@ async def test_a_full_server_refuses_new_work_and_settles_the_old(bench: Bench) 
     assert settled.outcome == "settled"
     await bench.redis.config_set("maxmemory", 0)
     assert (await bench.broker.stats("cfo@1"))["submitted"] == 1
+
+
+async def test_on_a_full_server_workers_live_and_look_for_work(bench: Bench) -> None:
+    """At maxmemory a worker still beats, and comes back from waiting to claim what was accepted before."""
+    catalog = Catalog(bench.redis, "default")
+    await bench.redis.config_set("maxmemory", 1)
+    await catalog.beat("w1", {"device": "cpu"}, 5_000)
+    assert ["w1"] == [beat["worker"] for beat in await catalog.workers()]
+    assert await bench.broker.wait_for_work("w1", 0.01)
+    await bench.redis.config_set("maxmemory", 0)
 
 
 async def test_a_crowd_waits_its_turn(redis: Redis) -> None:

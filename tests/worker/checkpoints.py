@@ -11,7 +11,7 @@ import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
-from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
+from transformers import Gemma3ForCausalLM, Gemma3TextConfig, GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
 
 SIZES = {"vocab_size": 64, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2}
 
@@ -31,6 +31,14 @@ def tiny_gpt2() -> nn.Module:
     torch.manual_seed(0)
     config = GPT2Config(vocab_size=64, n_embd=32, n_layer=2, n_head=4, n_positions=64)
     return _with_random_biases(GPT2LMHeadModel(config).double().eval())
+
+
+def tiny_gemma3() -> nn.Module:
+    """Two layers; the embedding multiplies its rows by the root of its width."""
+    torch.manual_seed(0)
+    sizes = {**SIZES, "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 8, "sliding_window": 6}
+    config = Gemma3TextConfig(**sizes, pad_token_id=None, bos_token_id=None, eos_token_id=None)
+    return Gemma3ForCausalLM(config).double().eval()
 
 
 def _with_random_biases(model: nn.Module) -> nn.Module:

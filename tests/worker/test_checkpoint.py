@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from lorapool.shared.digest import adapter_digest
 from lorapool.shared.errors import CheckpointError
 from lorapool.worker.checkpoint import AdapterWeights, ModelSpec, load_checkpoint, row_norms
-from tests.worker.checkpoints import edit_config, edit_tensors, save_adapter, tiny_gpt2, tiny_llama
+from tests.worker.checkpoints import edit_config, edit_tensors, save_adapter, tiny_gemma3, tiny_gpt2, tiny_llama
 
 Q0 = "model.layers.0.self_attn.q_proj"
 A_OF_Q0 = f"base_model.model.{Q0}.lora_A.weight"
@@ -48,7 +48,7 @@ def computed(weights: AdapterWeights, path: str, base: nn.Module, x: Tensor) -> 
         out = module.gain * out
     if module.offset is not None:
         out = out + module.offset
-    return out + x @ module.A.T @ module.B.T
+    return out + (module.A.T[x] if isinstance(base, nn.Embedding) else x @ module.A.T) @ module.B.T
 
 
 def assert_equals_peft(folder: Path, wrapped: PeftModel, model: nn.Module) -> AdapterWeights:
@@ -57,7 +57,8 @@ def assert_equals_peft(folder: Path, wrapped: PeftModel, model: nn.Module) -> Ad
     adapted = {path: module for path, module in base.named_modules() if isinstance(module, LoraLayer)}
     assert adapted.keys() == weights.modules.keys()
     for path, module in adapted.items():
-        x = torch.randn(3, module.in_features, dtype=torch.float64)
+        looked_up = isinstance(module.get_base_layer(), nn.Embedding)
+        x = torch.tensor([5, 0, 63]) if looked_up else torch.randn(3, module.in_features, dtype=torch.float64)
         ours = computed(weights, path, module.get_base_layer(), x)
         torch.testing.assert_close(ours, module(x), rtol=1e-9, atol=1e-9)
     return weights
@@ -105,6 +106,28 @@ def test_the_head_is_served_and_the_base_weights_saved_beside_it_are_dropped(tmp
     model = tiny_llama(tie_word_embeddings=tied)
     wrapped = save_adapter(tmp_path, model, target_modules=["q_proj", "lm_head"])
     assert "lm_head" in assert_equals_peft(tmp_path, wrapped, model).modules
+
+
+@pytest.mark.filterwarnings("ignore:Setting `save_embedding_layers`:UserWarning")
+@pytest.mark.filterwarnings("ignore:Model has `tie_word_embeddings=True`:UserWarning")
+@pytest.mark.parametrize("dora", [False, True])
+@pytest.mark.parametrize("ends", [["embed_tokens"], ["embed_tokens", "lm_head"]])
+def test_the_embedding_is_served_tied_or_not(tmp_path, ends, dora):
+    """LoRA and DoRA on the embedding, alone and with the head, of tied weights: each module is PEFT's own."""
+    model = tiny_llama(tie_word_embeddings=True)
+    wrapped = save_adapter(tmp_path, model, target_modules=["q_proj", *ends], use_dora=dora, use_rslora=True)
+    weights = assert_equals_peft(tmp_path, wrapped, model)
+    assert {end.replace("embed_tokens", "model.embed_tokens") for end in ends} <= weights.modules.keys()
+
+
+@pytest.mark.filterwarnings("ignore:Setting `save_embedding_layers`:UserWarning")
+@pytest.mark.filterwarnings("ignore:Model has `tie_word_embeddings=True`:UserWarning")
+@pytest.mark.parametrize("dora", [False, True])
+def test_an_embedding_that_scales_its_rows_is_served(tmp_path, dora):
+    """Gemma's embedding multiplies its rows by a constant; PEFT multiplies the adapter's part as well."""
+    model = tiny_gemma3()
+    wrapped = save_adapter(tmp_path, model, target_modules=["embed_tokens"], use_dora=dora)
+    assert_equals_peft(tmp_path, wrapped, model)
 
 
 @settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -309,7 +332,7 @@ def test_a_tensor_that_is_not_applied_is_refused_by_name(folder, name):
 
 def test_a_trained_embedding_is_refused(folder):
     """A saved base embedding that differs from the base's would change every answer."""
-    changed = SPEC.weight("model.embed_tokens").clone()
+    changed = SPEC.weight("model.embed_tokens").T.clone()
     changed[3] += 1
     edit_tensors(folder, {"base_model.model.model.embed_tokens.weight": changed})
     assert "model.embed_tokens" in refusal(folder)
@@ -319,6 +342,19 @@ def test_added_vocabulary_is_refused(folder):
     """An embedding with more rows than the base's is refused as added vocabulary."""
     edit_tensors(folder, {"base_model.model.model.embed_tokens.weight": torch.zeros(70, 32)})
     assert "vocabulary" in refusal(folder)
+
+
+def test_factors_of_another_kind_of_module_are_refused(folder):
+    """An embedding's factors on a linear module: PEFT would not load them."""
+    edit_tensors(folder, {f"base_model.model.{Q0}.lora_embedding_A": torch.ones(4, 32)})
+    assert f"{Q0}: has lora_embedding_A" in refusal(folder)
+
+
+def test_a_tensor_under_both_its_names_is_refused(tmp_path):
+    """DoRA's magnitude under PEFT's old and new name: which one counts would be chance."""
+    save_adapter(tmp_path, LLAMA, use_dora=True)
+    edit_tensors(tmp_path, {f"base_model.model.{Q0}.lora_magnitude_vector.weight": torch.ones(32)})
+    assert "twice" in refusal(tmp_path)
 
 
 def test_half_a_module_is_refused(folder):

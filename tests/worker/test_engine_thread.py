@@ -71,6 +71,19 @@ async def bench(**options: Any) -> AsyncIterator[Bench]:
         made.adapters.close()
 
 
+async def test_steps_are_timed() -> None:
+    """Every step that computed is busy time; waiting for work is not."""
+    async with bench(step_s=0.01) as made:
+        made.add("s", [1, 2, 3], tokens=5)
+        await made.until(lambda: made.ended("s"))
+        await asyncio.sleep(0.3)
+        totals = made.thread.timesheet.totals()
+        assert made.engine.counters.steps == 5
+    assert 50 <= totals["busy_ms"] <= totals["up_ms"] - 250
+    assert 40 <= totals["decode_only_ms"] < totals["busy_ms"]
+    assert 4 == totals["decode_only_tokens"]
+
+
 async def test_tokens_in_order() -> None:
     """All tokens of all sequences arrive, each sequence's in order."""
     async with bench() as made:

@@ -21,15 +21,20 @@ FORMATS: list[dict[str, Any]] = [
     {"use_dora": True, "use_rslora": True, "target_modules": LINEAR, "rank_pattern": {"q_proj": 9}},
     {"lora_bias": True, "target_modules": ["q_proj", "v_proj"]},
     {"target_modules": ["q_proj", "lm_head"]},
+    {"target_modules": ["v_proj", "embed_tokens"], "use_rslora": True},
+    {"target_modules": ["embed_tokens", "lm_head"], "use_dora": True},
     {"layers_to_transform": [1], "alpha_pattern": {"v_proj": 3}},
 ]
 
 
 @pytest.mark.filterwarnings("ignore:Setting `save_embedding_layers`:UserWarning")
 @pytest.mark.filterwarnings("ignore:Adapter 'default'.*invalid shape:UserWarning")
-def test_six_formats_and_the_base_in_one_step_are_each_peft_alone(tmp_path):
-    """LoRA, DoRA, rsLoRA with patterns, LoRA bias, a head and one layer only, beside a base row: equal in float64."""
-    model = tiny_llama(max_position_embeddings=256, initializer_range=0.4)
+@pytest.mark.filterwarnings("ignore:Model has `tie_word_embeddings=True`:UserWarning")
+@pytest.mark.parametrize("tied", [False, True])
+def test_all_formats_and_the_base_in_one_step_are_each_peft_alone(tmp_path, tied):
+    """LoRA, DoRA, rsLoRA with patterns, LoRA bias, a head, an embedding, both ends and one layer only, beside a base
+    row: equal in float64, whether the base ties its ends or not."""
+    model = tiny_llama(max_position_embeddings=256, initializer_range=0.4, tie_word_embeddings=tied)
     runner = runner_over(deepcopy(model), slots=len(FORMATS), lora_dtype=torch.float64)
     alone: list[Any] = [model]
     for slot, config in enumerate(FORMATS, start=1):

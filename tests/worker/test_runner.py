@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from transformers import GptOssConfig, GptOssForCausalLM
 
 from lorapool.shared.errors import BaseModelError
 from lorapool.worker import self_check
@@ -82,6 +83,32 @@ def test_the_self_check_refuses_a_model_whose_rows_touch() -> None:
     first.forward = lambda x: inner(x) + x.mean(dim=1, keepdim=True)
     with pytest.raises(BaseModelError, match="fails the self-check"):
         self_check.check(runner)
+
+
+def test_the_self_check_refuses_attention_that_has_more_to_it() -> None:
+    """Attention with something that ours does not know (gpt-oss' sinks) gives other logits than transformers' own."""
+    sizes = {"num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 8, "num_hidden_layers": 2}
+    small = {"vocab_size": VOCABULARY, "hidden_size": 32, "intermediate_size": 32, "num_local_experts": 2}
+    ends = {"pad_token_id": None, "eos_token_id": None, "rope_parameters": {"rope_type": "default", "rope_theta": 1e4}}
+    config = GptOssConfig(**sizes, **small, **ends, num_experts_per_tok=1, initializer_range=0.4)
+    with pytest.raises(BaseModelError, match="transformers' own forward"):
+        self_check.check(runner_over(GptOssForCausalLM(config).eval()))
+
+
+def test_layers_of_an_unknown_type_are_refused_by_name() -> None:
+    """Attention in chunks, as llama4 has it, would pass on rows shorter than a chunk."""
+    model = tiny_llama()
+    model.config.layer_types = ["full_attention", "chunked_attention"]
+    with pytest.raises(BaseModelError, match="chunked_attention"):
+        runner_over(model)
+
+
+def test_a_window_that_the_attention_is_not_told_is_refused() -> None:
+    """A window in the config alone would be missed on long rows only, where nothing checks it."""
+    model = tiny_llama()
+    model.config.layer_types, model.config.sliding_window = ["full_attention", "sliding_attention"], 8
+    with pytest.raises(BaseModelError, match=r"layer 1 is sliding_attention with a window of 8.*asks for None"):
+        runner_over(model)
 
 
 def test_a_model_without_the_attention_interface_is_refused() -> None:

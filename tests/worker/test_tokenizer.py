@@ -9,8 +9,9 @@ from tokenizers import Tokenizer as FastTokenizer
 from tokenizers import decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from lorapool.shared.errors import BaseModelError, InvalidRequest
+from lorapool.shared.errors import BaseModelError, CheckpointError, InvalidRequest
 from lorapool.shared.job import Job
+from lorapool.shared.prompt_format import PromptFormat
 from lorapool.worker.tokenizer import Tokenizer
 
 TEMPLATE = (
@@ -59,6 +60,32 @@ def test_messages_go_through_the_template() -> None:
     """With the generation prompt behind them."""
     job = Job(id="a", ref="_base", messages=({"role": "user", "content": "hi"},))  # type: ignore[arg-type]
     assert TOKENIZER.decode(TOKENIZER.encode(job)) == "[user]hi[assistant]"
+
+
+@pytest.mark.parametrize(
+    ("form", "expected"),
+    [
+        (PromptFormat(template="<{{ messages[0].content }}>"), "<hi>"),
+        (PromptFormat(), "[user]hi[assistant]"),
+        (PromptFormat(kind="custom", suffix="\n###\n"), "hi\n###\n"),
+        (PromptFormat(kind="raw"), "hi"),
+    ],
+)
+def test_messages_go_through_the_adapters_own_format(form: PromptFormat, expected: str) -> None:
+    """And a plain prompt is raw text whatever that is."""
+    job = Job(id="a", ref="cfo@1", messages=({"role": "user", "content": "hi"},))  # type: ignore[arg-type]
+    assert expected == TOKENIZER.decode(TOKENIZER.encode(job, form))
+    assert TOKENIZER.encode(Job(id="a", ref="cfo@1", prompt="hi"), form) == TOKENIZER.encode(
+        Job(id="a", ref="_base", prompt="hi")
+    )
+
+
+@pytest.mark.parametrize("template", ["{% if %}", "{{ messages[9].content.x }}", "{{ cycler.__init__.__globals__ }}"])
+def test_a_template_that_does_not_work_is_refused_before_it_serves(template: str) -> None:
+    """It cannot write a first message, or reaches for what it must not see."""
+    with pytest.raises(CheckpointError, match="prompt format"):
+        TOKENIZER.try_format(PromptFormat(template=template))
+    TOKENIZER.try_format(PromptFormat(template="{{ messages[0].content }}"))
 
 
 def test_a_template_that_refuses_is_the_callers_error() -> None:

@@ -10,6 +10,7 @@ from redis.asyncio import Redis
 
 from lorapool.producer.client import Client
 from lorapool.shared.broker import Broker
+from lorapool.shared.catalog import Catalog
 from lorapool.shared.errors import JobFailed
 from lorapool.shared.job import Job, Result
 from lorapool.shared.keys import Keys, PoolKeys
@@ -111,6 +112,19 @@ async def test_heartbeat(redis: Redis, pool: Client) -> None:
     assert told == {name: fields[name] for name in told}
     assert "5" == fields["step_rows"]
     assert 0 < await redis.pttl(key) <= 300
+
+
+async def test_usage_outlives_the_worker(redis: Redis, pool: Client) -> None:
+    """What workers did stays in the pool's usage: time up and busy, steps, tokens."""
+    await (await pool.submit(None, "hello", max_new_tokens=5)).result(10)
+
+    async def counted() -> bool:
+        return (await Catalog(redis, "default").usage()).get("decode_tokens", 0) >= 4
+
+    await until(counted)
+    usage = await Catalog(redis, "default").usage()
+    assert (5, 5, 5) == (usage["steps"], usage["step_rows"], usage["prefill_tokens"])
+    assert 0 < usage["open_ms"] <= usage["up_ms"]
 
 
 async def test_backlog_keeps_all_rows_busy(redis: Redis, pool: Client) -> None:

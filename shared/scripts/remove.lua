@@ -1,0 +1,37 @@
+-- Take a version out of the catalog, unless an alias points at it. Its record stays, so that its ref is never reused
+-- for other content; its id then means the newest ready version left.
+-- KEYS[1] pool prefix
+-- ARGV ref
+-- returns {'removed'}, also when it was before; {'unknown'}; or {'aliases', alias, ...}: those that point at it
+local ref = ARGV[1]
+local key = P .. 'adapter:' .. ref
+local found = call('HMGET', key, 'status', 'id', 'version')
+if not found[1] then
+  return { 'unknown' }
+end
+local pointing = { 'aliases' }
+local aliases = call('HGETALL', P .. 'aliases')
+for i = 1, #aliases, 2 do
+  if aliases[i + 1] == ref then
+    pointing[#pointing + 1] = aliases[i]
+  end
+end
+if #pointing > 1 then
+  return pointing
+end
+if found[1] == 'removed' then
+  return { 'removed' }
+end
+call('HSET', key, 'status', 'removed', 'reason', '')
+call('SREM', P .. 'pending', ref)
+if call('HGET', P .. 'active', found[2]) == found[3] then
+  call('HDEL', P .. 'active', found[2])
+  local id = found[2] .. '@'
+  for _, other in ipairs(call('ZREVRANGE', P .. 'adapters', 0, -1)) do
+    if string.sub(other, 1, #id) == id and call('HGET', P .. 'adapter:' .. other, 'status') == 'ready' then
+      call('HSET', P .. 'active', found[2], string.sub(other, #id + 1))
+      break
+    end
+  end
+end
+return { 'removed' }

@@ -1,0 +1,222 @@
+"""Battle: one run of agents, workers and faults over one server, and its report.
+
+Faults strike as jobs end, so that they are spread over the whole run whatever the machine's speed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import AsyncExitStack, contextmanager
+from dataclasses import dataclass
+
+from lorapool.producer.client import Client
+from lorapool.shared.broker import Broker
+from lorapool.shared.errors import RedisUnreachable
+from lorapool.shared.keys import Keys
+from lorapool.shared.protocol import Finding
+from lorapool.shared.server import Server
+from lorapool.shared.settings import connect, redis_settings
+from lorapool.shared.upkeep import Upkeep
+from tests.chaos import ledger as jobs
+from tests.chaos import plan as faults
+from tests.chaos.crew import Crew
+from tests.chaos.judge import Judge, Verdict, memory_bytes
+from tests.chaos.ledger import Ledger
+from tests.chaos.plan import Fault
+from tests.chaos.proxy import FaultProxy
+from tests.chaos.server import DurableServer, Fsync, durable_server
+from tests.chaos.striker import BUSY, Striker, Tally
+from tests.fleet import add_adapters, alive
+
+ADAPTERS = tuple(f"adapter{n}" for n in range(12))
+CLIENTS, AGENTS = 4, 30  # agents a client
+SOCKET_TIMEOUT_S = "3"
+PATIENCE_S = 2.0  # a fault strikes after so long even if no job ends
+OPERATIONS = ("enqueue", "resolve", "states", "cancel", "expire", "claim", "tick", "renew", "emit", "settle", "release")
+STATES = ("delayed", "queued", "suspect", "running", "running, tokens out", "running alone")
+
+
+@dataclass(frozen=True)
+class Scale:
+    """How much. ``rounds`` of the plan's shares; ``poison`` jobs that kill their worker."""
+
+    jobs: int
+    rounds: int
+    poison: int
+    workers: int = 4
+
+
+@dataclass
+class Report:
+    """What happened, to print and to assert on."""
+
+    seed: int
+    fsync: Fsync
+    seconds: float
+    tallies: dict[faults.Kind, Tally]
+    spared: int
+    checks: int
+    lost_replies: Counter[str]
+    workers: int
+    verdict: Verdict
+
+    @property
+    def struck(self) -> int:
+        return sum(tally.struck for tally in self.tallies.values())
+
+    @property
+    def busy(self) -> int:
+        return sum(tally.busy for tally in self.tallies.values())
+
+    def shortfalls(self) -> Iterator[str]:
+        """Where the run itself showed less than it should."""
+        for kind in faults.SHARES:
+            if not self.tallies[kind].struck:
+                yield f"no {kind} struck"
+        if 2 * self.busy < self.struck:
+            yield f"only {self.busy} of {self.struck} faults struck while {BUSY} or more jobs ran"
+        if not self.lost_replies:
+            yield "no reply was lost"
+        if not self.verdict.numbers["counters"]["stale"]:
+            yield "no stale write was tried"
+
+    def lines(self) -> Iterator[str]:
+        """For people."""
+        numbers = self.verdict.numbers
+        ends = ", ".join(f"{count} {end}" for end, count in sorted(numbers["ends"].items()))
+        yield f"seed {self.seed}: {sum(numbers['ends'].values())} jobs accepted and ended once: {ends}"
+        yield (
+            f"{self.struck} faults in {self.seconds:.0f} s, {self.busy} of them while 8 or more jobs ran; "
+            f"{self.workers} worker processes, appendfsync {self.fsync}; jobs in reach of the faults, by state:"
+        )
+        yield f"  {'':12} struck  8 run " + "".join(f"{state:>{len(state) + 2}}" for state in STATES)
+        for kind, tally in self.tallies.items():
+            reached = "".join(f"{tally.jobs[state]:>{len(state) + 2}}" for state in STATES)
+            yield f"  {kind:12} {tally.struck:6} {tally.busy:6} {reached}"
+        counted = numbers["counters"]
+        attempts = Counter({name: counted.get(name, 0) for name in ("claimed", "reaped", "released", "retried")})
+        yield f"replies lost after the server acted: {_listed(self.lost_replies)}"
+        yield f"attempts: {_listed(attempts)}"
+        stale = counted.get("stale", 0)
+        yield f"stale writes refused: {stale} counted, {numbers['refusals']} told by workers that lived to tell"
+        yield f"strikes spared for a job on its last chance: {self.spared}; fsck runs meanwhile: {self.checks}"
+        yield f"memory beyond the start's, without what expires by itself: {numbers['left_bytes'] / 1024:.0f} KiB"
+
+
+class Battle:
+    """One run. ``seed`` draws the jobs and the faults; an even one syncs each write and is killed, an odd one not."""
+
+    def __init__(self, seed: int, scale: Scale) -> None:
+        self._seed, self._scale = seed, scale
+        self._fsync: Fsync = "always" if seed % 2 == 0 else "everysec"
+        self._checks = 0
+        self._findings: list[Finding] = []
+
+    async def fight(self) -> Report:
+        """Start everything, let the agents work under faults, judge."""
+        async with AsyncExitStack() as stack:
+            durable = stack.enter_context(durable_server(self._fsync))
+            stack.enter_context(_environment("LORAPOOL_SOCKET_TIMEOUT_S", SOCKET_TIMEOUT_S))
+            await durable.start()
+            return await self._fight(stack, durable)
+
+    async def _fight(self, stack: AsyncExitStack, durable: DurableServer) -> Report:
+        redis = await stack.enter_async_context(connect(redis_settings(durable.url)))
+        server, keys = Server(redis), Keys("default")
+        broker, upkeep = Broker(redis, keys), Upkeep(redis, keys)
+        stack.push_async_callback(broker.close)
+        before_bytes = await memory_bytes(server)
+        scripts = {broker._scripts[name].sha: name for name in (*OPERATIONS, "beat")}
+        crew = Crew(stack)
+        await crew.man(self._scale.workers, durable.port, scripts)
+        await asyncio.gather(*(alive(redis, berth.name) for berth in crew.berths))
+        digests = await add_adapters(redis, *ADAPTERS)
+        ledger = Ledger(jobs.draw(self._seed, self._scale.jobs, digests, self._scale.poison))
+        ways = [await stack.enter_async_context(FaultProxy(durable.port, scripts)) for _ in range(CLIENTS)]
+        clients = [await stack.enter_async_context(Client(way.url)) for way in ways]
+        striker = Striker(crew, ways, durable, server)
+        judge = Judge(server, broker, upkeep, before_bytes)
+
+        began = time.monotonic()
+        await self._under_fire(crew, ledger, clients, striker, judge)
+        seconds = time.monotonic() - began
+        left = await crew.stop()
+        await asyncio.gather(*(client.close() for client in clients))
+        refusals = crew.log_lines("stale: refused, the lease was lost") + crew.log_lines("lease lost")
+        verdict = await judge.judge(ledger, [client._name for client in clients], refusals)
+        verdict.complaints += [f"{name} left with status {status}" for name, status in left.items() if status]
+        verdict.complaints += [f"fsck found, under fire, {finding}" for finding in self._findings]
+        lost = sum((way.lost for way in (*ways, *(berth.proxy for berth in crew.berths))), Counter[str]())
+        return Report(
+            self._seed,
+            self._fsync,
+            seconds,
+            striker.tallies,
+            striker.spared,
+            self._checks,
+            lost,
+            len(crew.all),
+            verdict,
+        )
+
+    async def _under_fire(
+        self, crew: Crew, ledger: Ledger, clients: Sequence[Client], striker: Striker, judge: Judge
+    ) -> None:
+        keeping = [asyncio.ensure_future(duty) for duty in (crew.keep(), self._check_again(judge))]
+        striking = asyncio.ensure_future(self._strikes(ledger, striker))
+        try:
+            await ledger.serve(clients, AGENTS)
+            await striking
+            await striker.calm()
+        finally:
+            for task in (*keeping, striking):
+                task.cancel()
+            await asyncio.gather(*keeping, striking, return_exceptions=True)
+        for task in keeping:
+            if not task.cancelled() and (error := task.exception()):
+                raise error
+
+    async def _strikes(self, ledger: Ledger, striker: Striker) -> None:
+        plan = faults.draw(self._seed, self._scale.rounds)
+        for number, fault in enumerate(plan, start=1):
+            await self._turn(ledger, self._scale.jobs * number / (len(plan) + 2))
+            await self._strike(striker, fault)
+
+    async def _turn(self, ledger: Ledger, ended: float) -> None:
+        give_up_at = time.monotonic() + PATIENCE_S
+        while ledger.ended < ended and time.monotonic() < give_up_at:  # noqa: ASYNC110 - agents change it
+            await asyncio.sleep(0.02)
+
+    async def _strike(self, striker: Striker, fault: Fault) -> None:
+        await striker.strike(fault)
+
+    async def _check_again(self, judge: Judge) -> None:
+        """fsck, again and again while everything is going on."""
+        while True:
+            try:
+                self._findings += await judge.fsck()
+                self._checks += 1
+            except RedisUnreachable:
+                pass
+            await asyncio.sleep(0.3)
+
+
+@contextmanager
+def _environment(name: str, value: str) -> Iterator[None]:
+    before = os.environ.get(name)
+    os.environ[name] = value
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[name]
+        else:
+            os.environ[name] = before
+
+
+def _listed(counts: Counter[str]) -> str:
+    return ", ".join(f"{count} {name}" for name, count in counts.most_common()) or "none"

@@ -1,0 +1,178 @@
+"""Judge: compares the agents' ledger with what the server holds, once everything is over; a list of complaints.
+
+Nothing it believes comes from workers, but how many refusals they saw.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from lorapool.shared.broker import Broker
+from lorapool.shared.keys import Keys, PoolKeys
+from lorapool.shared.protocol import Finding
+from lorapool.shared.server import Server
+from lorapool.shared.upkeep import Upkeep
+from tests.chaos.ledger import ENDS, Entry, Ledger
+
+ENDED = ("succeeded", "failed", "cancelled", "expired")
+LASTING = ("adapter:", "stats:", "agent:", "dead")  # design §4: what of a partition may stay for ever
+LASTING_POOL = ("config", "adapter:", "adapters", "active", "aliases", "workers", "usage")
+REST_BYTES = 1 << 20  # counters, dead letters, scripts
+
+
+@dataclass
+class Verdict:
+    """``numbers`` are printed, ``complaints`` must be none."""
+
+    numbers: dict[str, Any]
+    complaints: list[str]
+
+
+class Judge:
+    """``before_bytes``: what the server's memory held before the first job."""
+
+    def __init__(self, server: Server, broker: Broker, upkeep: Upkeep, before_bytes: int) -> None:
+        self._server, self._broker, self._upkeep = server, broker, upkeep
+        self._keys, self._before_bytes = Keys("default"), before_bytes
+        self._complaints: list[str] = []
+
+    async def judge(self, ledger: Ledger, clients: Iterable[str], refusals: int) -> Verdict:
+        """``clients``: names of inboxes; ``refusals``: how many the workers logged."""
+        counters = await self._counters()
+        for entry in ledger.entries:
+            self._answer(entry)
+        await self._records(ledger.entries)
+        await self._streams(ledger.entries)
+        await self._notices(ledger.entries, clients)
+        self._count(ledger.entries, counters, refusals)
+        self._complain(f"fsck found {finding}" for finding in await self.fsck())
+        left_bytes = await self._at_rest()
+        ends = Counter(entry.end for entry in ledger.entries)
+        numbers = {"ends": dict(ends), "counters": dict(counters), "refusals": refusals, "left_bytes": left_bytes}
+        return Verdict(numbers, self._complaints)
+
+    async def fsck(self) -> list[Finding]:
+        """A whole check."""
+        findings: list[Finding] = []
+        cursor = ""
+        while True:
+            step = await self._upkeep.fsck(cursor)
+            findings += step.findings
+            cursor = step.cursor
+            if not cursor:
+                return findings
+
+    # -- what agents were told
+
+    def _answer(self, entry: Entry) -> None:
+        if entry.end not in ENDS[entry.sort]:
+            self._complain(
+                [f"{entry.job_id} ({entry.sort}): {entry.end or 'never ended'}; record {dict(entry.record)}"]
+            )
+        if entry.end == "succeeded" and entry.token_ids != entry.right:
+            self._complain([f"{entry.job_id}: tokens {entry.token_ids}, right are {entry.right}"])
+        if entry.sort == "streamed" and entry.text != (text := "".join(f"{token} " for token in entry.right)):
+            self._complain([f"{entry.job_id}: streamed {entry.text!r}, right is {text!r}"])
+
+    async def _records(self, entries: list[Entry]) -> None:
+        """The answer is there still, is the one that was given, and was written by the worker that had the job."""
+        for some in _chunks(entries):
+            for entry, record in zip(some, await self._broker.get_many([e.job_id for e in some]), strict=True):
+                if record != entry.record:
+                    self._complain([f"{entry.job_id}: told {dict(entry.record)}, stored {record}"])
+                elif record is not None and record.get("device", record["worker"]) != record["worker"]:
+                    self._complain([f"{entry.job_id}: {record['worker']!r} had it, {record['device']!r} ended it"])
+
+    async def _streams(self, entries: list[Entry]) -> None:
+        """Attempt after attempt, each without a gap from its first token; one end."""
+        for entry in entries:
+            if entry.sort == "streamed":
+                self._stream(entry, await self._broker.tokens(entry.job_id, "0-0", 0))
+
+    def _stream(self, entry: Entry, items: list[Any]) -> None:
+        attempts = [item.attempt for item in items]
+        kinds = Counter(item.kind for item in items)
+        if attempts != sorted(attempts) or kinds["end"] != 1 or items[-1].kind != "end":
+            self._complain([f"{entry.job_id}: token stream out of order: {items}"])
+        offsets: Counter[int] = Counter()
+        for item in items:
+            if item.kind == "delta":
+                if item.offset != offsets[item.attempt]:
+                    self._complain([f"{entry.job_id}: attempt {item.attempt} goes on at {item.offset}: {items}"])
+                offsets[item.attempt] = item.offset + len(item.token_ids)
+
+    async def _notices(self, entries: list[Entry], clients: Iterable[str]) -> None:
+        """One for each end."""
+        heard: Counter[str] = Counter()
+        for client in clients:
+            found = await self._server.command("XRANGE", self._keys.inbox(client), "-", "+")
+            heard.update(
+                fields[b"job"].decode() if isinstance(fields, dict) else fields[1].decode() for _, fields in found
+            )
+        told = Counter(entry.job_id for entry in entries)
+        self._complain(f"{job_id}: {heard[job_id]} notices" for job_id in told | heard if heard[job_id] != 1)
+
+    # -- what was counted
+
+    async def _counters(self) -> Counter[str]:
+        keys = await self._server.scan(f"{self._keys.prefix}stats:*")
+        found = await self._server.pipeline([("HGETALL", key) for key in keys])
+        total: Counter[str] = Counter()
+        for fields in found:
+            total.update({name.decode(): int(value) for name, value in fields.items()})
+        return total
+
+    def _count(self, entries: list[Entry], counters: Counter[str], refusals: int) -> None:
+        ends = Counter(entry.end.split(" ")[0] for entry in entries)
+        for name in ENDED:
+            if ends[name] != counters[name]:
+                self._complain([f"{ends[name]} agents were told {name}, counted are {counters[name]}"])
+        if counters["submitted"] != len(entries):
+            self._complain([f"{len(entries)} were accepted, counted are {counters['submitted']}"])
+        given = sum(int(entry.record.get("fence", 0)) for entry in entries)
+        if counters["claimed"] != given:
+            self._complain([f"records say {given} claims, counted are {counters['claimed']}"])
+        lost = sum(int(entry.record.get("lost", 0)) for entry in entries)
+        if counters["reaped"] != lost:
+            self._complain([f"records say {lost} lost attempts, counted are {counters['reaped']}"])
+        if refusals > counters["stale"]:
+            self._complain([f"workers saw {refusals} refusals, counted are {counters['stale']}"])
+
+    # -- what is left
+
+    async def _at_rest(self) -> int:
+        """Nothing without TTL but what is meant to stay; without the rest, memory is as before. Returns the growth."""
+        passing: list[bytes] = []
+        pool = PoolKeys("default")
+        for key in await self._server.scan("*"):
+            name = key.decode()
+            partition = name.startswith(self._keys.prefix)
+            lasts = name.removeprefix(self._keys.prefix if partition else pool.prefix).startswith(
+                LASTING if partition else LASTING_POOL
+            )
+            if await self._server.command("PTTL", key) >= 0:
+                passing.append(key)
+            elif not lasts:
+                self._complain([f"{name} would stay for ever"])
+        for some in _chunks(passing):
+            await self._server.command("DEL", *some)
+        grown = await memory_bytes(self._server) - self._before_bytes
+        if grown > REST_BYTES:
+            self._complain([f"{grown} bytes more than before the first job, without all that passes by itself"])
+        return grown
+
+    def _complain(self, complaints: Iterable[str]) -> None:
+        self._complaints += complaints
+
+
+async def memory_bytes(server: Server) -> int:
+    """What the keys take, without scripts and connections."""
+    await server.command("MEMORY", "PURGE")
+    return int((await server.command("INFO", "memory"))["used_memory_dataset"])
+
+
+def _chunks(items: list[Any]) -> Iterator[list[Any]]:
+    return (items[start : start + 200] for start in range(0, len(items), 200))

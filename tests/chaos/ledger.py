@@ -1,0 +1,137 @@
+"""Ledger: what agents were promised (accepted id → the only right tokens) and what they were told; and the agents.
+
+Agents are coroutines over real Clients. Each submits a job, insists until it is accepted, awaits it, writes down the
+answer, and takes the next number. What they know comes from the client alone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from random import Random
+from typing import Any, Literal
+
+from lorapool.producer.client import Client
+from lorapool.producer.handle import JobHandle
+from lorapool.shared.errors import JobCancelled, JobExpired, JobFailed, RedisUnreachable
+from tests.chaos.crew import STEP_S
+from tests.fake_worker import BROKEN, POISON, expected
+
+Sort = Literal["plain", "streamed", "delayed", "cancelled", "late", "broken", "poison"]
+SORTS: dict[Sort, float] = {"plain": 70, "streamed": 12, "delayed": 8, "cancelled": 5, "late": 4.5, "broken": 0.5}
+ENDS: dict[Sort, frozenset[str]] = {
+    "plain": frozenset({"succeeded"}),
+    "streamed": frozenset({"succeeded"}),
+    "delayed": frozenset({"succeeded"}),
+    "cancelled": frozenset({"succeeded", "cancelled"}),
+    "late": frozenset({"succeeded", "expired"}),
+    "broken": frozenset({"failed RuntimeError"}),
+    "poison": frozenset({"failed Poisonous"}),
+}
+PATIENCE_S = 90.0  # for one job; whoever waits longer calls it lost
+
+
+@dataclass
+class Entry:
+    """One job. ``end`` is what the agent was told, ``text`` what it was handed while waiting."""
+
+    job_id: str
+    sort: Sort
+    adapter: str | None
+    prompt: str
+    tokens: int
+    digest: str
+    accepted: bool = False
+    end: str = ""
+    token_ids: tuple[int, ...] = ()
+    text: str = ""
+    record: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def right(self) -> tuple[int, ...]:
+        return expected(self.prompt, self.digest, self.tokens)
+
+    @property
+    def request(self) -> dict[str, Any]:
+        extra: dict[Sort, dict[str, Any]] = {
+            "streamed": {"stream": True},
+            "delayed": {"delay": 2 * STEP_S * self.tokens},
+            "late": {"deadline": 3 * STEP_S * self.tokens},
+        }
+        common = {"adapter": self.adapter, "prompt": self.prompt, "max_new_tokens": self.tokens, "wait": True}
+        return common | {"job_id": self.job_id} | extra.get(self.sort, {})
+
+
+def draw(seed: int, count: int, digests: Mapping[str, str], poison: int) -> Iterator[Entry]:
+    """``count`` jobs, ``poison`` of them deadly."""
+    random = Random(f"jobs {seed}")
+    deadly = {round((n + 0.5) * count / poison) for n in range(poison)}
+    adapters: Sequence[str | None] = [None, *digests]
+    for number in range(count):
+        sort: Sort = "poison" if number in deadly else random.choices(list(SORTS), list(SORTS.values()))[0]
+        adapter = adapters[min(int(random.expovariate(0.25)), len(adapters) - 1)]
+        begin = {"poison": POISON, "broken": BROKEN}.get(sort, "question")
+        digest = digests[adapter] if adapter else ""
+        yield Entry(f"chaos{number}", sort, adapter, f"{begin} {number}", random.randint(3, 18), digest)
+
+
+class Ledger:
+    """All entries, and who works on them."""
+
+    def __init__(self, entries: Iterator[Entry]) -> None:
+        self._entries = entries
+        self.entries: list[Entry] = []
+        self.ended = 0
+
+    async def serve(self, clients: Sequence[Client], agents: int) -> None:
+        """``agents`` agents a client, until all jobs have ended."""
+        async with asyncio.TaskGroup() as group:
+            for client in clients:
+                for number in range(agents):
+                    group.create_task(self._agent(client, f"agent{number % 5}"))
+
+    async def _agent(self, client: Client, name: str) -> None:
+        for entry in self._entries:
+            self.entries.append(entry)
+            handle = await self._accepted(client, entry, name)
+            entry.accepted = True
+            try:
+                async with asyncio.timeout(PATIENCE_S):
+                    await self._await(handle, entry)
+            except TimeoutError:
+                entry.end = "no answer"
+            self.ended += 1
+
+    async def _accepted(self, client: Client, entry: Entry, agent: str) -> JobHandle:
+        """Whoever hears nothing submits the same id again."""
+        while True:
+            try:
+                return await client.submit(agent=agent, **entry.request)
+            except RedisUnreachable:
+                await asyncio.sleep(0.05)
+
+    async def _await(self, handle: JobHandle, entry: Entry) -> None:
+        try:
+            if entry.sort == "streamed":
+                async for delta in handle.stream():
+                    entry.text = delta.text if delta.restart else entry.text + delta.text
+            elif entry.sort == "cancelled":
+                await self._cancel(handle, entry)
+            result = await handle.result()
+            entry.end, entry.token_ids = "succeeded", result.token_ids
+        except JobFailed as error:
+            entry.end = f"failed {error.error}"
+        except (JobCancelled, JobExpired) as error:
+            entry.end = type(error).__name__.removeprefix("Job").lower()
+        entry.record = await handle.record()
+
+    async def _cancel(self, handle: JobHandle, entry: Entry) -> None:
+        await asyncio.sleep(STEP_S * entry.tokens)
+        while True:
+            try:
+                await handle.cancel()
+            except RedisUnreachable:
+                await asyncio.sleep(0.05)
+            else:
+                return

@@ -1,0 +1,56 @@
+"""The book of chores on a real server: whose tick is whose."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+from redis.asyncio import Redis
+
+from lorapool.shared.catalog import Catalog
+from lorapool.shared.chores import ChoreBook
+
+
+@pytest.fixture
+def book(redis: Redis) -> ChoreBook:
+    return ChoreBook(redis, "test")
+
+
+async def test_a_tick_is_begun_once(book: ChoreBook):
+    """By one of all who would; the next tick again by one."""
+    for tick_ms in (1000, 2000):
+        begun = await asyncio.gather(*(book.begin("fsck", tick_ms, f"m{n}") for n in range(20)))
+        assert 1 == sum(begun)
+
+
+async def test_a_tick_is_not_begun_after_a_later_one(book: ChoreBook):
+    """A worker that comes late with an old tick does nothing; another chore is another matter."""
+    assert await book.begin("fsck", 2000, "m1")
+    assert not await book.begin("fsck", 1000, "m2")
+    assert await book.begin("schedule", 1000, "m2")
+
+
+async def test_the_book_says_who_did_what(book: ChoreBook):
+    """redis-cli HGETALL 'lp:{<pool>}:chores'."""
+    await book.begin("fsck", 2000, "m1")
+    await book.end("fsck", {"found": 3})
+    found = await book.read()
+    assert ("m1", "3", "2000") == (found["fsck.worker"], found["fsck.found"], found["fsck.tick_ms"])
+
+
+async def test_who_beats_no_more_is_named(book: ChoreBook, redis: Redis):
+    """A worker that was seen once, until it is forgotten."""
+    catalog = Catalog(redis, "test")
+    await catalog.beat("w1", {}, 60_000)
+    assert [] == await book.see(["w1"])
+    await catalog.leave("w1")
+    assert ["w1"] == await book.see([])
+    await book.forget("w1")
+    assert [] == await book.see([])
+
+
+async def test_a_digest_takes_the_place_of_the_one_before(book: ChoreBook, redis: Redis):
+    await book.write_dead({"total": 2, "reason:Poisonous": 2})
+    await book.write_dead({"total": 0})
+    assert {b"total": b"0"} == await redis.hgetall("lp:{test}:dead")
+    assert await redis.ttl("lp:{test}:dead") > 0

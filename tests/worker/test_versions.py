@@ -1,0 +1,170 @@
+"""Releases side by side in one pool: what is only more is ignored, what is newer is refused and kept."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Iterator
+from typing import Any
+
+import msgpack
+import pytest
+from redis.asyncio import Redis
+from typer.testing import CliRunner
+
+from lorapool.producer.cli import app
+from lorapool.producer.client import Client
+from lorapool.producer.stream import Splicer, TextDelta
+from lorapool.shared import codec, replies
+from lorapool.shared.catalog import AdapterRecord, Catalog
+from lorapool.shared.errors import JobFailed, UnsupportedVersion
+from lorapool.shared.job import Job
+from lorapool.shared.keys import Keys, PoolKeys
+from lorapool.shared.upkeep import Upkeep
+from tests.fake_worker import expected
+from tests.fleet import WorkerProcess, add_adapters, alive, fake_worker, until
+
+KEYS, POOL = Keys("default"), PoolKeys("default")
+
+
+@pytest.fixture
+def worker(redis_url: str) -> Iterator[WorkerProcess]:
+    with fake_worker(redis_url) as worker:
+        yield worker
+        assert worker.stop() == 0
+
+
+@pytest.fixture
+async def pool(redis_url: str, redis: Redis, worker: WorkerProcess) -> AsyncIterator[Client]:
+    await alive(redis, worker.name)
+    async with Client(redis_url) as pool:
+        yield pool
+
+
+def newer_client(monkeypatch: pytest.MonkeyPatch, **changes: Any) -> None:
+    """Requests are sent as a newer release would."""
+    encode = codec.encode_job
+
+    def encoded(job: Job) -> bytes:
+        fields = msgpack.unpackb(encode(job))
+        for name, value in changes.items():
+            fields[name] = {**fields[name], **value} if isinstance(value, dict) else value
+        return msgpack.packb(fields)
+
+    monkeypatch.setattr(codec, "encode_job", encoded)
+
+
+async def lorapool(redis_url: str, *arguments: str) -> str:
+    """What the command line prints; in a thread, since it runs an event loop of its own."""
+    env = {"LORAPOOL_REDIS_URL": redis_url}
+    return (await asyncio.to_thread(CliRunner().invoke, app, arguments, env=env)).stdout
+
+
+async def test_a_job_of_a_newer_major_is_a_dead_letter(redis_url, redis, pool, monkeypatch):
+    """Refused at once with the reason, its request kept for a newer worker; `lorapool dead` shows it."""
+    newer_client(monkeypatch, v=2)
+    with pytest.raises(JobFailed, match="schema version 2, this release reads up to 1") as failed:
+        await (await pool.submit(None, "hello", job_id="new")).result(10)
+    assert ("UnsupportedVersion", 1) == (failed.value.error, failed.value.attempts)
+    assert 2 == msgpack.unpackb(await redis.get(KEYS.payload("new")))["v"]
+    [letter] = json.loads(await lorapool(redis_url, "dead", "--json"))
+    assert ("0.new", "UnsupportedVersion") == (letter["job_id"], letter["reason"])
+    assert "schema version 2" in letter["message"]
+    assert "schema version 2" in await lorapool(redis_url, "dead")
+
+
+async def test_such_a_job_is_served_by_an_upgraded_worker(redis, pool, monkeypatch):
+    """Redriven, its request is as it was sent."""
+    with monkeypatch.context() as newer:
+        newer_client(newer, v=2)
+        with pytest.raises(JobFailed):
+            await (await pool.submit(None, "hello", job_id="new", max_new_tokens=3)).result(10)
+    await redis.set(KEYS.payload("new"), codec.encode_job(Job.parse(  # what an upgraded worker reads
+        id="new", ref="_base", prompt="hello", params={"max_new_tokens": 3})), keepttl=True)  # fmt: skip
+    again = await Upkeep(redis, KEYS).redrive("new")
+    assert expected("hello", "", 3) == (await pool.get(again.job_id).result(10)).token_ids
+
+
+async def test_what_a_newer_minor_adds_is_ignored(pool, monkeypatch):
+    """Unknown fields of a request and of its params: the job is answered as if they were not there."""
+    newer_client(monkeypatch, colour="blue", params={"mood": 1, "max_new_tokens": 4})
+    result = await (await pool.submit(None, "hello", max_new_tokens=4)).result(10)
+    assert expected("hello", "", 4) == result.token_ids
+
+
+async def test_a_newer_result_is_read_by_an_older_client(redis, pool):
+    """Fields of its record and of its details that nobody knows here change nothing; a newer major is told."""
+    job = await pool.submit(None, "hello", max_new_tokens=4)
+    first = await job.result(10)
+    detail = msgpack.unpackb(await redis.hget(KEYS.job(job.id), "detail"))
+    await redis.hset(KEYS.job(job.id), mapping={"colour": "blue", "detail": msgpack.packb({**detail, "mood": 1})})
+    async with Client(str(pool._settings.redis_url.get_secret_value())) as other:
+        assert first == await other.get(job.id).result(5)
+    await redis.hset(KEYS.job(job.id), "detail", msgpack.packb({**detail, "v": 2}))
+    async with Client(str(pool._settings.redis_url.get_secret_value())) as other:
+        with pytest.raises(UnsupportedVersion, match="schema version 2"):
+            await other.get(job.id).result(5)
+
+
+async def test_what_a_newer_catalog_adds_is_ignored(redis, pool):
+    """An adapter whose record has fields that nobody knows here is served; so is a pool whose config has."""
+    digests = await add_adapters(redis, "a")
+    await redis.hset(POOL.adapter("a@1"), "licence", "MIT")
+    await redis.hset(POOL.config, "colour", "blue")
+    result = await (await pool.submit("a", "hello", max_new_tokens=4)).result(10)
+    assert expected("hello", digests["a@1"], 4) == result.token_ids
+
+
+@pytest.mark.parametrize("change", [{"v": "2"}, {"status": "simmering"}, {"metadata": "{"}])
+async def test_a_newer_adapter_harms_no_other(redis, pool, worker, change):
+    """A record that cannot be read is left out, by the worker's validator too; its job is kept as a dead letter."""
+    catalog = Catalog(redis, "default")
+    await add_adapters(redis, "a", "b")
+    await redis.hset(POOL.adapter("a@1"), mapping=change)
+    await redis.sadd(POOL.pending, "a@1")
+    await catalog.register(AdapterRecord(id="c", version="1", digest="c" * 64, uri="file:///c"))
+    await until(lambda: _ready(catalog, "c@1"))
+    assert ["b@1", "c@1"] == [record.ref for record in await pool.adapters.list()]
+    with pytest.raises(UnsupportedVersion, match="a@1"):
+        await pool.submit("a", "hello")
+    await pool._broker.enqueue(Job.parse(id="early", ref="a@1", prompt="hello"))  # resolved before it changed
+    with pytest.raises(JobFailed, match="a@1") as failed:
+        await pool.get("early").result(10)
+    assert ("UnsupportedVersion", 1) == (failed.value.error, failed.value.attempts)
+    assert (await pool.submit("b", "hello", max_new_tokens=2)).id
+    assert worker.process.poll() is None
+
+
+async def _ready(catalog: Catalog, ref: str) -> bool:
+    return (await catalog.get(ref)).status == "ready"
+
+
+async def test_a_request_of_a_newer_operator_is_passed_over(pool, worker):
+    """A control request that the worker does not know is logged; the next one is heeded."""
+    await pool._broker.send_control(worker.name, {"op": "dance", "steps": "7"})
+    await until(lambda: worker.events("control request not understood"))
+    assert expected("hello", "", 2) == (await (await pool.submit(None, "hello", max_new_tokens=2)).result(10)).token_ids
+
+
+async def test_a_pool_of_a_newer_layout_is_refused(redis_url, redis):
+    """A worker of an older layout does not start: it would not know the keys."""
+    fields = {
+        "base_model": "fake",
+        "revision": "",
+        "digest": "0" * 64,
+        "dtype": "float32",
+        "partitions": 1,
+        "layout": 2,
+    }
+    await redis.hset(POOL.config, mapping=fields)
+    with fake_worker(redis_url) as worker:
+        assert 0 != worker.wait()
+        assert "layout 2" in worker.log()
+
+
+def test_stream_entries_of_a_newer_kind_are_passed_over():
+    """A streamed job's reader takes what it knows."""
+    splicer = Splicer()
+    sent = [{"kind": "mood", "attempt": 1}, {"kind": "delta", "attempt": 1, "offset": 0, "text": "a", "colour": "blue"}]
+    items = [replies.token_item("1-0", {k: str(v).encode() for k, v in fields.items()}) for fields in sent]
+    assert [None, TextDelta("a")] == [splicer.take(item) for item in items]
