@@ -180,7 +180,7 @@ def _decode(part: LaneDecode, layer: int, query: Tensor, scale: float, window: i
     parts = [torch.bmm(query, block.transpose(1, 2)) for block in keys]
     scores = (parts[0] if len(parts) == 1 else torch.cat(parts, dim=-1)).view(rows, heads, -1)
     weights = _weights(scores, scale, part.mask(window, scores.dtype), cap)
-    shares = weights.view(len(query), -1, weights.shape[-1]).split(part.lane.block, dim=-1)
+    shares = weights.view(len(query), -1, weights.shape[-1]).chunk(part.blocks, dim=-1)
     out = torch.bmm(shares[0], values[0])
     for share, block in zip(shares[1:], values[1:], strict=True):
         out.baddbmm_(share, block)

@@ -156,7 +156,7 @@ class LoraSlots:
                 site.offsets.pop(slot, None)
 
     def plan(self, segments: Sequence[tuple[int, int]]) -> LoraPlan:
-        """Plan a step whose flat row consists of these (slot, rows), in this order. The same as before: the same plan."""
+        """Plan a step whose flat row consists of these (slot, rows), in this order; the same again: the same plan."""
         key = tuple(segments)
         plan = self._plans.pop(key, None) or self._new_plan(key)
         plan.cached = None

@@ -31,23 +31,24 @@ class Sampler:
     """Draws one token a row. ``eos_ids`` are the tokens that min_new_tokens bans."""
 
     def __init__(self, eos_ids: frozenset[int]) -> None:
-        self._eos_ids = sorted(eos_ids)
+        self._eos_ids = torch.tensor(sorted(eos_ids), dtype=torch.long)
 
     def draw(self, logits: Tensor, rows: Rows[Sequence]) -> list[Drawn]:
-        """``logits`` [rows, vocab] as the model gave them; used up. A row whose logits are not all numbers gets an error.
+        """``logits`` [rows, vocab] as the model gave them. A row whose logits are not all numbers gets an error.
 
         The logprob of a chosen token is its log softmax over the raw logits in float32, before any processor.
         """
         raw = {at: logits[at].to(torch.float32, copy=True) for at, row in enumerate(rows) if row.params.logprobs}
-        banned = [at for at, row in enumerate(rows) if row.bans_eos and self._eos_ids]
-        if banned:
-            logits[torch.tensor(banned)[:, None], self._eos_ids] = float("-inf")
+        banned = torch.tensor([at for at, row in enumerate(rows) if row.bans_eos], dtype=torch.long)[:, None]
+        ends = logits[banned, self._eos_ids]  # put back below: a copy of all logits would cost as much as the rest
+        logits[banned, self._eos_ids] = float("-inf")
         ids = argmax(logits)
         best = logits.gather(1, ids[:, None])[:, 0]
         chosen, finite = ids.tolist(), best.isfinite().tolist()
         for at, row in enumerate(rows):
             if finite[at] and (_penalised(row) or row.params.temperature > 0):
                 chosen[at], finite[at] = _choose(logits[at].to(torch.float32, copy=True), row)
+        logits[banned, self._eos_ids] = ends
         return [_drawn(row, chosen[at], finite[at], raw.get(at)) for at, row in enumerate(rows)]
 
 
@@ -60,7 +61,7 @@ def argmax(scores: Tensor) -> Tensor:
     if scores.device.type != "cpu" or size <= _BLOCK:
         return scores.argmax(dim=-1)
     whole = size - size % _BLOCK
-    highest = scores[:, :whole].unflatten(1, (-1, _BLOCK)).amax(dim=-1)
+    highest = scores[:, :whole].view(len(scores), -1, _BLOCK).amax(dim=-1)
     if whole < size:
         highest = torch.cat([highest, scores[:, whole:].amax(dim=-1, keepdim=True)], dim=1)
     start = highest.argmax(dim=-1, keepdim=True) * _BLOCK

@@ -7,6 +7,7 @@ with it no batch of unequal prompts can decode), then one forward a token. On th
 from __future__ import annotations
 
 import time
+from typing import Any
 
 import torch
 from polylora import PolyLoraConfig, PolyLoraModel
@@ -45,7 +46,7 @@ class Polylora:
             mask = torch.cat([mask, torch.ones_like(ids)], dim=1)
         return time.perf_counter() - start
 
-    def _forward(self, ids: torch.Tensor, mask: torch.Tensor, cache: object, names: list[str]) -> object:
+    def _forward(self, ids: torch.Tensor, mask: torch.Tensor, cache: object, names: list[str]) -> Any:
         positions = (mask.cumsum(1) - 1).clamp_(min=0)[:, -ids.shape[1] :]
         return self.model(
             input_ids=ids, attention_mask=mask, position_ids=positions, past_key_values=cache, use_cache=True,
