@@ -26,7 +26,7 @@ class Sequential:
         self._loaded = max(self._loaded, active)
         self.model.eval()
         start = time.perf_counter()
-        for index in range(active):
+        for index in range(min(active, len(self.task.prompts))):
             self.model.set_adapter(str(index))
             self._generate(self.task.prompts[index::active])
         return time.perf_counter() - start
