@@ -25,7 +25,7 @@ class PeftMixed:
 
     @torch.inference_mode()
     def run(self, active: int) -> tuple[float, list[list[int]]]:
-        """Seconds for one whole run over ``active`` adapters, and each request's new tokens; warmed up by two tokens."""
+        """Seconds for one whole run over ``active`` adapters, and each request's new tokens; two tokens warm it up."""
         if active not in self._warm:
             self._warm.add(active)
             self._generate(active, 2)
