@@ -168,6 +168,7 @@ class LoraPlan:
     segments: list[Span]
     parts: list[Part]
     slots: frozenset[int]
+    generation: int  # of the slots it was made for
     shares: dict[str, Share | None] = field(default_factory=dict)  # by module; None where no row has anything there
     cached: tuple[Group, Tensor, list[Tensor]] | None = None  # the last group's A products
 
@@ -196,6 +197,12 @@ class LoraSlots:
         """Bytes allocated now; room is made as adapters come, for the modules and ranks they use."""
         groups = self._groups.values()
         return self._tables.nbytes + sum(g.down.nbytes + sum(s.up.nbytes for s in g.sites.values()) for g in groups)
+
+    @property
+    def occupied(self) -> frozenset[int]:
+        """The slots that hold an adapter."""
+        sites = [site.slots for group in self._groups.values() for site in group.sites.values()]
+        return frozenset(self._tables.slots().union(*sites))
 
     def write(self, slot: int, weights: Weights) -> None:
         """Put an adapter into a slot (1 to slots), in place of what was there."""
@@ -234,6 +241,7 @@ class LoraSlots:
 
     def apply(self, path: str, x: Tensor, out: Tensor, plan: LoraPlan) -> None:
         """Add the adapters' part to ``out`` [rows, out_features] in place; ``x`` is [rows, in_features]."""
+        assert plan.generation == self.generation, "the slots changed between plan and computation"
         if path not in plan.shares:
             plan.shares[path] = self._share(path, plan)
         share = plan.shares[path]
@@ -250,6 +258,7 @@ class LoraSlots:
 
     def check_integrity(self) -> None:
         """Raise AssertionError unless the null slot is zero and unused slots compute nothing."""
+        assert 0 not in self.occupied, "an adapter in the null slot"
         for key, group in self._groups.items():
             assert not group.down[0].any(), f"null slot of {key} is not zero"
             for path, site in group.sites.items():
@@ -260,11 +269,11 @@ class LoraSlots:
     def _new_plan(self, segments: Sequence[tuple[int, int]]) -> LoraPlan:
         spans, start = [], 0
         for slot, count in segments:
-            if slot:
+            if slot and count:
                 spans.append((slot, start, start + count))
             start += count
         parts = [part for run in _runs(spans) for part in self._parts(run)]
-        return LoraPlan(spans, parts, frozenset(slot for slot, _, _ in spans))
+        return LoraPlan(spans, parts, frozenset(slot for slot, _, _ in spans), self.generation)
 
     def _share(self, path: str, plan: LoraPlan) -> Share | None:
         group = self._groups.get(self._key.get(path, path))
