@@ -66,16 +66,21 @@ class NoopRunner:
 
 
 class NoopSlots:
-    """A SlotStore that keeps nothing."""
+    """A SlotStore that keeps nothing but which slots are taken."""
 
     def __init__(self, slots: int) -> None:
         self.slots = slots
+        self._taken: set[int] = set()
+
+    @property
+    def occupied(self) -> frozenset[int]:
+        return frozenset(self._taken)
 
     def write(self, slot: int, weights: NoopWeights, /) -> None:
-        """Nothing to copy."""
+        self._taken.add(slot)
 
     def clear(self, slot: int, /) -> None:
-        """Nothing to free."""
+        self._taken.discard(slot)
 
 
 @dataclass(frozen=True)
