@@ -18,6 +18,11 @@ from lorapool.worker.embedding import EmbeddingTables
 
 # Rough microseconds of one batched product: to call it, per slot read, per row, and more per row where rows are padded.
 _CALL, _SLOT, _ROW, _PADDED_ROW = 8.0, 1.0, 0.2, 0.35
+_SUMS, _SUM, _FEW = 12.0, 0.45, 8  # of a weighted sum: to call it, per row; and rows of a slot up to which it is tried
+_PLANS_KEPT = 4  # decoding repeats the last step's segments: of all rows, and of those that draw
+
+
+Span = tuple[int, int, int]  # slot, and the rows [start, stop) of one segment
 
 
 class ModuleWeights(Protocol):
@@ -42,8 +47,7 @@ class Weights(Protocol):
 
 @dataclass(slots=True, eq=False)
 class Site:
-    """One adapted module. ``up`` is B' transposed: [slots, rank, out]; in bf16 its strides are those of
-    [slots, out, rank], the faster form there."""
+    """One adapted module. ``up`` is B' transposed: [slots, rank, out]."""
 
     index: int  # its place in the group
     up: Tensor
@@ -61,9 +65,26 @@ class Group:
     sites: dict[str, Site] = field(default_factory=dict)
 
 
+class Part(Protocol):
+    """Some neighbouring rows of the flat row, computed together."""
+
+    def of(self, store: Tensor) -> Tensor:
+        """What the part reads of a store [slots, in, out], as a view."""
+        ...
+
+    def down(self, x: Tensor, weights: Tensor) -> Tensor:
+        """A·x of the part's rows of ``x`` [rows, in]: [some, more, out]."""
+        ...
+
+    def up(self, hidden: Tensor, weights: Tensor, out: Tensor) -> None:
+        """Add B'·hidden to the part's rows of ``out`` [rows, out] in place."""
+        ...
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Tile:
-    """Rows ``start`` to ``stop`` of the flat row: ``count`` neighbouring slots from ``slot`` on, ``each`` rows a slot.
+    """Rows ``start`` to ``stop`` as one batched product: ``count`` neighbouring slots from ``slot`` on, ``each`` rows
+    a slot.
 
     Where segments are unequal, ``pad`` [count * each] picks the rows to compute and ``keep`` the ones that count.
     """
@@ -76,20 +97,79 @@ class Tile:
     pad: Tensor | None = None
     keep: Tensor | None = None
 
-    def rows(self, x: Tensor) -> Tensor:
-        """[count, each, in]"""
+    def of(self, store: Tensor) -> Tensor:
+        return store[self.slot : self.slot + self.count]
+
+    def down(self, x: Tensor, weights: Tensor) -> Tensor:
         rows = x[self.start : self.stop] if self.pad is None else x.index_select(0, self.pad)
-        return rows.view(self.count, self.each, -1)
+        return torch.bmm(rows.view(self.count, self.each, -1), weights)
+
+    def up(self, hidden: Tensor, weights: Tensor, out: Tensor) -> None:
+        rows = out[self.start : self.stop]
+        if self.keep is None and out.dtype == weights.dtype:
+            rows.view(self.count, self.each, -1).baddbmm_(hidden, weights)
+            return
+        delta = torch.bmm(hidden, weights).view(-1, out.shape[-1])
+        rows += delta if self.keep is None else delta.index_select(0, self.keep)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Sums:
+    """Rows ``start`` to ``stop``, few of each slot, as weighted sums of weight rows: ``slots`` [rows] names each row's.
+
+    An embedding bag reads the weights once as they lie; a batched product of a few rows spends most of its time on
+    rearranging them. Its cost is that of the rows, whatever the number of slots.
+    """
+
+    start: int
+    stop: int
+    slots: Tensor
+    indices: dict[int, tuple[Tensor, Tensor]] = field(default_factory=dict)  # by the rows a slot has in the store
+
+    def of(self, store: Tensor) -> Tensor:
+        return store
+
+    def down(self, x: Tensor, weights: Tensor) -> Tensor:
+        return self._sums(x[self.start : self.stop], weights)[None]
+
+    def up(self, hidden: Tensor, weights: Tensor, out: Tensor) -> None:
+        out[self.start : self.stop] += self._sums(hidden[0], weights)
+
+    def _sums(self, x: Tensor, store: Tensor) -> Tensor:
+        """[rows, in] times each row's [in, out] of ``store`` [slots, in, out]."""
+        width = store.shape[1]
+        if width not in self.indices:
+            rows = self.slots[:, None] * width + torch.arange(width, dtype=torch.int32)
+            self.indices[width] = rows.flatten(), torch.arange(len(rows), dtype=torch.int32) * width
+        rows, offsets = self.indices[width]
+        found: Tensor = torch.embedding_bag(
+            store.view(-1, store.shape[-1]), rows, offsets, mode=0, per_sample_weights=x.reshape(-1)
+        )[0]
+        return found
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Share:
+    """What a plan needs of one module: its columns [first, last) of the group's A products, and of each part of the
+    plan its A's and its B'."""
+
+    group: Group
+    site: Site
+    first: int
+    last: int
+    downs: list[Tensor]
+    ups: list[Tensor]
 
 
 @dataclass(slots=True, eq=False)
 class LoraPlan:
     """What all modules share in one step. ``segments``: (slot, start, stop) in the flat row, base rows left out."""
 
-    segments: list[tuple[int, int, int]]
-    tiles: list[Tile]
+    segments: list[Span]
+    parts: list[Part]
     slots: frozenset[int]
     generation: int  # of the slots it was made for
+    shares: dict[str, Share | None] = field(default_factory=dict)  # by module; None where no row has anything there
     cached: tuple[Group, Tensor, list[Tensor]] | None = None  # the last group's A products
 
 
@@ -109,6 +189,7 @@ class LoraSlots:
         self._dtype, self._device = dtype, torch.device(device)
         self._key = {path: paths[0] for paths in shared_inputs for path in paths}
         self._groups: dict[str, Group] = {}
+        self._plans: dict[tuple[tuple[int, int], ...], LoraPlan] = {}  # the latest, of this generation
         self._tables = EmbeddingTables(embeddings, dtype, self._device)
 
     @property
@@ -136,6 +217,7 @@ class LoraSlots:
     def clear(self, slot: int) -> None:
         """Make a slot compute nothing."""
         self.generation += 1
+        self._plans.clear()
         self._tables.clear(slot)
         for group in self._groups.values():
             present = [site for site in group.sites.values() if slot in site.slots]
@@ -148,27 +230,27 @@ class LoraSlots:
                 site.offsets.pop(slot, None)
 
     def plan(self, segments: Sequence[tuple[int, int]]) -> LoraPlan:
-        """Plan a step whose flat row consists of these (slot, rows), in this order."""
-        spans, start = [], 0
-        for slot, count in segments:
-            if slot and count:
-                spans.append((slot, start, start + count))
-            start += count
-        tiles = [self._tile(part) for part in _partition(spans)]
-        return LoraPlan(spans, tiles, frozenset(slot for slot, _, _ in spans), self.generation)
+        """Plan a step whose flat row consists of these (slot, rows), in this order; the same again: the same plan."""
+        key = tuple(segments)
+        plan = self._plans.pop(key, None) or self._new_plan(key)
+        plan.cached = None
+        self._plans[key] = plan
+        if len(self._plans) > _PLANS_KEPT:
+            del self._plans[next(iter(self._plans))]
+        return plan
 
     def apply(self, path: str, x: Tensor, out: Tensor, plan: LoraPlan) -> None:
         """Add the adapters' part to ``out`` [rows, out_features] in place; ``x`` is [rows, in_features]."""
         assert plan.generation == self.generation, "the slots changed between plan and computation"
-        group = self._groups.get(self._key.get(path, path))
-        site = group.sites.get(path) if group is not None else None
-        if group is None or site is None or plan.slots.isdisjoint(site.slots):
+        if path not in plan.shares:
+            plan.shares[path] = self._share(path, plan)
+        share = plan.shares[path]
+        if share is None:
             return
-        if site.gains or site.offsets:
-            _gain(site, out, plan)
-        for tile, hidden in zip(plan.tiles, self._hidden(group, x, plan), strict=True):
-            mine = hidden[:, :, site.index * group.rank : (site.index + 1) * group.rank]
-            _add(out, mine, site.up[tile.slot : tile.slot + tile.count], tile)
+        if share.site.gains or share.site.offsets:
+            _gain(share.site, out, plan)
+        for part, hidden, up in zip(plan.parts, _hidden(share, x, plan), share.ups, strict=True):
+            part.up(hidden[:, :, share.first : share.last], up, out)
 
     def embed(self, path: str, ids: Tensor, out: Tensor, plan: LoraPlan) -> None:
         """Add the adapters' part to an embedding's ``out`` [rows, dim] in place; ``ids`` [rows]."""
@@ -184,17 +266,33 @@ class LoraSlots:
                 assert not site.up[empty].any(), f"{path}: an unused slot is not zero"
                 assert site.gains.keys() <= site.slots and site.offsets.keys() <= site.slots, f"{path}: stale gain"
 
-    def _hidden(self, group: Group, x: Tensor, plan: LoraPlan) -> list[Tensor]:
-        """A·x of all the group's modules, per tile [count, each, sites * rank]; computed once for a shared input."""
-        cached = plan.cached
-        if cached is not None and cached[0] is group and cached[1].data_ptr() == x.data_ptr():
-            return cached[2]
-        own = x.to(group.down.dtype)
-        hidden = [torch.bmm(tile.rows(own), group.down[tile.slot : tile.slot + tile.count]) for tile in plan.tiles]
-        plan.cached = (group, x, hidden)
-        return hidden
+    def _new_plan(self, segments: Sequence[tuple[int, int]]) -> LoraPlan:
+        spans, start = [], 0
+        for slot, count in segments:
+            if slot and count:
+                spans.append((slot, start, start + count))
+            start += count
+        parts = [part for run in _runs(spans) for part in self._parts(run)]
+        return LoraPlan(spans, parts, frozenset(slot for slot, _, _ in spans), self.generation)
 
-    def _tile(self, spans: list[tuple[int, int, int]]) -> Tile:
+    def _share(self, path: str, plan: LoraPlan) -> Share | None:
+        group = self._groups.get(self._key.get(path, path))
+        site = group.sites.get(path) if group is not None else None
+        if group is None or site is None or plan.slots.isdisjoint(site.slots):
+            return None
+        first = site.index * group.rank
+        downs, ups = ([part.of(store) for part in plan.parts] for store in (group.down, site.up))
+        return Share(group, site, first, first + group.rank, downs, ups)
+
+    def _parts(self, run: list[Span]) -> list[Part]:
+        """The cheapest way to compute segments that touch."""
+        tiles = _partition(run)
+        rows = [slot for slot, start, stop in run for _ in range(start, stop)]
+        if self._device.type == "cpu" and _SUMS + _SUM * len(rows) < sum(map(_cost, tiles)):
+            return [Sums(run[0][1], run[-1][2], torch.tensor(rows, dtype=torch.int32))]
+        return [self._tile(tile) for tile in tiles]
+
+    def _tile(self, spans: list[Span]) -> Tile:
         first, last = spans[0][0], spans[-1][0]
         count, each = last - first + 1, max(stop - start for _, start, stop in spans)
         start, stop = spans[0][1], spans[-1][2]
@@ -233,27 +331,49 @@ class LoraSlots:
     def _enlarge(self, group: Group, rank: int, path: str, out: int) -> None:
         before, width = len(group.sites), group.down.shape[1]
         if path not in group.sites:
-            group.sites[path] = Site(before, self._up(rank, out))
+            group.sites[path] = Site(before, self._zeros(rank, out))
         old = group.down.view(self.slots + 1, width, before, group.rank)
         group.down = self._zeros(width, len(group.sites) * rank)
         group.down.view(self.slots + 1, width, -1, rank)[:, :, :before, : group.rank] = old
         for site in group.sites.values():
-            up = self._up(rank, site.up.shape[-1])
+            up = self._zeros(rank, site.up.shape[-1])
             up[:, : site.up.shape[1]] = site.up
             site.up = up
         group.rank = rank
-
-    def _up(self, rank: int, out: int) -> Tensor:
-        flipped = self._dtype == torch.bfloat16
-        return self._zeros(out, rank).transpose(1, 2) if flipped else self._zeros(rank, out)
 
     def _zeros(self, *shape: int) -> Tensor:
         return torch.zeros(self.slots + 1, *shape, dtype=self._dtype, device=self._device)
 
 
-def _partition(spans: list[tuple[int, int, int]]) -> list[list[tuple[int, int, int]]]:
+def _hidden(share: Share, x: Tensor, plan: LoraPlan) -> list[Tensor]:
+    """A·x of all the group's modules, for each part; computed once for a shared input."""
+    cached = plan.cached
+    if cached is not None and cached[0] is share.group and cached[1].data_ptr() == x.data_ptr():
+        return cached[2]
+    own = x.to(share.group.down.dtype)
+    hidden = [part.down(own, down) for part, down in zip(plan.parts, share.downs, strict=True)]
+    plan.cached = (share.group, x, hidden)
+    return hidden
+
+
+def _runs(spans: list[Span]) -> list[list[Span]]:
+    """Split where rows do not touch, and where segments of few rows meet longer ones."""
+    runs: list[list[Span]] = []
+    for span in spans:
+        if runs and runs[-1][-1][2] == span[1] and _few(runs[-1][-1]) == _few(span):
+            runs[-1].append(span)
+        else:
+            runs.append([span])
+    return runs
+
+
+def _few(span: Span) -> bool:
+    return span[2] - span[1] <= _FEW
+
+
+def _partition(spans: list[Span]) -> list[list[Span]]:
     """Split segments into tiles: join neighbours while one padded product is cheaper than two."""
-    parts: list[list[tuple[int, int, int]]] = []
+    parts: list[list[Span]] = []
     for span in spans:
         if parts and _joins(parts[-1], span):
             parts[-1].append(span)
@@ -262,26 +382,17 @@ def _partition(spans: list[tuple[int, int, int]]) -> list[list[tuple[int, int, i
     return parts
 
 
-def _joins(part: list[tuple[int, int, int]], span: tuple[int, int, int]) -> bool:
+def _joins(part: list[Span], span: Span) -> bool:
     if part[-1][0] >= span[0] or part[-1][2] != span[1]:
         return False  # slots must rise, rows must touch
     return _cost([*part, span]) <= _cost(part) + _cost([span])
 
 
-def _cost(part: list[tuple[int, int, int]]) -> float:
+def _cost(part: list[Span]) -> float:
     slots = part[-1][0] - part[0][0] + 1
     sizes = {stop - start for _, start, stop in part}
     row = _ROW if len(sizes) == 1 and slots == len(part) else _PADDED_ROW
     return _CALL + slots * (_SLOT + row * max(sizes))
-
-
-def _add(out: Tensor, hidden: Tensor, up: Tensor, tile: Tile) -> None:
-    rows = out[tile.start : tile.stop]
-    if tile.keep is None and out.dtype == up.dtype:
-        rows.view(tile.count, tile.each, -1).baddbmm_(hidden, up)
-        return
-    delta = torch.bmm(hidden, up).view(-1, out.shape[-1])
-    rows += delta if tile.keep is None else delta.index_select(0, tile.keep)
 
 
 def _gain(site: Site, out: Tensor, plan: LoraPlan) -> None:

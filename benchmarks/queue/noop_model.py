@@ -48,14 +48,18 @@ class NoopRunner:
 
     clock: Clock
     max_model_len: int = MAX_MODEL_LEN
-    reserved: set[str] = field(default_factory=set)
+    _reserved: set[str] = field(default_factory=set)
+
+    @property
+    def reserved(self) -> frozenset[str]:
+        return frozenset(self._reserved)
 
     def reserve(self, seq_id: str, _tokens: int) -> bool:
-        self.reserved.add(seq_id)
+        self._reserved.add(seq_id)
         return True
 
     def release(self, seq_id: str) -> None:
-        self.reserved.remove(seq_id)
+        self._reserved.remove(seq_id)
 
     def step(self, batch: Batch) -> list[Drawn]:
         self.clock.tick(len(batch.works))
@@ -66,16 +70,21 @@ class NoopRunner:
 
 
 class NoopSlots:
-    """A SlotStore that keeps nothing."""
+    """A SlotStore that keeps nothing but which slots are taken."""
 
     def __init__(self, slots: int) -> None:
         self.slots = slots
+        self._occupied: set[int] = set()
+
+    @property
+    def occupied(self) -> frozenset[int]:
+        return frozenset(self._occupied)
 
     def write(self, slot: int, weights: NoopWeights, /) -> None:
-        """Nothing to copy."""
+        self._occupied.add(slot)
 
     def clear(self, slot: int, /) -> None:
-        """Nothing to free."""
+        self._occupied.discard(slot)
 
 
 @dataclass(frozen=True)

@@ -76,6 +76,22 @@ def test_a_cleared_slot_computes_nothing_and_changes_the_generation() -> None:
     slots.check_integrity()
 
 
+def test_a_repeated_plan_is_kept_and_sees_no_old_weights() -> None:
+    """The same segments give the same plan until a slot changes; then the new weights count."""
+    slots = LoraSlots(2, 4, torch.float32, shared_inputs=SHARED)
+
+    def added(scale: float) -> torch.Tensor:
+        slots.write(1, Weights({"q": Module(torch.ones(4, 12), torch.ones(8, 4) * scale)}))
+        out = torch.zeros(3, 8)
+        plan = slots.plan([(1, 2), (0, 1)])
+        assert plan is slots.plan([(1, 2), (0, 1)])
+        slots.apply("q", torch.ones(3, 12), out, plan)
+        return out[:, 0]
+
+    assert [48.0, 48.0, 0.0] == added(1.0).tolist()
+    assert [96.0, 96.0, 0.0] == added(2.0).tolist()
+
+
 def test_a_smaller_adapter_leaves_nothing_of_the_larger_one() -> None:
     """Writing rank 1 over rank 4 gives rank 1's answer exactly."""
     slots = LoraSlots(1, 4, torch.float64, shared_inputs=SHARED)
