@@ -49,9 +49,9 @@ class DueJobs:
         for start in range(0, len(entries), ABREAST):
             part = entries[start : start + ABREAST]
             ends = await asyncio.gather(*(self._try(entry, now_ms, made) for entry in part), return_exceptions=True)
-            for error in ends:
-                if error is not None:
-                    raise error
+            for failure in ends:
+                if failure is not None:
+                    raise failure
         return made
 
     async def _try(self, entry: Schedule, now_ms: int, made: Made) -> None:
