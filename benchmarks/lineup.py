@@ -66,7 +66,7 @@ class Lineup:
         curve = [active for active in CURVE if options.peers and active not in main]
         for active in main:
             yield f"ours.{options.suffix(active)}", Entry(self._ours(active), options.rounds)
-        yield "peft_mixed.many", Entry(self._peft(options.adapters), options.rounds)
+        yield "peft_mixed.many", Entry(self._peft(options.adapters), options.rounds, warms_itself=True)
         yield "limit", Entry(lambda: self.workload.tokens / self._limit.run(), options.rounds)
         for active in curve:
             yield f"ours.{options.suffix(active)}", Entry(self._ours(active), options.rounds)
@@ -83,7 +83,7 @@ class Lineup:
                         Entry(self._peer(peer, active), options.rounds, warms_itself=True),
                     )
         for active in curve:
-            yield f"peft_mixed.{options.suffix(active)}", Entry(self._peft(active), CURVE_ROUNDS)
+            yield f"peft_mixed.{options.suffix(active)}", Entry(self._peft(active), CURVE_ROUNDS, warms_itself=True)
         for peer in PEERS.values():
             for active in curve:
                 if peer.curve and active <= peer.most:
@@ -144,5 +144,5 @@ def _faster_peft(workload: Workload, active: int) -> str:
     seconds = {}
     for dtype in PEFT_DTYPES:
         peft = PeftMixed(few, dtype)
-        seconds[dtype] = min(peft.run(active)[0] for _ in range(2))
+        seconds[dtype] = peft.run(active)[0]
     return str(min(seconds, key=lambda dtype: seconds[dtype])).removeprefix("torch.")

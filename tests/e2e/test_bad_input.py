@@ -173,7 +173,7 @@ def _holes(path: Path) -> None:
     [(_huge_header, "header of"), (_nan, "NaN"), (_extra_key, "model.norm"), (_holes, "the limit is")],
 )
 async def test_weights_made_to_harm(real_pool: RealPool, spoil: Callable[[Path], None], told: str) -> None:
-    """A header that claims 4 EiB, a NaN, a tensor that is no LoRA's, four terabytes of holes: each is refused."""
+    """A header that claims 4 EiB, a NaN, a tensor that is no LoRA's, terabytes of holes: each is refused by name."""
     folder = copy_of("cfo", real_pool.adapter_root / spoil.__name__)
     spoil(folder / WEIGHTS)
     assert told in await _verdict(real_pool, spoil.__name__.strip("_"), f"file://{folder}")
