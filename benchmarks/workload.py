@@ -42,12 +42,16 @@ class Workload:
 def build(model: Path, scratch: Path, *, requests: int, new_tokens: int, adapters: int, rank: int) -> Workload:
     """Tokenize the prompts and write ``adapters`` random checkpoints under ``scratch``."""
     tokenizer = AutoTokenizer.from_pretrained(model)
-    texts = [
-        f"Question {i}: write a short note on topic number {7 * i} for the finance team and explain why it matters."
-        for i in range(requests)
-    ]
-    prompts = [tokenizer(text)["input_ids"] for text in texts]
+    prompts = [tokenizer(prompt_of(number))["input_ids"] for number in range(requests)]
     return Workload(model, prompts, new_tokens, write_adapters(model, scratch, adapters, rank))
+
+
+def prompt_of(number: int) -> str:
+    """The text of one request."""
+    return (
+        f"Question {number}: write a short note on topic number {7 * number} for the finance team and explain why it "
+        "matters."
+    )
 
 
 def write_adapters(model: Path, scratch: Path, count: int, rank: int) -> list[Path]:

@@ -149,7 +149,9 @@ class Client:
         submitted = iter(await self._submit_many(fresh, give_up_at))
         handles = [item if isinstance(item, JobHandle) else next(submitted) for item in items]
         left = None if timeout is None else max(0.0, give_up_at - time.monotonic())
-        return await asyncio.gather(*(_outcome(handle, left) for handle in handles))
+        accepted = [handle for handle in handles if isinstance(handle, JobHandle)]
+        records = iter(await self._inbox.wait_all([handle.ticket for handle in accepted], left))
+        return [handle.outcome(next(records), left) if isinstance(handle, JobHandle) else handle for handle in handles]
 
     async def volley(
         self,
@@ -301,12 +303,3 @@ def _remedy(error: RedisUnreachable, url: str) -> str:
     if isinstance(error, RedisAuthFailed):
         return f"Redis at {url} refused user or password ({reason}): give them as redis://user:password@host:port"
     return f"Redis at {url} does not answer ({reason}): start it there, or set LORAPOOL_REDIS_URL to where it is"
-
-
-async def _outcome(handle: JobHandle | LorapoolError, timeout: float | None) -> Result | LorapoolError:
-    if isinstance(handle, LorapoolError):
-        return handle
-    try:
-        return await handle.result(timeout)
-    except LorapoolError as error:
-        return error

@@ -15,7 +15,7 @@ from lorapool.producer.patience import back_off
 from lorapool.producer.record import Record, gone, result_of, state_of
 from lorapool.producer.stream import Splicer, TextDelta
 from lorapool.shared.broker import Broker
-from lorapool.shared.errors import InvalidRequest, RedisAuthFailed, RedisUnreachable, ResultTimeout
+from lorapool.shared.errors import InvalidRequest, LorapoolError, RedisAuthFailed, RedisUnreachable, ResultTimeout
 from lorapool.shared.job import JobState, Result
 from lorapool.shared.protocol import Explanation, StreamItem
 
@@ -30,7 +30,7 @@ class JobHandle:
     """
 
     def __init__(self, broker: Broker, inbox: Inbox, ticket: Ticket, *, streamed: bool | None, created: bool) -> None:
-        self._broker, self._inbox, self._ticket = broker, inbox, ticket
+        self._broker, self._inbox, self.ticket = broker, inbox, ticket
         self._streamed = streamed  # None: not known here
         self.id, self.created = ticket.job_id, created
 
@@ -43,21 +43,32 @@ class JobHandle:
         Raises JobFailed, JobCancelled, JobExpired; ResultTimeout when the timeout passed first (the job goes on);
         UnknownJob or ResultExpired when there is no record. A short loss of the server is waited out.
         """
-        record = await self._inbox.wait(self._ticket, timeout)
+        return self._read(await self._inbox.wait(self.ticket, timeout), timeout)
+
+    def outcome(self, record: Record | LorapoolError | None, timeout: float | None) -> Result | LorapoolError:
+        """``result`` of what ``Inbox.wait_all`` brought; what it would raise, returned."""
+        if isinstance(record, LorapoolError):
+            return record
+        try:
+            return self._read(record, timeout)
+        except LorapoolError as error:
+            return error
+
+    def _read(self, record: Record | None, timeout: float | None) -> Result:
         if record is None:
             raise ResultTimeout(f"job {self.id} has not ended after {timeout:g} s; it goes on, ask again later")
         return result_of(self.id, record)
 
     async def record(self) -> Record:
         """All fields stored of the job now, finished or not."""
-        record = self._ticket.record or await self._broker.get(self.id)
+        record = await self._broker.get(self.id)
         if record is None:
-            raise gone(self.id, own=self._ticket.own)
+            raise gone(self.id, own=self.ticket.own)
         return record
 
     async def state(self) -> JobState:
         """Where the job is now."""
-        known = self._ticket.record
+        known = self.ticket.record
         return await self._ask_state() if known is None else state_of(known)
 
     async def cancel(self) -> JobState:
@@ -111,7 +122,7 @@ class JobHandle:
         remaining = _remaining(give_up_at)
         if remaining == 0:
             raise ResultTimeout(f"job {self.id} has not ended in time; it goes on, and stream() begins it again")
-        late = self._ticket.deadline_at
+        late = self.ticket.deadline_at
         until_late = STREAM_BLOCK_S if late is None else max(0.05, late - time.monotonic())
         return min(STREAM_BLOCK_S, until_late, STREAM_BLOCK_S if remaining is None else remaining)
 
@@ -122,12 +133,12 @@ class JobHandle:
             raise InvalidRequest(f"job {self.id} was submitted without stream=True: use result(), or submit it again")
 
     async def _ask_state(self) -> JobState:
-        late = self._ticket.deadline_at
+        late = self.ticket.deadline_at
         if late is not None and late <= time.monotonic():
             return await self._broker.expire(self.id)
         [state] = await self._broker.states([self.id])
         if state is None:
-            raise gone(self.id, own=self._ticket.own)
+            raise gone(self.id, own=self.ticket.own)
         return state
 
 

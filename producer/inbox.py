@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Coroutine, Iterable
+from collections.abc import Coroutine, Iterable, Sequence
 from weakref import WeakValueDictionary
 
 from lorapool.producer.patience import back_off, end, mention
@@ -59,7 +59,7 @@ class Ticket:
 
     @property
     def record(self) -> Record | None:
-        """The terminal record, once known."""
+        """What an awaiter reads of the terminal record (``Broker.results``), once known."""
         future = self.future
         known = future is not None and future.done() and not future.cancelled() and future.exception() is None
         return future.result() if known and future is not None else None
@@ -97,6 +97,17 @@ class Inbox:
         finally:
             self._leave(ticket)
         return future.result() if future.done() else None
+
+    async def wait_all(self, tickets: Sequence[Ticket], timeout_s: float | None) -> list[Record | LorapoolError | None]:
+        """As ``wait`` for each, at the cost of one: the record, the error, or None when ``timeout_s`` passed first."""
+        futures = [self._enter(ticket) for ticket in tickets]
+        try:
+            if futures:
+                await asyncio.wait(set(futures), timeout=timeout_s)
+        finally:
+            for ticket in tickets:
+                self._leave(ticket)
+        return [_told(future) for future in futures]
 
     async def close(self) -> None:
         """End both tasks; who still waits gets an error, and the job goes on."""
@@ -192,9 +203,9 @@ class Inbox:
         self._stir.set()
 
     async def _fetch(self, tickets: list[Ticket]) -> None:
-        """Answer those that have ended; one pipeline for all."""
+        """Answer those that have ended; one call for 64."""
         for chunk in _chunks(tickets):
-            records = await self._broker.get_many([ticket.job_id for ticket in chunk])
+            records = await self._broker.results([ticket.job_id for ticket in chunk])
             for ticket, record in zip(chunk, records, strict=True):
                 self._answer(ticket, record)
 
@@ -264,6 +275,13 @@ class Inbox:
         oldest = sorted(self._open.values(), key=lambda ticket: ticket.checked_at)[:AUDIT_SAMPLE]
         for ticket in oldest:
             ticket.due = 0.0
+
+
+def _told(future: asyncio.Future[Record]) -> Record | LorapoolError | None:
+    if not future.done():
+        return None
+    error = future.exception()
+    return error if isinstance(error, LorapoolError) else future.result()
 
 
 def _schedule(ticket: Ticket, now: float) -> None:

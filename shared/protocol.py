@@ -27,8 +27,7 @@ class WaitingAdapter:
     """One claimable adapter, as the affinity policy sees it."""
 
     ref: str
-    since_ms: int  # last claim, or first backlog if later: its starvation clock
-    oldest_ms: int  # no job has been passed over for longer than since this; the broker says since_ms
+    since_ms: int  # when the job that it gives next became claimable: its starvation clock
     depth: int  # waiting jobs, all priorities
     served: float  # virtual token counter
 

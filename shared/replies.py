@@ -5,7 +5,7 @@ The other half of the scripts' ``returns`` lines. Pure; knows no connection.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal, cast
 
 from lorapool.shared.errors import AdapterClosed, AdapterNotReady, JobConflict, LorapoolError, QueueFull, UnknownAdapter
@@ -25,6 +25,31 @@ from lorapool.shared.protocol import (
     WaitingAdapter,
 )
 from lorapool.shared.server import text_map
+
+RESULT_FIELDS = (
+    "state",
+    "ref",
+    "digest",
+    "agent",
+    "seed",
+    "attempts",
+    "worker",
+    "submitted_ms",
+    "started_ms",
+    "first_token_ms",
+    "finished_ms",
+    "load_ms",
+    "resident",
+    "device",
+    "dtype",
+    "text",
+    "detail",
+    "finish_reason",
+    "prompt_tokens",
+    "completion_tokens",
+    "error",
+    "message",
+)
 
 
 def enqueued(answer: str, job: Job, keys: Keys) -> Enqueued | LorapoolError:
@@ -101,8 +126,7 @@ def view(text: str) -> View:
 
 
 def _waiting(ref: str, since: str, depth: str, served: str) -> WaitingAdapter:
-    since_ms = int(float(since))
-    return WaitingAdapter(ref, since_ms, since_ms, int(depth), float(served))
+    return WaitingAdapter(ref, int(float(since)), int(depth), float(served))
 
 
 def settled(answer: str, job_id: str) -> Settled:
@@ -116,6 +140,17 @@ def record(found: Mapping[bytes, bytes]) -> dict[str, str | bytes] | None:
     if not found:
         return None
     return {name.decode(): value if name == b"detail" else value.decode() for name, value in found.items()}
+
+
+def result(values: Sequence[bytes | None]) -> dict[str, str | bytes] | None:
+    """One answer of results.lua: text, but for ``detail``."""
+    if values[0] is None:
+        return None
+    return {
+        name: value if name == "detail" else value.decode()
+        for name, value in zip(RESULT_FIELDS, values, strict=True)
+        if value is not None
+    }
 
 
 def notice(entry_id: str, fields: Mapping[str, bytes], keys: Keys) -> Notice:

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import re
 import socket
-from typing import Annotated
+from typing import Annotated, Any
 
+from hiredis import pack_command
 from pydantic import Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 from redis import exceptions as redis_errors
@@ -70,7 +71,23 @@ def connect(settings: RedisSettings) -> Redis:
         max_connections=settings.max_connections,
         timeout=None,  # a command waits for a free connection as long as those before it take
     )
+    pool.connection_class = _packing(pool.connection_class)
     return Redis.from_pool(pool)
+
+
+class _PackedInC:
+    """A connection whose commands hiredis packs; redis-py lets it do that in the blocking client only."""
+
+    def pack_command(self, *command: str | bytes | float) -> list[bytes]:
+        name, *arguments = command
+        words = name.encode().split() if isinstance(name, str) else [name]
+        packed: bytes = pack_command((*words, *arguments))
+        return [packed]
+
+
+def _packing(kind: Any) -> Any:
+    """That class of connections, faster: packing in Python was a fifth of a worker's time a job."""
+    return type(f"Packed{kind.__name__}", (_PackedInC, kind), {})
 
 
 def redact(url: str) -> str:

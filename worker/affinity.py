@@ -1,13 +1,13 @@
 """Which adapters a worker should claim next: a pure function of what it sees and what it holds.
 
 Knows the claim policies and rendezvous homes. Knows no Redis, no engine, no clock: the view carries the server's
-time. Policy of design §4: overdue adapters first on at most a share of the claims, then resident ones by least
-served, then (if a slot can be freed) those whose home is here, then the rest by longest wait.
+time. Order of arrival, bent: an adapter that is here counts as older than it is, by a lead that grows with the longest
+wait up to the starvation bound; one that has had more than its share, or is at home elsewhere, counts as younger.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from hashlib import blake2b
 from typing import Literal
@@ -15,17 +15,24 @@ from typing import Literal
 from lorapool.shared.broker import View, WaitingAdapter
 from lorapool.shared.job import BASE_REF
 
+FAIR_TOKENS = 4096  # served so much beyond the least served, an adapter has had more than its share
+MOST_GUESSED = 64  # adapters named in a claim made unseen
+
 PolicyKind = Literal["affinity", "arrival"]
 
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """``arrival`` goes by order alone: the adapter passed over longest, one job at a time; affinity is measured
-    against it."""
+    """``arrival`` goes by order alone: the adapter whose job waits longest, one job at a time; affinity is measured
+    against it. The defaults were chosen by ``python -m benchmarks.simulation``."""
 
     kind: PolicyKind = "affinity"
-    starvation_ms: int = 10_000  # an adapter not claimed for longer is overdue
-    claims_per_overdue: int = 2  # at most one claim in this many puts overdue adapters first
+    starvation_ms: int = 10_000  # nobody is overtaken, for an adapter's being here, by a job that came so much later
+    lead_share: float = 0.4  # of the longest wait: the lead of adapters that are here
+    least_lead_ms: int = 500  # about what a load costs
+    yield_share: float = 0.2  # of the longest wait: what adapters served beyond their share give way
+    stranger_share: float = 0.3  # of the lead: what adapters at home elsewhere wait before they are loaded here
+    patience_ms: int = 500  # for so long a worker that is nearly full leaves newcomers to those that have them, or room
     claim_size: int = 32  # jobs, at most, in one claim
 
 
@@ -36,7 +43,6 @@ class Holding:
     slots: int
     resident: frozenset[str] = frozenset()  # refs in a device slot, or on their way into one
     held: Mapping[str, int] = field(default_factory=dict)  # ref -> unfinished jobs of ours
-    overdue_turn: bool = True  # this claim may put overdue adapters first
 
     def open_slots(self) -> int:
         """Slots that no unfinished job of ours needs."""
@@ -54,7 +60,6 @@ class Choice:
     preferences: tuple[str, ...] = ()
     jobs: int = 0  # at most so many in all
     per_adapter: int | None = None  # at most so many from one
-    overdue: frozenset[str] = frozenset()  # those preferred because they waited too long
 
 
 class Homes:
@@ -83,58 +88,64 @@ def choose(view: View, holding: Holding, free_rows: int, policy: Policy, worker:
         return Choice()
     if policy.kind == "arrival":
         return _choose_by_arrival(view, holding)
-    overdue = _overdue(view, holding, policy)
-    ordered = _distinct([*overdue, *_resident(view, holding), *_newcomers(view, worker, homes)])
-    yielding = _yields_slot(view, holding, overdue)
-    fitting = _within_slots([item.ref for item in ordered if item.ref != yielding], holding)
+    patient = len(homes.workers) > 1 and _nearly_full(holding, free_rows)
+    ordered = _ordered(view, holding, policy, worker, homes, patience_ms=policy.patience_ms if patient else 0)
+    if not ordered:
+        return Choice()
+    yielding = _yields_slot(ordered[0], holding)
+    fitting = _within_slots((ref for ref in ordered if ref != yielding), holding)
     if not fitting:
         return Choice()
     jobs = min(free_rows, policy.claim_size)
-    share = -(-jobs // len(fitting))
-    return Choice(tuple(fitting), jobs, share, frozenset(item.ref for item in overdue) & frozenset(fitting))
+    return Choice(tuple(fitting), jobs, per_adapter=-(-jobs // len(fitting)))
+
+
+def guess(holding: Holding, free_rows: int, policy: Policy) -> Choice:
+    """What to claim unseen, when a moment ago nothing waited: whatever comes of the adapters that are here."""
+    if free_rows <= 0 or policy.kind == "arrival":
+        return Choice()
+    refs = _within_slots(sorted(holding.resident | holding.held.keys() | {BASE_REF})[:MOST_GUESSED], holding)
+    return Choice(tuple(refs), min(free_rows, policy.claim_size))
 
 
 def _choose_by_arrival(view: View, holding: Holding) -> Choice:
-    oldest = min(view.waiting, key=lambda item: (item.oldest_ms, item.ref))
+    oldest = min(view.waiting, key=lambda item: (item.since_ms, item.ref))
     if holding.fits(oldest.ref) or holding.open_slots() > 0:
         return Choice((oldest.ref,), jobs=1, per_adapter=1)
     return Choice()
 
 
-def _overdue(view: View, holding: Holding, policy: Policy) -> list[WaitingAdapter]:
-    if not holding.overdue_turn:
-        return []
-    late = [item for item in view.waiting if view.now_ms - item.since_ms > policy.starvation_ms]
-    return _longest_wait_first(late)
+def _nearly_full(holding: Holding, free_rows: int) -> bool:
+    return 4 * free_rows <= sum(holding.held.values()) and len(holding.resident) >= holding.slots
 
 
-def _resident(view: View, holding: Holding) -> list[WaitingAdapter]:
+def _ordered(view: View, holding: Holding, policy: Policy, worker: str, homes: Homes, *, patience_ms: int) -> list[str]:
+    """Those that wait, by when their next job came, each bent by what is said of leads above; newcomers only when
+    they have waited for ``patience_ms``."""
+    longest_ms = view.now_ms - min(item.since_ms for item in view.waiting)
+    lead_ms = min(policy.starvation_ms, policy.least_lead_ms + policy.lead_share * longest_ms)
+    fair = min(item.served for item in view.waiting) + FAIR_TOKENS
     here = holding.resident | holding.held.keys() | {BASE_REF}
-    return sorted((item for item in view.waiting if item.ref in here), key=lambda item: (item.served, item.ref))
+
+    def counts_from_ms(item: WaitingAdapter) -> float:
+        from_ms = item.since_ms + (policy.yield_share * longest_ms if item.served > fair else 0.0)
+        if item.ref in here:
+            return from_ms - lead_ms
+        at_home = homes.home(item.ref) in {worker, None}
+        return from_ms if at_home else from_ms + policy.stranger_share * lead_ms
+
+    ripe = [item for item in view.waiting if item.ref in here or view.now_ms - item.since_ms >= patience_ms]
+    return [item.ref for item in sorted(ripe, key=lambda item: (counts_from_ms(item), item.served, item.ref))]
 
 
-def _newcomers(view: View, worker: str, homes: Homes) -> list[WaitingAdapter]:
-    ordered = _longest_wait_first(view.waiting)
-    return sorted(ordered, key=lambda item: homes.home(item.ref) != worker)
-
-
-def _longest_wait_first(waiting: Iterable[WaitingAdapter]) -> list[WaitingAdapter]:
-    return sorted(waiting, key=lambda item: (item.since_ms, item.oldest_ms, item.ref))
-
-
-def _distinct(waiting: Iterable[WaitingAdapter]) -> list[WaitingAdapter]:
-    return list({item.ref: item for item in waiting}.values())
-
-
-def _yields_slot(view: View, holding: Holding, overdue: Sequence[WaitingAdapter]) -> str | None:
-    """The held adapter to feed no longer, so that its slot falls free for an overdue one; None if a slot is open.
+def _yields_slot(first: str, holding: Holding) -> str | None:
+    """The held adapter to feed no longer, so that its slot falls free for the one that comes first; None if that fits.
 
     Fewest unfinished jobs first: it drains soonest, and it stays the choice while it drains.
     """
-    if holding.open_slots() > 0 or all(holding.fits(item.ref) for item in overdue):
+    if holding.open_slots() > 0 or holding.fits(first):
         return None
-    late = {item.ref for item in overdue}
-    held = [ref for ref in holding.held if ref != BASE_REF and ref not in late]
+    held = [ref for ref in holding.held if ref != BASE_REF]
     return min(held, key=lambda ref: (holding.held[ref], ref), default=None)
 
 

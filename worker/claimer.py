@@ -11,7 +11,7 @@ from collections.abc import Callable
 from itertools import count
 
 from lorapool.shared.broker import Broker, Claim, ClaimedJob, View
-from lorapool.worker.affinity import Choice, Holding, Homes, Policy, choose
+from lorapool.worker.affinity import Choice, Holding, Homes, Policy, choose, guess
 from lorapool.worker.clock import ServerClock
 from lorapool.worker.held_jobs import HeldJobs
 from lorapool.worker.persistence import persist, put_down
@@ -45,7 +45,6 @@ class Claimer:
         self._worker, self._boot_id, self._lease_ms = worker, boot_id, lease_ms
         self._rows, self._slots = rows, slots
         self._nonces = count(1)
-        self._claims_since_overdue = policy.claims_per_overdue
         self._outrun_s = OUTRUN_S
         self._view: View | None = None
         self._stopping = asyncio.Event()
@@ -67,9 +66,12 @@ class Claimer:
         choice = self._choose(room)
         if choice.preferences or self._may_take_suspect():
             return await self._take(choice)
-        await self._wait(room)
-        if not self._stopping.is_set():
-            await self._tick()
+        woken = await self._wait(room)
+        if self._stopping.is_set():
+            return ()
+        if woken and (guess := self._guess(room)).preferences:
+            return await self._ask_for(guess)
+        await self._tick()
         return ()
 
     async def _gather_room(self) -> int:
@@ -83,29 +85,33 @@ class Claimer:
     def _choose(self, room: int) -> Choice:
         if self._view is None or self._stopping.is_set():
             return Choice()
-        holding = Holding(
-            slots=self._slots,
-            resident=self._resident(),
-            held=self._jobs.unfinished_by_adapter(),
-            overdue_turn=self._claims_since_overdue >= self._policy.claims_per_overdue - 1,
-        )
-        return choose(self._view, holding, room, self._policy, self._worker, self.homes)
+        return choose(self._view, self._holding(), room, self._policy, self._worker, self.homes)
+
+    def _guess(self, room: int) -> Choice:
+        """Nothing waited a moment ago, now something does: most often a job of an adapter that is here. To claim at
+        once and learn what else there is takes one round trip, to look first takes two."""
+        return guess(self._holding(), room, self._policy)
+
+    def _holding(self) -> Holding:
+        return Holding(self._slots, self._resident(), self._jobs.unfinished_by_adapter())
 
     def _may_take_suspect(self) -> bool:
         """A job whose worker vanished runs alone: the server gives it to a worker that holds nothing."""
         return self._view is not None and self._view.suspects > 0 and not len(self._jobs)
 
     async def _take(self, choice: Choice) -> tuple[ClaimedJob, ...]:
-        lease = f"{self._boot_id}.{next(self._nonces)}"
-        claim: Claim = await persist(lambda: self._ask(choice, lease), "claim")
-        self._see(claim.view)
-        if claim.jobs:
-            late = any(job.ref in choice.overdue for job in claim.jobs)
-            self._claims_since_overdue = 0 if late else self._claims_since_overdue + 1
+        jobs = await self._ask_for(choice)
+        if jobs:
             self._outrun_s = OUTRUN_S
         else:
             await self._sleep(self._outrun_s)
             self._outrun_s = min(2 * self._outrun_s, BLOCKED_S)
+        return jobs
+
+    async def _ask_for(self, choice: Choice) -> tuple[ClaimedJob, ...]:
+        lease = f"{self._boot_id}.{next(self._nonces)}"
+        claim: Claim = await persist(lambda: self._ask(choice, lease), "claim")
+        self._see(claim.view)
         return claim.jobs
 
     async def _ask(self, choice: Choice, lease: str) -> Claim:
@@ -128,27 +134,24 @@ class Claimer:
         self._view = view
         self._clock.observe(view.now_ms)
 
-    async def _wait(self, room: int) -> None:
-        """Until a row falls free (full), a slot falls free (blocked), or new work is signalled (idle)."""
+    async def _wait(self, room: int) -> bool:
+        """Until a row falls free (full), a slot falls free (blocked), or new work is signalled (idle): then True."""
         if self._view is None or self._stopping.is_set():
-            return
-        if room <= 0:
-            await self._sleep(TICK_S)
-        elif self._view.ready_count:
-            await self._sleep(BLOCKED_S)
-        else:
-            await self._idle(self._view)
+            return False
+        if room > 0 and not self._view.ready_count:
+            return await self._idle(self._view)
+        await self._sleep(TICK_S if room <= 0 else BLOCKED_S)
+        return False
 
-    async def _idle(self, view: View) -> None:
-        """Sleep on the wake marker, at most until the next delayed job, lease or deadline is due."""
+    async def _idle(self, view: View) -> bool:
+        """Sleep on the wake marker, at most until the next delayed job, lease or deadline is due; True if woken."""
         due_s = IDLE_S if view.next_due_ms is None else (view.next_due_ms - self._clock.now_ms()) / 1000
         timeout_s = min(IDLE_S, max(LEAST_IDLE_S, due_s))
-        waiting = persist(lambda: self._broker.wait_for_work(self._worker, timeout_s), "wait for work")
-        tasks = {asyncio.ensure_future(waiting), asyncio.ensure_future(self._stopping.wait())}
-        done, pending = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        call = persist(lambda: self._broker.wait_for_work(self._worker, timeout_s), "wait for work")
+        waiting, stopping = asyncio.ensure_future(call), asyncio.ensure_future(self._stopping.wait())
+        done, pending = await asyncio.wait({waiting, stopping}, return_when=asyncio.FIRST_COMPLETED)
         await put_down(pending)
-        for task in done:
-            task.result()
+        return waiting in done and waiting.result()
 
     async def _sleep(self, timeout_s: float) -> None:
         self._stirred.clear()

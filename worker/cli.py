@@ -75,7 +75,9 @@ HostCacheBytes = Annotated[str, _option("--host-cache-bytes", "host memory for a
 KvCacheBytes = Annotated[str | None, _option("--kv-cache-bytes", "memory for keys and values, such as 4GiB")]
 GpuMemoryUtilization = Annotated[float, _option("--gpu-memory-utilization", "share of the GPU's memory to use")]
 MaxBatch = Annotated[int, _option("--max-batch", "rows of one step")]
-ClaimAhead = Annotated[int, _option("--claim-ahead", "claimed jobs that wait for a row")]
+ClaimAhead = Annotated[
+    int | None, _option("--claim-ahead", "claimed jobs that wait for a row; a quarter of a batch if not given")
+]
 MaxModelLen = Annotated[int | None, _option("--max-model-len", "context in tokens; the model's own if not given")]
 AdapterRoot = Annotated[list[Path] | None, _option("--adapter-root", "folder that adapters may lie in; repeatable")]
 AdapterPlaces = Annotated[
@@ -83,7 +85,10 @@ AdapterPlaces = Annotated[
 ]
 AdapterCacheFolder = Annotated[Path, _option("--adapter-cache", "folder that remote adapters are fetched into")]
 ClaimPolicy = Annotated[str, _option("--claim-policy", "affinity, or arrival: oldest job first, one by one")]
-Starvation = Annotated[float, _option("--starvation", "seconds after which a waiting adapter comes first")]
+Starvation = Annotated[
+    float,
+    _option("--starvation", "seconds that a job may be overtaken by, at most, for its adapter not being resident"),
+]
 Lease = Annotated[float, _option("--lease", "seconds a claimed job is ours without renewal")]
 Grace = Annotated[float, _option("--grace", "seconds that running jobs get to finish after SIGTERM")]
 Beat = Annotated[float, _option("--beat", "seconds between heartbeats")]
@@ -92,9 +97,8 @@ ScheduleEvery = Annotated[float, _option("--schedule-every", "seconds between lo
 FsckEvery = Annotated[float, _option("--fsck-every", "seconds between parts of the check of the queue", min=0.1)]
 DigestEvery = Annotated[float, _option("--digest-every", "seconds between digests of the dead letters", min=0.1)]
 PruneEvery = Annotated[float, _option("--prune-every", "seconds between removals of what dead workers left", min=0.1)]
-CacheDir = Annotated[list[Path] | None, _option("--cache-dir", "adapter cache of this machine; repeatable")]
-CacheBytes = Annotated[str, _option("--cache-bytes", "what each --cache-dir may hold, such as 20GiB")]
-CacheEvery = Annotated[float, _option("--cache-every", "seconds between looks at each --cache-dir", min=0.1)]
+CacheBytes = Annotated[str, _option("--adapter-cache-bytes", "what --adapter-cache may hold, such as 20GiB")]
+CacheEvery = Annotated[float, _option("--adapter-cache-every", "seconds between looks at it", min=0.1)]
 
 
 @app.callback()
@@ -117,7 +121,7 @@ def run(
     kv_cache_bytes: KvCacheBytes = None,
     gpu_memory_utilization: GpuMemoryUtilization = 0.9,
     max_batch: MaxBatch = 64,
-    claim_ahead: ClaimAhead = 2,
+    claim_ahead: ClaimAhead = None,
     max_model_len: MaxModelLen = None,
     adapter_root: AdapterRoot = None,
     adapter_source: AdapterPlaces = None,
@@ -176,9 +180,9 @@ def maintenance(
     fsck_every: FsckEvery = 60.0,
     digest_every: DigestEvery = 900.0,
     prune_every: PruneEvery = 60.0,
-    cache_dir: CacheDir = None,
-    cache_bytes: CacheBytes = "20GiB",
-    cache_every: CacheEvery = 600.0,
+    adapter_cache: AdapterCacheFolder = Path("~/.cache/lorapool/adapters"),
+    adapter_cache_bytes: CacheBytes = "20GiB",
+    adapter_cache_every: CacheEvery = 600.0,
     log_level: LogLevel = "info",
 ) -> None:
     """Do a pool's chores until SIGTERM: scheduled jobs, check and repair, dead letters, dead workers, disk caches.
@@ -189,12 +193,11 @@ def maintenance(
         from lorapool.worker.cache_folder import CacheFolder
         from lorapool.worker.maintenance import Maintenance, Periods, maintain
 
-        limit_bytes = parse_bytes(cache_bytes)
-        caches = tuple(CacheFolder(folder.expanduser().resolve(), limit_bytes) for folder in cache_dir or ())
-        periods = Periods(schedule_every, fsck_every, digest_every, prune_every, cache_every)
+        cache = CacheFolder(adapter_cache.expanduser().resolve(), parse_bytes(adapter_cache_bytes))
+        periods = Periods(schedule_every, fsck_every, digest_every, prune_every, adapter_cache_every)
         logs.configure(log_level)
         settings = _settings(redis_url, pool)
-        raise typer.Exit(asyncio.run(maintain(lambda: Maintenance(settings, periods, caches))))
+        raise typer.Exit(asyncio.run(maintain(lambda: Maintenance(settings, periods, cache))))
 
 
 def main() -> None:

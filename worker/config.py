@@ -39,7 +39,7 @@ class WorkerConfig(BaseModel):
     kv_cache_bytes: Annotated[int, Field(ge=2**20)] | None = None  # None: as much as the batch can use
     gpu_memory_utilization: Annotated[float, Field(gt=0, le=1)] = 0.9
     max_batch: Annotated[int, Field(ge=1, le=4096)] = 64  # rows of one step
-    claim_ahead: Annotated[int, Field(ge=0, le=4096)] = 2  # claimed jobs that wait for a row
+    claim_ahead: Annotated[int, Field(ge=0, le=4096)] | None = None  # claimed jobs that wait for a row; None: a quarter
     max_model_len: Annotated[int, Field(ge=2)] | None = None  # None: the model's own limit
     adapter_roots: tuple[Path, ...] = ()  # folders that file:// adapters may come from
     adapter_places: tuple[str, ...] = ()  # uris below which remote adapters may lie
@@ -50,6 +50,12 @@ class WorkerConfig(BaseModel):
     lease_s: Annotated[float, Field(ge=0.5, le=3600)] = 15.0
     grace_s: Annotated[float, Field(ge=0, le=86_400)] = 30.0
     beat_s: Annotated[float, Field(gt=0, le=60)] = 2.0
+
+    @property
+    def rows(self) -> int:
+        """Jobs held at a time: those of a step, and those that are ready to take the rows that it frees."""
+        ahead = max(2, self.max_batch // 4) if self.claim_ahead is None else self.claim_ahead
+        return self.max_batch + ahead
 
     @property
     def lease_ms(self) -> int:

@@ -1,11 +1,12 @@
 """Publisher: what the engine did, written to Redis: deltas of streamed jobs, and the end of each attempt.
 
 Everything is written under the job's lease; what Redis refuses as stale is dropped and told. A slow or absent server
-holds up this coroutine only: the engine goes on, and its steps are published in fewer, larger calls.
+holds up these coroutines only: the engine goes on, and its steps are published in fewer, larger calls.
 """
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterable, Sequence
 from typing import Literal
 
@@ -42,16 +43,28 @@ class Publisher:
     ) -> None:
         self._broker, self._jobs, self._engine, self._clock = broker, jobs, engine, clock
         self._device, self._dtype = device, dtype
+        self._ended: list[tuple[HeldJob, Update]] = []
+        self._some_ended = asyncio.Event()
 
     async def publish(self, report: Report) -> None:
-        """Emit what the steps added, then settle what they ended."""
+        """Emit what the steps added, then leave what they ended to ``settle_ended``: its rows are free at once."""
         for start in report.starts:
             if (job := self._jobs.of_sequence(start.seq_id)) is not None:
                 job.started, job.load_ms, job.resident = True, start.load_ms, start.resident
         now_ms = self._clock.now_ms()
         ended = [(job, update) for job, update in self._live(report.updates) if self._ends(job, update, now_ms)]
         await self._emit()
-        await self._settle([(job, self._settlement_of(job, update)) for job, update in ended])
+        if ended:
+            self._ended += ended
+            self._some_ended.set()
+
+    async def settle_ended(self) -> None:
+        """Settle call after call, until cancelled; what ends while one is on its way goes with the next."""
+        while True:
+            await self._some_ended.wait()
+            self._some_ended.clear()
+            ended, self._ended = self._ended, []
+            await self._settle([(job, self._settlement_of(job, update)) for job, update in ended])
 
     async def close(self, job: HeldJob, outcome: Outcome, *, message: str) -> None:
         """Take a running job out of the batch and settle it; nothing happens if it has ended by itself."""
@@ -97,8 +110,6 @@ class Publisher:
             self.drop_lost(await persist(lambda: self._broker.emit(deltas), "emit"))
 
     async def _settle(self, ended: Sequence[tuple[HeldJob, Settlement]]) -> None:
-        if not ended:
-            return
         settlements = [settlement for _, settlement in ended]
         answers = await persist(lambda: self._broker.settle(settlements), "settle")
         for (job, settlement), settled in zip(ended, answers, strict=True):

@@ -1,6 +1,6 @@
 """Worker: claim → admit → step → settle, until told to stop.
 
-Two coroutines carry the jobs (the engine steps in a thread of its own between them); duties beside them renew leases,
+Three coroutines carry the jobs (the engine steps in a thread of its own between them); duties beside them renew leases,
 beat, listen and validate. Each Redis call outlives an outage. Knows no torch and reads no environment.
 """
 
@@ -55,7 +55,6 @@ class Worker:
     ) -> None:
         self._config, self._broker, self._catalog, self._validator = config, broker, catalog, validator
         clock = ServerClock()
-        rows = config.max_batch + config.claim_ahead
         self._jobs = HeldJobs(self._on_change)
         self._engine = EngineThread(engine, Timesheet(float(identity.get("model_load_ms", 0)) / 1000))
         self._publisher = Publisher(
@@ -77,7 +76,7 @@ class Worker:
             worker=config.worker_id,
             boot_id=secrets.token_hex(6),
             lease_ms=config.lease_ms,
-            rows=rows,
+            rows=config.rows,
             slots=config.slots,
         )
         self._keeper = LeaseKeeper(broker, self._jobs, self._publisher, clock, lease_ms=config.lease_ms)
@@ -88,7 +87,7 @@ class Worker:
             self._jobs,
             identity,
             worker=config.worker_id,
-            rows=rows,
+            rows=config.rows,
             every_s=config.beat_s,
             on_peers=self._meet,
         )
@@ -107,10 +106,10 @@ class Worker:
             claimed = await self._claimer.claim()
             await self._admission.admit(claimed)
 
-    async def _step_and_settle(self) -> None:
+    async def _step_and_publish(self) -> None:
         while True:
             report = await self._engine.report()  # the thread steps as long as it has work
-            await self._publisher.publish(report)
+            await self._publisher.publish(report)  # and settles beside it: a step never waits for the server
 
     # -- life
 
@@ -149,7 +148,8 @@ class Worker:
             loop.add_signal_handler(number, self.stop)
 
     def _duties(self) -> Iterable[Coroutine[Any, Any, None]]:
-        yield self._step_and_settle()
+        yield self._step_and_publish()
+        yield self._publisher.settle_ended()
         yield self._keeper.run()
         yield self._heartbeat.run()
         yield self._control.run()

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import sys
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -20,11 +20,12 @@ from benchmarks.queue.processes import talking
 from benchmarks.queue.rounds import Case
 from benchmarks.queue.server import Meter
 from benchmarks.queue_peers import rounds as peers
-from benchmarks.queue_peers.venvs import PEERS, Peer, versions
+from benchmarks.queue_peers.venvs import PEERS, versions
 
 Figures = dict[str, float]
 Round = Callable[[], Figures]
 
+PARTS = ("drains", "trips", "matrix", "far", "claims")
 HEADLINE = Case()
 MATRIX = [Case(workers, adapters, size) for workers in (1, 4) for adapters in (1, 100, 1000) for size in (1, 32)]
 
@@ -52,20 +53,23 @@ class Contest:
         self._peers = [PEERS[name] for name in peer_names]
         self._meter = Meter(url)
 
-    def run(self) -> dict[str, Any]:
-        """The tree: ``ours`` and ``peers`` each with ``drained_jobs_s``, medians first, all values beside them."""
-        drained = self._drained()
-        found = {
-            "ours": {**drained.pop("ours"), "not_awaited": drained.pop("ours, not awaited"), **self._ours()},
-            "peers": {peer.name: {**drained[peer.name], **self._peer(peer)} for peer in self._peers},
+    def run(self, parts: Collection[str] = PARTS) -> dict[str, Any]:
+        """The tree: ``ours`` and ``peers`` each with ``drained_jobs_s``, medians first, least and greatest beside."""
+        measure = {
+            "drains": self._drains,
+            "trips": self._trips,
+            "matrix": self._matrix,
+            "far": self._far,
+            "claims": self._claims,
         }
-        best = max((peer["drained_jobs_s"] for peer in found["peers"].values()), default=None)
-        found["ratio_to_best_peer"] = best and found["ours"]["drained_jobs_s"] / best
-        found["ratio_not_awaited"] = best and found["ours"]["not_awaited"]["drained_jobs_s"] / best
+        found: dict[str, Any] = {"ours": {}, "peers": {peer.name: {} for peer in self._peers}}
+        for part in PARTS:
+            if part in parts:
+                found = merged(found, measure[part]())
         self._meter.close()
         return found
 
-    def _drained(self) -> dict[str, dict[str, Any]]:
+    def _drains(self) -> dict[str, Any]:
         jobs = self._effort.jobs
         unawaited = Case(awaited=False)
         contestants: dict[str, Round] = {
@@ -75,22 +79,27 @@ class Contest:
         for peer in self._peers:
             few = jobs // 5 if peer.slow else jobs
             contestants[peer.name] = partial(peers.drain, peer, self._url, few, self._meter)
-        return self._in_turns(contestants, self._effort.rounds)
+        found = self._in_turns(contestants, self._effort.rounds)
+        mine = {**found.pop("ours"), "not_awaited": found.pop("ours, not awaited")}
+        versioned = {peer.name: {**found[peer.name], "versions": versions(peer)} for peer in self._peers}
+        return {"ours": mine, "peers": versioned}
 
-    def _ours(self) -> dict[str, Any]:
+    def _trips(self) -> dict[str, Any]:
+        """From enqueue to result, one job after another."""
+        count = self._effort.round_trips
+        mine = self._round_trip(partial(ours.round_trips, self._url, count, self._meter))
+        theirs = {}
+        for peer in self._peers:
+            few = max(count // 10 if peer.slow else count, 5)
+            trips = self._round_trip(partial(peers.round_trips, peer, self._url, few, self._meter))
+            theirs[peer.name] = {"round_trip": trips}
+        return {"ours": {"round_trip": mine}, "peers": theirs}
+
+    def _matrix(self) -> dict[str, Any]:
+        """Ours by workers, adapters and claim size."""
         jobs, cases = self._effort.jobs, {str(case): case for case in MATRIX if self._effort.matrix_rounds}
         matrix = {name: partial(ours.drain, case, self._url, jobs, self._meter) for name, case in cases.items()}
-        return {
-            "round_trip": self._round_trip(partial(ours.round_trips, self._url, self._effort.round_trips, self._meter)),
-            "matrix": self._in_turns(matrix, self._effort.matrix_rounds),
-            "far": self._far(),
-            "claim": self._claim(),
-        }
-
-    def _peer(self, peer: Peer) -> dict[str, Any]:
-        count = self._effort.round_trips // 10 if peer.slow else self._effort.round_trips
-        trips = self._round_trip(partial(peers.round_trips, peer, self._url, max(count, 5), self._meter))
-        return {"versions": versions(peer), "round_trip": trips}
+        return {"ours": {"matrix": self._in_turns(matrix, self._effort.matrix_rounds)}}
 
     def _round_trip(self, run: Callable[[], list[float]]) -> dict[str, float]:
         self._tell("round trips")
@@ -107,16 +116,17 @@ class Contest:
             )
             trips = self._round_trip(partial(ours.round_trips, far_url, self._effort.round_trips, self._meter))
         [figures] = drained.values()
-        return {"added_ms": added_ms, **figures, "round_trip": trips}
+        return {"ours": {"far": {"added_ms": added_ms, **figures, "round_trip": trips}}}
 
-    def _claim(self) -> dict[str, Any]:
+    def _claims(self) -> dict[str, Any]:
         """Server time of a claim of 8 jobs from 8 adapters: ten of few or of many with work, and all of many."""
         few, many = self._effort.registered
         looks = {f"{n} registered, {busy} with work": (n, busy) for n, busy in ((few, few), (many, few), (many, many))}
         contestants: dict[str, Round] = {name: partial(self._claim_once, *look) for name, look in looks.items()}
         found = self._in_turns(contestants, max(1, self._effort.matrix_rounds))
         least, *others = (figures["claim_us"] for figures in found.values())
-        return {**found, "ratio": others[0] / least, "ratio_all_with_work": others[1] / least}
+        ratios = {"ratio": others[0] / least, "ratio_all_with_work": others[1] / least}
+        return {"ours": {"claim": {**found, **ratios}}}
 
     def _claim_once(self, registered: int, backlogged: int) -> Figures:
         return {"claim_us": ours.claim_us(self._url, registered, backlogged, self._meter)}
@@ -128,6 +138,26 @@ class Contest:
                 self._tell(f"round {number + 1} of {count}: {name}")
                 seen[name].append(contestant())
         return {name: summary(figures) for name, figures in seen.items()}
+
+
+def merged(old: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
+    """Both trees in one; where both have a leaf, the new one."""
+    both = {**old, **new}
+    for name, branch in old.items():
+        if isinstance(branch, dict) and isinstance(new.get(name), dict):
+            both[name] = merged(branch, new[name])
+    return both
+
+
+def ratios(figures: dict[str, Any]) -> dict[str, float]:
+    """Ours to the best peer, as far as both were measured."""
+    ours, best = figures["ours"], max((p.get("drained_jobs_s", 0) for p in figures["peers"].values()), default=0)
+    if not best or "drained_jobs_s" not in ours:
+        return {}
+    return {
+        "ratio_to_best_peer": ours["drained_jobs_s"] / best,
+        "ratio_not_awaited": ours["not_awaited"]["drained_jobs_s"] / best,
+    }
 
 
 def summary(rounds: Sequence[Figures]) -> dict[str, Any]:

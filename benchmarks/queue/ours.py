@@ -79,6 +79,7 @@ async def _work(arguments: argparse.Namespace) -> None:
         base_model="noop",
         max_batch=arguments.concurrency,
         claim_size=arguments.claim_size,
+        claim_ahead=arguments.concurrency,  # claims overlap with settling; Dramatiq prefetches twice that
         slots=arguments.slots,
     )
     status = await serve(config, settings, NoopModel(config, clock))

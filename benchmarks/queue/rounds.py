@@ -86,22 +86,23 @@ def claim_us(url: str, registered: int, backlogged: int, meter: Meter) -> float:
 def set_up(url: str, adapters: int, meter: Meter) -> None:
     """An empty server but for a pool with that many ready adapters, none of which is ever full."""
     meter.redis.flushall()
-    asyncio.run(_register(url, adapters))
+    asyncio.run(register(url, adapters))
 
 
-async def _register(url: str, adapters: int) -> None:
+async def register(url: str, adapters: int, agent_window: int = NO_LIMIT) -> None:
+    """So many adapters, ready and open, as if a worker had found them good."""
     redis = connect(redis_settings(url))
     catalog, broker = Catalog(redis, "default"), Broker(redis, Keys("default"))
     await catalog.create_or_check_config(PoolConfig(base_model="noop", digest="0" * 64, dtype="float32"))
 
-    async def register(index: int) -> None:
+    async def register_one(index: int) -> None:
         name, digest = adapter_name(index), f"{index:064d}"
         record = await catalog.register(AdapterRecord(id=name, version="1", digest=digest, uri=f"file:///{name}"))
         await catalog.decide(record.ref, "ready")
-        await broker.open_adapter(record.ref, digest, max_depth=NO_LIMIT, agent_window=NO_LIMIT)
+        await broker.open_adapter(record.ref, digest, max_depth=NO_LIMIT, agent_window=agent_window)
 
     for start in range(0, adapters, REGISTERED_AT_A_TIME):
-        await asyncio.gather(*map(register, range(start, min(start + REGISTERED_AT_A_TIME, adapters))))
+        await asyncio.gather(*map(register_one, range(start, min(start + REGISTERED_AT_A_TIME, adapters))))
     await broker.close()
     await redis.aclose()
 

@@ -16,14 +16,14 @@ from benchmarks.simulation.fleet import Shape
 from benchmarks.simulation.study import Scale
 
 SMALL = Scale(20, 200, 60.0, Shape(rows=16, slots=8))
-MIDDLE = Scale(100, 1_000, 60.0)
-LARGE = Scale(1_000, 10_000, 30.0)
+MIDDLE = Scale(100, 1_000, 40.0)
+LARGE = Scale(1_000, 10_000, 15.0)
 ALL_LOADS = (0.5, 0.7, 0.9, 1.0, 1.2, 1.5)
-FEW_LOADS = (0.9, 1.2)
+LARGE_LOADS = (0.5, 0.9, 1.0, 1.2, 1.5)
 SWEEP_LOAD = 1.2
-BOUNDS_S, SHARES = (2.0, 5.0, 10.0, 20.0, 40.0), (1, 2, 4)
-FLOOD_LOAD, FLOOD_JOBS = 0.7, 10_000
-SHARED_ADAPTER, OWN_ADAPTER = 0, 50  # the most popular one, and one that few others use
+BOUNDS_S, SHARES = (1.0, 2.0, 5.0, 10.0, 20.0), (0.25, 0.5, 1.0)
+FLOOD_LOADS, FLOOD_JOBS = (0.7, 0.9), 10_000
+FLOODED = {"shared adapter": 0, "own adapter": 50}  # the most popular one, and one that few others use
 
 
 def main() -> None:
@@ -47,8 +47,8 @@ def main() -> None:
 
 def simulate(*, quick: bool) -> dict[str, Any]:
     """The comparison at several scales, the sweep of the defaults, the flood."""
-    plan = {SMALL: ALL_LOADS} if quick else {SMALL: ALL_LOADS, MIDDLE: ALL_LOADS, LARGE: FEW_LOADS}
-    swept = SMALL if quick else MIDDLE
+    plan = {SMALL: ALL_LOADS} if quick else {SMALL: ALL_LOADS, MIDDLE: ALL_LOADS, LARGE: LARGE_LOADS}
+    swept, flooded = (SMALL, SMALL) if quick else (MIDDLE, LARGE)
     return {
         "comparison": {str(scale): study.compare(scale, loads) for scale, loads in plan.items()},
         "sweep": {
@@ -57,8 +57,12 @@ def simulate(*, quick: bool) -> dict[str, Any]:
             "points": study.sweep(swept, SWEEP_LOAD, BOUNDS_S, SHARES),
         },
         "flood": {
-            "own adapter": study.flood(swept, FLOOD_LOAD, FLOOD_JOBS, OWN_ADAPTER),
-            "shared adapter": study.flood(swept, FLOOD_LOAD, FLOOD_JOBS, SHARED_ADAPTER),
+            "scale": str(flooded),
+            **{
+                f"{where}, load {load:g}": study.flood(flooded, load, FLOOD_JOBS, adapter)
+                for load in FLOOD_LOADS
+                for where, adapter in FLOODED.items()
+            },
         },
     }
 
@@ -67,15 +71,14 @@ def show(found: dict[str, Any]) -> None:
     """A table a scale (``÷random``: loads to random's, ``÷arrival``: p99 wait to arrival's), and the floods."""
     console = Console()
     for scale, by_load in found["comparison"].items():
-        table = Table(
-            "load", "policy", "loads/job", "p50 s", "p99 s", "unclaimed s", "÷random", "÷arrival", title=scale
-        )
+        table = Table("load", "policy", "loads/job", "p50 s", "p99 s", "longest s", "÷random", "÷arrival", title=scale)
         for load, row in by_load.items():
             for name, figures in row.items():
                 table.add_row(load, name, *_cells(figures))
         console.print(table)
-    floods = Table("flood of", "policy", "others' p95 calm", "flooded", "ratio")
-    for where, row in found["flood"].items():
+    flood = dict(found["flood"])
+    floods = Table("flood of", "policy", "others' p95 calm", "flooded", "ratio", title=flood.pop("scale"))
+    for where, row in flood.items():
         for name, seen in row.items():
             waits = (f"{seen[when]['p95_wait_s']:.2f}" for when in ("calm", "flooded"))
             floods.add_row(where, name, *waits, f"{seen['p95_ratio']:.2f}")

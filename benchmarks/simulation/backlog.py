@@ -6,14 +6,18 @@ operation is logarithmic but for moving pointers within a list. Knows no workers
 
 from __future__ import annotations
 
+import math
 from bisect import bisect_left, insort
 from collections import Counter, deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from lorapool.shared.broker import View, WaitingAdapter
+from lorapool.shared.scripts import Terms
 
 VIEW_SIZE = 32
+WINDOW = Terms().agent_window
+CROWD_S = Terms().crowd_ms / 1000
 
 
 @dataclass(slots=True)
@@ -60,72 +64,69 @@ class Backlog:
     """Streams with jobs, and the counts of those running."""
 
     def __init__(self) -> None:
-        self.ready = Ranking()  # claimable -> last claim, or first backlog if later
-        self.by_age = Ranking()  # claimable -> arrival of its oldest job
+        self.ready = Ranking()  # claimable -> arrival of its oldest job
         self.undelivered: Counter[tuple[int, str]] = Counter()  # agent's window, by (agent, ref)
         self.last_worker: dict[str, int] = {}
         self._streams: dict[str, deque[SimJob]] = {}
+        self._crowds: dict[str, deque[SimJob]] = {}  # what one agent sent beyond a quarter of its window
         self._served = Ranking()  # adapters with waiting or running jobs -> tokens served
         self._served_before: dict[str, float] = {}
         self._running: Counter[str] = Counter()
 
-    def enqueue(self, job: SimJob, now_s: float) -> None:
-        stream = self._streams.setdefault(job.ref, deque())
-        stream.append(job)
+    def enqueue(self, job: SimJob) -> None:
+        crowded = self.undelivered[job.agent, job.ref] >= WINDOW / 4
         self.undelivered[job.agent, job.ref] += 1
-        if len(stream) == 1:
-            self.ready.put(job.ref, now_s)
-            self.by_age.put(job.ref, job.arrived_s)
+        lane = self._crowds if crowded else self._streams
+        lane.setdefault(job.ref, deque()).append(job)
+        turn_s = job.arrived_s + CROWD_S * crowded
+        if turn_s < self.ready.keys.get(job.ref, math.inf):
+            self.ready.put(job.ref, turn_s)
         if job.ref not in self._served.keys:
             self._served.put(job.ref, max(self._served_before.get(job.ref, 0.0), self._served.least()))
 
-    def claim(self, worker: int, ref: str, most: int, now_s: float) -> list[SimJob]:
-        """Up to ``most`` jobs of one adapter; its starvation clock starts anew."""
-        stream = self._streams.get(ref)
-        if not stream:
+    def claim(self, worker: int, ref: str, most: int) -> list[SimJob]:
+        """Up to ``most`` jobs of one adapter; its starvation clock is then that of the next one."""
+        jobs: list[SimJob] = []
+        for lane in (self._streams, self._crowds):
+            waiting = lane.get(ref, deque())
+            jobs += [waiting.popleft() for _ in range(min(most - len(jobs), len(waiting)))]
+        if not jobs:
             return []
-        jobs = [stream.popleft() for _ in range(min(most, len(stream)))]
         for job in jobs:
             self.undelivered[job.agent, ref] -= 1
         self._running[ref] += len(jobs)
         self.last_worker[ref] = worker
         self._served.put(ref, self._served.keys[ref] + sum(job.tokens for job in jobs))
-        if stream:
-            self.ready.put(ref, now_s)
-            self.by_age.put(ref, stream[0].arrived_s)
+        if stream := self._streams.get(ref):
+            self.ready.put(ref, stream[0].arrived_s)
+        elif crowd := self._crowds.get(ref):
+            self.ready.put(ref, crowd[0].arrived_s + CROWD_S)
         else:
             self.ready.drop(ref)
-            self.by_age.drop(ref)
         return jobs
 
     def finish(self, job: SimJob) -> None:
         self._running[job.ref] -= 1
-        if not self._running[job.ref] and not self._streams[job.ref]:
+        if not self._running[job.ref] and not self.jobs_of(job.ref):
             self._served_before[job.ref] = self._served.keys[job.ref]
             self._served.drop(job.ref)
 
     def jobs_of(self, ref: str) -> Sequence[SimJob]:
         """Those not yet claimed."""
-        return tuple(self._streams.get(ref, ()))
+        return (*self._streams.get(ref, ()), *self._crowds.get(ref, ()))
 
-    def view(self, residents: Iterable[str], now_s: float, *, by_age: bool = False) -> View:
-        """As view.lua builds it: the longest waiting, the least served and the residents, of those claimable.
-
-        ``by_age``: the longest waiting are those with the oldest job, not those unclaimed for longest; and
-        ``oldest_ms`` tells that job's age.
-        """
-        longest = self.by_age if by_age else self.ready
-        seen = dict.fromkeys(longest.first(VIEW_SIZE))
+    def view(self, residents: Iterable[str], now_s: float) -> View:
+        """As view.lua builds it: the longest waiting, the least served and the residents, of those claimable."""
+        seen = dict.fromkeys(self.ready.first(VIEW_SIZE))
         if len(self.ready) > VIEW_SIZE:
             candidates: Sequence[str] = (*self._served.first(VIEW_SIZE), *residents)
             seen |= dict.fromkeys(ref for ref in candidates if ref in self.ready.keys)
         return View(
             now_ms=round(now_s * 1000),
-            waiting=tuple(self._waiting(ref, longest.keys[ref]) for ref in seen),
+            waiting=tuple(map(self._waiting, seen)),
             next_due_ms=None,
             ready_count=len(self.ready),
         )
 
-    def _waiting(self, ref: str, oldest_s: float) -> WaitingAdapter:
-        since_ms, oldest_ms = round(self.ready.keys[ref] * 1000), round(oldest_s * 1000)
-        return WaitingAdapter(ref, since_ms, oldest_ms, len(self._streams[ref]), self._served.keys[ref])
+    def _waiting(self, ref: str) -> WaitingAdapter:
+        return WaitingAdapter(ref, round(self.ready.keys[ref] * 1000), len(self.jobs_of(ref)), self._served.keys[ref])

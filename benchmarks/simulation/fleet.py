@@ -17,7 +17,7 @@ class Shape:
     """One worker's size. ``load_s``: to bring one adapter into a slot; loads of a worker go one after another."""
 
     rows: int = 8
-    slots: int = 4
+    slots: int = 8
     load_s: float = 0.5
 
 
@@ -31,15 +31,13 @@ class SimWorker:
     held: Counter[str] = field(default_factory=Counter)
     loads: int = 0
     loader_free_s: float = 0.0
-    claims_since_overdue: int = 0
 
     @property
     def free_rows(self) -> int:
         return self.shape.rows - self.held.total()
 
-    def holding(self, *, overdue_turn: bool) -> Holding:
-        held = dict(self.held)
-        return Holding(self.shape.slots, frozenset(self.resident), held, overdue_turn)
+    def holding(self) -> Holding:
+        return Holding(self.shape.slots, frozenset(self.resident), dict(self.held))
 
     def fits(self, ref: str) -> bool:
         """Whether a job of it could run now: resident, or a slot is not in use."""

@@ -11,7 +11,6 @@ from matplotlib.axes import Axes
 
 STYLES = {
     "affinity": ("#c0392b", "o", "affinity (ours)"),
-    "aged": ("#8e44ad", "D", "age with a lead (candidate)"),
     "arrival": ("#2c3e50", "s", "order of arrival"),
     "random": ("#95a5a6", "^", "random"),
     "pure": ("#e67e22", "v", "affinity without a bound"),
@@ -31,7 +30,7 @@ def _policies(comparison: dict[str, Any], folder: Path) -> Path:
     measures = (("loads_per_job", "adapter loads per job"), ("p99_wait_s", "p99 wait, s"))
     for axes, (scale, by_load) in zip(rows, comparison.items(), strict=True):
         for axis, (measure, label) in zip(
-            axes, (*measures, ("longest_backlogged_s", "longest unclaimed, s")), strict=True
+            axes, (*measures, ("longest_backlogged_s", "longest wait of a next job, s")), strict=True
         ):
             _lines(axis, by_load, measure)
             axis.set(xlabel="load", ylabel=label, ylim=(0, None))
@@ -55,16 +54,16 @@ def _defaults(sweep: dict[str, Any], folder: Path) -> Path:
     for axis, (measure, label) in zip(
         axes, (("loads_per_job", "adapter loads per job"), ("p99_wait_s", "p99 wait, s")), strict=True
     ):
-        for share in sorted({point["one_claim_in"] for point in sweep["points"]}):
-            points = [point for point in sweep["points"] if point["one_claim_in"] == share]
+        for share in sorted({point["lead_share"] for point in sweep["points"]}):
+            points = [point for point in sweep["points"] if point["lead_share"] == share]
             bounds = [point["bound_s"] for point in points]
-            axis.plot(bounds, [point[measure] for point in points], marker="o", markersize=4, label=f"1 in {share:g}")
+            axis.plot(bounds, [point[measure] for point in points], marker="o", markersize=4, label=f"{share:g}")
         axis.set(xlabel="starvation bound, s", ylabel=label, ylim=(0, None), xscale="log")
         ticks = sorted({point["bound_s"] for point in sweep["points"]})
         axis.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
         axis.minorticks_off()
         axis.grid(alpha=0.25)
-    axes[0].legend(title="claims for the overdue", frameon=False, fontsize=9)
+    axes[0].legend(title="lead, of the longest wait", frameon=False, fontsize=9)
     figure.suptitle(f"{sweep['scale']}, load {sweep['load']:g}", fontsize=10)
     figure.tight_layout()
     return _save(figure, folder / "affinity-defaults.png")

@@ -1,7 +1,8 @@
 """The events of one simulated run, and what came of it.
 
-An arrival wakes the adapter's last worker if that waits, else whoever has waited longest, as the broker's markers do;
-a worker that took something while more is claimable wakes the next. Knows no policy and no plots.
+An arrival wakes the adapter's last worker if that waits (for the policies that know of residency), else whoever has
+waited longest, as the broker's markers do; a worker that took something while more is claimable wakes the next. Knows
+no policy and no plots.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ class Outcome:
     claims: int = 0
     waits_s: list[float] = field(default_factory=list)
     flood_waits_s: list[float] = field(default_factory=list)
-    longest_backlogged_s: float = 0.0  # an adapter with waiting jobs, not claimed
+    longest_backlogged_s: float = 0.0  # that an adapter's next job waited
 
     @property
     def loads_per_job(self) -> float:
@@ -77,7 +78,7 @@ class Run:
         heapq.heappush(self._events, (time_s, next(self._order), event))
 
     def _arrive(self, job: SimJob) -> None:
-        self._backlog.enqueue(job, self._now_s)
+        self._backlog.enqueue(job)
         self._wake(job.ref)
 
     def _pour(self) -> None:
@@ -91,7 +92,7 @@ class Run:
             self._arrive(SimJob(ref, FLOODER, self._now_s, flood.service_s))
 
     def _wake(self, ref: str) -> None:
-        last = self._backlog.last_worker.get(ref)
+        last = self._backlog.last_worker.get(ref) if self._chooser.wakes_last_worker else None
         if last in self._waiting and last is not None:
             self._look(last)
         elif self._waiting:
@@ -125,7 +126,6 @@ class Run:
                 refs.add(ref)
         if refs:
             self._outcome.claims += 1
-            self._chooser.claimed(worker, choice, refs)
         if refs and len(self._backlog.ready) and self._waiting:
             other = next(iter(self._waiting))
             self._waiting.pop(other)
@@ -139,7 +139,7 @@ class Run:
 
     def _claim(self, worker: SimWorker, ref: str, most: int) -> list[SimJob]:
         since_s = self._backlog.ready.keys.get(ref, self._now_s)
-        jobs = self._backlog.claim(worker.index, ref, most, self._now_s)
+        jobs = self._backlog.claim(worker.index, ref, most)
         if jobs:
             self._outcome.longest_backlogged_s = max(self._outcome.longest_backlogged_s, self._now_s - since_s)
         for job in jobs:

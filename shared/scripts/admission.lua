@@ -26,7 +26,7 @@ local function pool_limit()
 end
 
 local function full(scope, depth, limit, ref)
-  local since = tonumber(call('ZSCORE', P .. 'ready', ref)) or NOW -- last claim: about how often room appears
+  local since = tonumber(call('ZSCORE', P .. 'ready', ref)) or NOW -- how long the next job has waited: about how often room appears
   local retry = math.max(100, math.min(5000, NOW - since))
   return string.format('full %s %d %d %d', scope, depth, limit, retry)
 end
@@ -51,6 +51,13 @@ local function refusal(adapter, ref, agent)
   end
 end
 
+-- What one agent sends beyond a quarter of its window waits a lane below, and its turn comes later: others pass it.
+local LANE_BELOW = { high = 'normal', normal = 'low', low = 'low' }
+
+local function crowds(job, adapter)
+  return gauge('window:' .. job.ref, job.agent) >= adapter.agent_window / 4
+end
+
 -- A new job in its place; delay and deadline in ms from now, 0 is none; ... are more fields of the record.
 local function accept(job, adapter, delay, deadline, payload, ...)
   local state, due, entry, limit = 'queued', '', '', ''
@@ -58,6 +65,10 @@ local function accept(job, adapter, delay, deadline, payload, ...)
   if delay > 0 then
     state, due = 'delayed', NOW + delay
     call('ZADD', P .. 'delayed', due, job.id)
+  elseif crowds(job, adapter) then
+    job.turn = NOW + TERMS.CROWD_MS
+    enter_stream(job, LANE_BELOW[job.priority])
+    entry = job.entry
   else
     enter_stream(job, job.priority)
     entry = job.entry
@@ -71,7 +82,7 @@ local function accept(job, adapter, delay, deadline, payload, ...)
   call('HSET', P .. 'job:' .. job.id, 'state', state, 'ref', job.ref, 'digest', adapter.digest or '',
     'agent', job.agent, 'client', job.client, 'priority', job.priority, 'stream', job.stream, 'seed', job.seed,
     'cost', job.cost, 'attempts', 0, 'lost', 0, 'fence', 0, 'retries', 0, 'lease', '', 'worker', '', 'lane', job.lane,
-    'entry', entry, 'submitted_ms', NOW, 'due_ms', due, 'deadline_ms', limit, 'fingerprint', job.fingerprint, ...)
+    'entry', entry, 'submitted_ms', NOW, 'due_ms', due, 'turn_ms', job.turn or '', 'deadline_ms', limit, 'fingerprint', job.fingerprint, ...)
   call('SET', P .. 'payload:' .. job.id, payload)
   return state
 end

@@ -20,7 +20,7 @@ end
 
 -- Sums
 
-local gauges, counters, charges, touched = {}, {}, {}, {}
+local gauges, counters, charges, touched, entered = {}, {}, {}, {}, {}
 
 local function add(sums, key, field, n)
   local fields = sums[key]
@@ -65,6 +65,26 @@ local function write_sums(sums, drop_zero)
   end
 end
 
+-- Places in an adapter's streams
+
+local LANES = { 'again', 'high', 'normal', 'low' } -- in the order in which they are emptied
+
+local function stream_of(ref, lane)
+  return P .. 'stream:' .. ref .. (lane == 'normal' and '' or ':' .. lane)
+end
+
+-- Since when the job that an adapter gives next could have been claimed, or, later, since when its turn counts.
+local function waits_since(ref)
+  for _, lane in ipairs(LANES) do
+    local head = call('XRANGE', stream_of(ref, lane), '-', '+', 'COUNT', 1)[1]
+    if head then
+      local times = call('HMGET', P .. 'job:' .. head[2][2], 'submitted_ms', 'due_ms', 'turn_ms')
+      return math.max(tonumber(times[1]) or 0, tonumber(times[2]) or 0, tonumber(times[3]) or 0)
+    end
+  end
+  return NOW
+end
+
 -- What follows from an adapter's waiting and running jobs: is it claimable, does it take part in `served`.
 local function review(ref, claimed)
   local waiting = tonumber(call('HGET', P .. 'waiting', ref)) or 0
@@ -73,7 +93,9 @@ local function review(ref, claimed)
   local cap = tonumber(a[2]) or 0
   if waiting > 0 and (a[1] == 'open' or a[1] == 'closed') and (cap == 0 or running < cap) then
     if claimed then
-      call('ZADD', P .. 'ready', NOW, ref)
+      call('ZADD', P .. 'ready', waits_since(ref), ref)
+    elseif entered[ref] then
+      call('ZADD', P .. 'ready', 'LT', entered[ref], ref)
     else
       call('ZADD', P .. 'ready', 'NX', NOW, ref)
     end
@@ -101,7 +123,7 @@ local function settle_sums(claimed)
   for ref in pairs(touched) do
     review(ref, claimed and claimed[ref])
   end
-  gauges, counters, charges, touched = {}, {}, {}, {}
+  gauges, counters, charges, touched, entered = {}, {}, {}, {}, {}
 end
 
 local function charge(job, tokens)
@@ -109,10 +131,6 @@ local function charge(job, tokens)
 end
 
 -- Places
-
-local function stream_of(ref, lane)
-  return P .. 'stream:' .. ref .. (lane == 'normal' and '' or ':' .. lane)
-end
 
 local function counted_waiting(job, n)
   add(gauges, P .. 'waiting', job.ref, n)
@@ -127,6 +145,7 @@ end
 local function enter_stream(job, lane)
   job.lane = lane
   job.entry = call('XADD', stream_of(job.ref, lane), '*', 'job', job.id)
+  entered[job.ref] = math.min(entered[job.ref] or math.huge, job.turn or NOW)
   counted_waiting(job, 1)
 end
 

@@ -115,18 +115,19 @@ async def test_an_adapter_that_is_not_there_cannot_be_paused(bench: Bench) -> No
 
 
 async def test_the_view_tells_who_waits(bench: Bench) -> None:
-    """Depth, since when (last claim, or first backlog), and tokens served of each claimable adapter."""
+    """Depth, since when the next job waits, and tokens served of each claimable adapter."""
     await bench.enqueue("ceo@1")
     await bench.set_clock(START_MS + 100)
     for _ in range(3):
         await bench.enqueue("cfo@1", params={"max_new_tokens": 50})
-    await bench.set_clock(START_MS + 200)
+        await bench.set_clock(bench.now + 50)
+    await bench.set_clock(START_MS + 300)
     claim = await bench.broker.claim("w1", "L", ["cfo@1"], 1, 1, LEASE_MS)
     ceo, cfo = sorted(claim.view.waiting, key=lambda item: item.ref)
     assert ("ceo@1", START_MS, 1, 0.0) == (ceo.ref, ceo.since_ms, ceo.depth, ceo.served)
-    assert ("cfo@1", START_MS + 200, 2) == (cfo.ref, cfo.since_ms, cfo.depth)
+    assert ("cfo@1", START_MS + 150, 2) == (cfo.ref, cfo.since_ms, cfo.depth)
     assert cfo.served == 55.0  # 50 tokens asked for, and a prompt of 22 characters
-    assert (2, START_MS + 200) == (claim.view.ready_count, claim.view.now_ms)
+    assert (2, START_MS + 300) == (claim.view.ready_count, claim.view.now_ms)
 
 
 async def test_served_tokens_are_corrected_and_kept(bench: Bench) -> None:

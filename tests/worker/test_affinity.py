@@ -8,7 +8,7 @@ from collections import Counter
 import pytest
 
 from lorapool.shared.broker import View, WaitingAdapter
-from lorapool.worker.affinity import Choice, Holding, Homes, Policy, choose
+from lorapool.worker.affinity import Choice, Holding, Homes, Policy, choose, guess
 
 NOW = 1_000_000
 ALONE = Homes(["w1"])
@@ -16,7 +16,7 @@ ALONE = Homes(["w1"])
 
 def waiting(ref: str, *, since_s: float = 1.0, served: float = 0.0, depth: int = 10) -> WaitingAdapter:
     at = NOW - round(since_s * 1000)
-    return WaitingAdapter(ref=ref, since_ms=at, oldest_ms=at, depth=depth, served=served)
+    return WaitingAdapter(ref=ref, since_ms=at, depth=depth, served=served)
 
 
 def view(*items: WaitingAdapter) -> View:
@@ -31,28 +31,39 @@ def prefer(
 
 def test_resident_before_newcomers_least_served_first() -> None:
     """Adapters on the device come before those that would need a load, the least served of them first."""
-    seen = view(waiting("new@1", since_s=9), waiting("b@1", served=5), waiting("a@1", served=7))
+    seen = view(waiting("new@1", since_s=1.2), waiting("b@1", served=5), waiting("a@1", served=7))
     holding = Holding(slots=3, resident=frozenset({"a@1", "b@1"}))
     assert prefer(seen, holding) == ("b@1", "a@1", "new@1")
 
 
-def test_overdue_first() -> None:
-    """An adapter that waited longer than the bound comes before resident ones."""
+def test_long_waits_come_before_the_lead() -> None:
+    """An adapter that is not here comes first once it has waited longer by more than the lead of those that are."""
     seen = view(waiting("a@1"), waiting("late@1", since_s=11), waiting("later@1", since_s=12))
     holding = Holding(slots=3, resident=frozenset({"a@1"}))
-    assert prefer(seen, holding) == ("later@1", "late@1", "a@1")
+    assert ("later@1", "late@1", "a@1") == prefer(seen, holding)
 
 
-def test_overdue_waits_for_its_turn() -> None:
-    """When it is not the turn of overdue adapters, residents keep their place."""
-    seen = view(waiting("a@1"), waiting("late@1", since_s=11))
-    holding = Holding(slots=3, resident=frozenset({"a@1"}), overdue_turn=False)
-    assert prefer(seen, holding) == ("a@1", "late@1")
+@pytest.mark.parametrize(("resident_s", "first"), [(91, "a@1"), (89, "late@1")])
+def test_the_lead_ends_at_the_starvation_bound(resident_s: float, first: str) -> None:
+    """However long the longest wait, nobody is overtaken by a job that came later by more than the bound."""
+    seen = view(waiting("a@1", since_s=resident_s), waiting("late@1", since_s=100))
+    holding = Holding(slots=3, resident=frozenset({"a@1"}))
+    assert first == prefer(seen, holding, policy=Policy(starvation_ms=10_000))[0]
+
+
+def test_who_had_more_than_its_share_gives_way() -> None:
+    """Of two adapters in the same place, the one that was served far more comes later, unless it waits much longer."""
+    often, seldom = waiting("often@1", since_s=10, served=9_000), waiting("seldom@1", since_s=9)
+    assert ("seldom@1", "often@1") == prefer(view(often, seldom), Holding(slots=2))
+    assert ("often@1", "seldom@1") == prefer(view(often, waiting("seldom@1", since_s=7)), Holding(slots=2))
+    assert ("often@1", "seldom@1") == prefer(view(waiting("often@1", since_s=10, served=900), seldom), Holding(slots=2))
 
 
 def test_no_more_adapters_than_slots() -> None:
     """Adapters that no slot can take soon are not claimed; those we hold already, and base rows, are."""
-    seen = view(waiting("a@1"), waiting("b@1", since_s=3), waiting("c@1", since_s=2), waiting("_base", since_s=0.1))
+    seen = view(
+        waiting("a@1", since_s=2), waiting("b@1", since_s=3), waiting("c@1", since_s=2), waiting("_base", since_s=2.9)
+    )
     holding = Holding(slots=2, resident=frozenset({"a@1"}), held={"a@1": 4})
     assert prefer(seen, holding) == ("_base", "a@1", "b@1")
 
@@ -78,15 +89,35 @@ def test_overdue_drains_a_slot() -> None:
 
 
 def test_homes_before_strangers() -> None:
-    """Among newcomers, those whose home is this worker come first, the longest waiting of them first."""
+    """Among adapters that are nowhere near, one at home elsewhere is loaded here only after a longer wait."""
     homes = Homes(["w1", "w2"])
-    refs = [f"x{n}@1" for n in range(12)]
-    seen = view(*(waiting(ref, since_s=n) for n, ref in enumerate(refs)))
-    ours = [ref for ref in reversed(refs) if homes.home(ref) == "w1"]
-    theirs = [ref for ref in reversed(refs) if homes.home(ref) == "w2"]
-    assert ours
-    assert theirs
-    assert prefer(seen, Holding(slots=12), policy=Policy(starvation_ms=60_000), homes=homes) == (*ours, *theirs)
+    ours = next(ref for ref in map("x{}@1".format, range(99)) if homes.home(ref) == "w1")
+    theirs = next(ref for ref in map("x{}@1".format, range(99)) if homes.home(ref) == "w2")
+    assert (ours, theirs) == prefer(
+        view(waiting(ours, since_s=9), waiting(theirs, since_s=10)), Holding(2), homes=homes
+    )
+    assert (theirs, ours) == prefer(
+        view(waiting(ours, since_s=5), waiting(theirs, since_s=10)), Holding(2), homes=homes
+    )
+
+
+def test_a_nearly_full_worker_leaves_newcomers_to_others() -> None:
+    """With few rows left, a worker takes an adapter that it would have to load only once that has waited a while; an
+    emptier worker, or one without others beside it, takes it at once."""
+    seen, two = view(waiting("new@1", since_s=0.2)), Homes(["w1", "w2"])
+    full = Holding(slots=2, resident=frozenset({"a@1", "b@1"}), held={"a@1": 8})
+    assert () == prefer(seen, full, rows=2, homes=two)
+    assert ("new@1",) == prefer(view(waiting("new@1", since_s=0.6)), full, rows=2, homes=two)
+    assert ("new@1",) == prefer(seen, full, rows=3, homes=two)
+    assert ("new@1",) == prefer(seen, full, rows=2, homes=ALONE)
+
+
+def test_a_guess_names_what_is_here() -> None:
+    """Unseen, a worker asks for what it has: the adapters whose slots are theirs or can be, and the base model."""
+    holding = Holding(slots=2, resident=frozenset({"a@1", "b@1", "c@1"}), held={"c@1": 1})
+    assert Choice(("_base", "a@1", "c@1"), jobs=5) == guess(holding, 5, Policy())
+    assert Choice() == guess(holding, 0, Policy())
+    assert Choice() == guess(holding, 5, Policy("arrival"))
 
 
 def test_rows_are_shared_among_the_chosen() -> None:
@@ -134,6 +165,7 @@ def test_never_more_adapters_than_slots_in_random_views(policy: Policy) -> None:
         slots = draw.randint(1, 6)
         held = {ref: draw.randint(1, 5) for ref in draw.sample(refs, min(len(refs), draw.randint(0, slots)))}
         seen = view(*(waiting(ref, since_s=draw.uniform(0, 20), served=draw.random()) for ref in refs))
-        holding = Holding(slots, frozenset(draw.sample(refs, draw.randint(0, len(refs)))), held, draw.random() < 0.5)
-        choice = choose(seen, holding, draw.randint(1, 40), policy, "w1", Homes(["w1", "w2"]))
-        assert len(set(held) | set(choice.preferences)) <= slots
+        holding = Holding(slots, frozenset(draw.sample(refs, draw.randint(0, len(refs)))), held)
+        rows = draw.randint(1, 40)
+        for choice in (choose(seen, holding, rows, policy, "w1", Homes(["w1", "w2"])), guess(holding, rows, policy)):
+            assert len((set(held) | set(choice.preferences)) - {"_base"}) <= slots

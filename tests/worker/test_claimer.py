@@ -31,7 +31,7 @@ def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def view(*refs: str, since_s: float = 1, suspects: int = 0) -> View:
     since = NOW - round(since_s * 1000)
-    waiting = tuple(WaitingAdapter(ref, since, since, 5, 0.0) for ref in refs)
+    waiting = tuple(WaitingAdapter(ref, since, 5, 0.0) for ref in refs)
     return View(NOW, waiting, None, len(waiting), suspects)
 
 
@@ -46,6 +46,7 @@ class ScriptedBroker:
         self.ticks, self.claims = ticks, claims
         self.asked: list[tuple[str, tuple[str, ...], int]] = []
         self.ticked = self.waited = 0
+        self.signals = False
 
     async def tick(self, _worker: str, _residents: Sequence[str] = ()) -> View:
         self.ticked += 1
@@ -57,8 +58,8 @@ class ScriptedBroker:
 
     async def wait_for_work(self, _worker: str, timeout_s: float) -> bool:
         self.waited += 1
-        await asyncio.sleep(timeout_s)
-        return False
+        await asyncio.sleep(0 if self.signals else timeout_s)
+        return self.signals
 
 
 def _next(answers: list[Any]) -> Any:
@@ -68,14 +69,14 @@ def _next(answers: list[Any]) -> Any:
     return answer
 
 
-def made(broker: ScriptedBroker, *, rows: int = 4, slots: int = 2, policy: Policy | None = None) -> Any:
+def made(broker: ScriptedBroker, *, rows: int = 4, slots: int = 2, resident: frozenset[str] = frozenset()) -> Any:
     jobs = HeldJobs()
     claims = Claimer(
         broker,  # type: ignore[arg-type]  # a fake of what it uses
         jobs,
         ServerClock(),
-        policy or Policy(),
-        frozenset,
+        Policy(),
+        lambda: resident,
         worker="w1",
         boot_id="boot",
         lease_ms=1000,
@@ -165,13 +166,14 @@ async def test_suspect_is_taken_by_an_empty_worker_only() -> None:
     assert 1 == len(broker.asked)
 
 
-async def test_overdue_first_on_every_other_claim() -> None:
-    """An overdue adapter comes before a held one, but not on two claims in a row."""
-    seen = View(NOW, (*view("a@1").waiting, *view("late@1", since_s=60).waiting), None, 2)
-    answers = [Claim((job("0.1", "late@1"),), seen), Claim((job("0.2", "a@1"),), seen)]
-    broker = ScriptedBroker([seen], [*answers, *answers])
-    claims, jobs = made(broker, rows=16)
-    hold(jobs, job("0.0", "a@1"))
-    for _ in range(5):
-        await claims.claim()
-    assert ["late@1", "a@1", "late@1", "a@1"] == [preferences[0] for _, preferences, _ in broker.asked]
+async def test_woken_worker_claims_unseen() -> None:
+    """Work that is signalled to an idle worker is asked for by name at once; the claim also tells what else waits."""
+    broker = ScriptedBroker([view()], [Claim((job("0.1", "a@1"),), view("b@1"))])
+    broker.signals = True
+    claims, _ = made(broker, resident=frozenset({"a@1"}))
+    assert () == await claims.claim()
+    assert (job("0.1", "a@1"),) == await claims.claim()
+    assert [("boot.1", ("_base", "a@1"), 4)] == broker.asked
+    await claims.claim()
+    assert ("boot.2", ("b@1",), 4) == broker.asked[-1]
+    assert 1 == broker.ticked
