@@ -19,18 +19,20 @@ from lorapool.producer.aos.errors import NoRoom, UnknownAdapterId
 from lorapool.producer.aos.reply import answer
 from lorapool.producer.client import Client
 from lorapool.producer.handle import JobHandle
+from lorapool.shared.aliases import alias_of
 from lorapool.shared.catalog import PoolConfig
 from lorapool.shared.errors import InvalidRequest, LorapoolError, ResultTimeout, UnknownAdapter
 from lorapool.shared.job import BASE_REF, Result, check_name
 
 MAX_NEW_TOKENS, TEMPERATURE, TOP_P = 256, 0.7, 0.9
 LATE_S = 5.0  # beyond the deadline, until its end is heard of
-_OPTIONS = frozenset({"messages", "system", "adapter", "agent_id", "timeout", "priority", "job_id"})
+_OPTIONS = frozenset({"messages", "system", "adapter", "purpose", "agent_id", "timeout", "priority", "job_id"})
 
 
 @dataclass(frozen=True)
 class Ask:
-    """One request: for a role or an adapter id. ``adapter`` overrides what the role means, for this request alone."""
+    """One request: for a role, a role in one of its purposes, or an adapter id. ``adapter`` overrides what the role
+    means, for this request alone."""
 
     role: str | None
     adapter_id: str | None
@@ -38,6 +40,7 @@ class Ask:
     messages: Sequence[Mapping[str, str]] | None = None
     system: str | None = None
     adapter: str | None = None
+    purpose: str | None = None
     agent_id: str | None = None
     timeout: float | None = None
     priority: str = "normal"
@@ -91,11 +94,12 @@ class Inference:
         if not isinstance(ask.role, str) or not ask.role:
             raise InvalidRequest(f"agent_role = {ask.role!r}: expected the name of a role")
         try:
-            return await self._client.adapters.resolve(ask.role)
+            return await self._client.adapters.resolve(_alias(ask))
         except UnknownAdapter as error:
             if self._config.unknown_role == "base":
                 return BASE_REF
-            raise UnknownAdapterId(f"no adapter registered for agent {ask.role!r}: {error}") from None
+            what = f" for {ask.purpose!r}" if ask.purpose else ""
+            raise UnknownAdapterId(f"no adapter registered for agent {ask.role!r}{what}: {error}") from None
 
     async def _of_name(self, name: str) -> str:
         """One adapter: a ref, alias or id. A list is refused: it would need a composed adapter."""
@@ -151,6 +155,12 @@ class Inference:
                 with suppress(LorapoolError):
                     await handle.cancel()
                 raise
+
+
+def _alias(ask: Ask) -> str:
+    """A role means its alias, or an exact ref or an id; in a purpose it is an alias of its own."""
+    assert ask.role is not None
+    return ask.role if ask.purpose is None else alias_of(ask.role, ask.purpose)
 
 
 def _seconds(timeout: float) -> float:

@@ -79,6 +79,13 @@ class LoRAxAdapterRegistry:
         told = f"update_usage_stats({adapter_id!r}, loaded={loaded!r}) has no effect: workers count what happens"
         warnings.warn(told, IgnoredSetting, stacklevel=2)
 
+    def unregister_adapter(self, adapter_id: str) -> bool:
+        """Take every version of that id out of service, with the roles that mean it; False if there is none.
+
+        Raises AdapterInUse while jobs of it wait or run.
+        """
+        return self._attachment.run(lambda client: _removed(client, adapter_id))
+
     @property
     def adapters(self) -> dict[str, AdapterInfo]:
         """The newest version of each id."""
@@ -117,10 +124,10 @@ class LoRAxAdapterRegistry:
         )
         if record.status == "pending":
             self._unvalidated.setdefault(record.ref, set()).add(role)
+        await _point(client, role, record)
         if metadata is not None and decoded(record.metadata) != dict(metadata):
             told = f"metadata of {record.ref} stays as first registered; a new version may bring its own"
             warnings.warn(told, IgnoredSetting, stacklevel=2)
-        await _point(client, role, record)
         return await _info(client, await client.adapters.get(record.ref), role)
 
     async def find(
@@ -137,7 +144,7 @@ class LoRAxAdapterRegistry:
             if not versions:
                 return None
             record = max(versions, key=lambda each: each.registered_ms)
-        return None if record.id == BASE_REF else await _info(client, record, role)
+        return None if record.id == BASE_REF or record.status == "removed" else await _info(client, record, role)
 
     async def all(self, client: Client) -> list[AdapterInfo]:
         """Every version, by ref."""
@@ -212,6 +219,15 @@ async def _decided(client: Client, ref: str) -> AdapterRecord:
         if record.status != "pending":
             return record
         await asyncio.sleep(0.05)
+
+
+async def _removed(client: Client, adapter_id: str) -> bool:
+    records = [record for record in await client.adapters.list() if record.id == adapter_id]
+    for record in records:
+        for role in record.aliases:
+            await client.adapters.unalias(role)
+        await client.adapters.remove(record.ref)
+    return bool(records)
 
 
 async def _own_id(client: Client, role: str) -> str:
