@@ -24,8 +24,6 @@ from lorapool.shared.digest import read_config
 from lorapool.shared.errors import AdapterRefused, CheckpointError, InvalidRequest, UnknownAdapter
 from lorapool.shared.job import BASE_REF, check_name
 
-_SCHEMES = {"s3": "s3://", "azure_blob": "az://", "huggingface": "hf://"}
-
 
 class LoRAxAdapterRegistry:
     """Blocking, as in AOS; each call is a few round trips. ``attachment`` is a server's, to share its connection."""
@@ -167,14 +165,13 @@ class LoRAxAdapterRegistry:
 
     def _uri(self, adapter_path: str) -> str:
         """An absolute path or URI as it is; a relative one from here if it is here, else from adapter_base_path."""
-        path, base = str(adapter_path), self._config.adapter_base_path
+        path, remote = str(adapter_path), self._config.remote_base
         if "://" in path:
             return path
-        if self._config.adapter_source != "local":
-            scheme = "" if "://" in base else _SCHEMES[self._config.adapter_source]
-            return f"{scheme}{base.strip('/') if scheme else base.rstrip('/')}/{path.lstrip('/')}"
-        folder = Path(path).expanduser()
-        return as_uri(folder if folder.is_absolute() or folder.exists() else Path(base).expanduser() / folder)
+        if remote is not None:
+            return f"{remote}/{path.lstrip('/')}"
+        folder, base = Path(path).expanduser(), Path(self._config.adapter_base_path).expanduser()
+        return as_uri(folder if folder.is_absolute() or folder.exists() else base / folder)
 
     def _check_base_model(self, uri: str) -> None:
         """Refuse an adapter of another base model before anybody loads it; a path as base says nothing."""
