@@ -68,10 +68,11 @@ class Inference:
         began, handle = time.monotonic(), None
         timeout_s = _seconds(self._config.request_timeout_s if ask.timeout is None else ask.timeout)
         try:
-            async with asyncio.timeout(timeout_s + LATE_S), self._admission.place():
+            async with asyncio.timeout(timeout_s) as limit, self._admission.place():
                 ref = await self._ref(ask)
-                left_s = timeout_s - (time.monotonic() - began)
+                left_s = max(0.001, timeout_s - (time.monotonic() - began))
                 handle = await self._submit(ask, ref, left_s)
+                limit.reschedule(asyncio.get_running_loop().time() + left_s + LATE_S)  # the pool ends it in time
                 result = await self._result(handle)
         except TimeoutError:
             if handle is None:
@@ -122,8 +123,6 @@ class Inference:
         return max(ready, key=lambda record: record.registered_ms).ref
 
     async def _submit(self, ask: Ask, ref: str, left_s: float) -> JobHandle:
-        if left_s <= 0:
-            raise TimeoutError
         agent = ask.agent_id or (ask.role.casefold() if ask.role else "anonymous")
         return await self._client.submit(
             ref,

@@ -91,6 +91,8 @@ def test_metadata_of_any_kind_comes_back(registry: LoRAxAdapterRegistry, make_ad
     assert metadata == registry.register_adapter("ceo", "CEO", folder, metadata=metadata).metadata
     with pytest.raises(InvalidRequest, match="what JSON can hold"):
         registry.register_adapter("ceo", "CEO", folder, metadata={"when": object()})
+    with pytest.raises(InvalidRequest, match="at most 65,536"):
+        registry.register_adapter("ceo", "CEO", folder, metadata={"notes": "x" * 70_000})
     with pytest.warns(IgnoredSetting, match="stays as first registered"):
         registry.register_adapter("ceo", "CEO", folder, metadata={"domain": "sales"})
 
