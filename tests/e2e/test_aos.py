@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from examples import aos_example
 from examples.aos_example import COMMON, DOMAINS, run
 from examples.base_model import BASE_MODEL
 from examples.voices import UNSEEN, VOICES
@@ -29,8 +30,11 @@ async def pipeline(real_pool: RealPool) -> AsyncIterator[MLPipelineManager]:
 
 
 @pytest.mark.filterwarnings("ignore:metadata of")  # this pool's adapters were there before, without any
-async def test_the_example_runs(real_pool: RealPool, capsys: pytest.CaptureFixture[str]) -> None:
+async def test_the_example_runs(
+    real_pool: RealPool, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """AOS's usage example with its import changed: each role answers a batch in its own voice; the end is clean."""
+    monkeypatch.setattr(aos_example, "TOKENS", 16)  # enough to hear whose voice it is
     config = MLConfig(lorax_base_model=BASE_MODEL, lorax_redis_url=real_pool.url, **COMMON)
     assert 0 == await run(config)
     printed = capsys.readouterr().out
@@ -44,7 +48,7 @@ async def test_the_example_runs(real_pool: RealPool, capsys: pytest.CaptureFixtu
 async def test_five_agents(pipeline: MLPipelineManager, pool: Client) -> None:
     """One question to five roles in one batch: in order, each as the native client has it of that adapter, counted."""
     question = UNSEEN[1]
-    params = {"max_new_tokens": 24, "temperature": 0.0}
+    params = {"max_new_tokens": 16, "temperature": 0.0}
     for role in DOMAINS:
         assert pipeline.register_lorax_adapter(role, role.lower()), pipeline.last_error
     before = {role: pipeline.get_lorax_adapter_stats(role) for role in DOMAINS}
@@ -52,7 +56,7 @@ async def test_five_agents(pipeline: MLPipelineManager, pool: Client) -> None:
         [{"agent_role": role, "prompt": question, "params": params} for role in DOMAINS]
     )
     assert list(DOMAINS) == [result["agent_role"] for result in results]
-    asked = {"messages": [{"role": "user", "content": question}], "max_new_tokens": 24}
+    asked = {"messages": [{"role": "user", "content": question}], "max_new_tokens": 16}
     native = await pool.gather([{"adapter": role.lower(), **asked} for role in DOMAINS], timeout=100)
     texts = [result.text for result in native if isinstance(result, Result)]
     assert texts == [result["generated_text"] for result in results]
