@@ -227,11 +227,11 @@ class Client:
 
     async def count_refusals(self, reasons: Mapping[str, int], *, report: str) -> None:
         """Have the pool count requests refused before they became jobs; the same ``report`` counts once."""
-        await self._broker.count_refusals(self._name, report, reasons)
+        await self._broker.tally.add_refusals(self._name, report, reasons)
 
     async def refusals(self) -> dict[str, int]:
         """Those so counted, by reason, of all clients."""
-        return await self._broker.refusals()
+        return await self._broker.tally.refusals()
 
     # -- how
 

@@ -36,6 +36,7 @@ from lorapool.shared.protocol import (
 )
 from lorapool.shared.scripts import Scripts, Terms
 from lorapool.shared.server import Arg, Command, Server, text_map
+from lorapool.shared.tally import Tally
 
 __all__ = [
     "Broker",
@@ -66,6 +67,7 @@ class Broker:
         self._server = Server(redis)
         self._blocking = self._server.for_blocking()
         self._scripts = Scripts(self._server, keys.prefix, terms or Terms(), clock)
+        self.tally = Tally(self._server, self._scripts, keys)
 
     async def close(self) -> None:
         """Give back the connections of blocking reads; the Redis client stays its owner's."""
@@ -310,25 +312,6 @@ class Broker:
         now_ms = int(now[0]) * 1000 + int(now[1]) // 1000
         running_jobs = {ref: int(jobs) for ref, jobs in text_map(running).items()}
         return Backlog(depths, running_jobs, max(0, now_ms - min(since)) if since else None)
-
-    async def count_loads(self, worker: str, report: str, loads: Mapping[str, int]) -> None:
-        """Add to the ``loads`` of adapters: how often each went into a device slot. The same report counts once."""
-        await self._scripts.run(
-            "tally", worker, report, *(arg for ref, n in loads.items() for arg in (f"stats:{ref}", "loads", n))
-        )
-
-    async def count_refusals(self, client: str, report: str, reasons: Mapping[str, int]) -> None:
-        """Add to ``refusals``, by reason. The same report counts once."""
-        await self._scripts.run(
-            "tally", client, report, *(arg for reason, n in reasons.items() for arg in ("refused", reason, n))
-        )
-
-    async def refusals(self) -> dict[str, int]:
-        """Requests that a client refused before they became jobs, by the error's name; where clients count them."""
-        return {
-            reason: int(n)
-            for reason, n in text_map(await self._server.command("HGETALL", self.keys.one("refused"))).items()
-        }
 
     # -- within
 
