@@ -43,11 +43,11 @@ def expected(prompt: str, digest: str, count: int) -> tuple[int, ...]:
 
 
 class FakeTokenizer:
-    """A byte is a token."""
+    """A byte is a token; chats need an adapter's own format."""
 
     def encode(self, job: Job, form: PromptFormat | None = None) -> list[int]:
-        if job.messages is not None:
-            return prompt_ids((form or PromptFormat(kind="raw")).render(job.messages))
+        if job.messages is not None and form is not None:
+            return prompt_ids(form.render(job.messages))
         assert job.prompt is not None
         assert not job.prompt.startswith(UNREADABLE)
         return prompt_ids(job.prompt)
