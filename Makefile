@@ -5,6 +5,7 @@
 #   TORCH_INDEX=URL      an extra package index for torch; unset, the CPU build's on a machine without NVIDIA driver
 #   AGENTS=200           the demo with many agents instead of the five
 #   REDIS_URL=redis://…  the demo on a server of yours instead of the embedded one
+#   PORT=6379            where the demo's embedded server listens; unset, on a free port
 #   KEEP=1               the demo stays up until you press Enter
 #   ARGS="-k broker"     more arguments for pytest; for make chaos: --seed 7 --seeds 1 --jobs 2000 --rounds 2
 #   PROCESSES=4          how many processes share the tests
@@ -60,7 +61,7 @@ $(DONE)/lorapool: $(DONE)/torch pyproject.toml
 	@touch $@
 
 demo: setup
-	@$(BIN)/python -m examples.demo $(if $(AGENTS),--agents $(AGENTS)) $(if $(REDIS_URL),--redis-url $(REDIS_URL)) $(if $(KEEP),--keep)
+	@$(BIN)/python -m examples.demo $(if $(AGENTS),--agents $(AGENTS)) $(if $(REDIS_URL),--redis-url $(REDIS_URL)) $(if $(PORT),--port $(PORT)) $(if $(KEEP),--keep)
 
 csuite: setup
 	@$(BIN)/python -m examples.csuite

@@ -69,6 +69,7 @@ def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m examples.demo", description=__doc__)
     parser.add_argument("--agents", type=_count, metavar="N", help="N agents with an adapter each, instead of the five")
     parser.add_argument("--redis-url", metavar="URL", help="a server that is there, instead of the embedded one")
+    parser.add_argument("--port", type=int, metavar="N", help="port of the embedded server (default: a free one)")
     parser.add_argument("--pool", help="default: `default`; on a server of yours `demo`")
     parser.add_argument("--slots", type=_count, metavar="N", help="adapters on the device at once (3, or N / 10)")
     parser.add_argument("--keep", action="store_true", help="wait for Enter before stopping, to look with redis-cli")
@@ -94,7 +95,7 @@ def _run(options: argparse.Namespace, screen: Screen, folder: Path) -> None:
         asyncio.run(_reach(options.redis_url, options.pool))
         _with_worker(options, screen, folder, base_model, options.redis_url)
         return
-    with embedded_server(folder) as url:
+    with embedded_server(folder, options.port) as url:
         screen.say(f"server: embedded Valkey on {url}")
         _with_worker(options, screen, folder, base_model, url)
 

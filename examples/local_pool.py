@@ -80,9 +80,9 @@ def scratch_folder() -> Iterator[Path]:
 
 
 @contextmanager
-def embedded_server(folder: Path) -> Iterator[str]:
-    """A Valkey server on a free port of this host, without persistence; yields its URL once it answers."""
-    port = _free_port()
+def embedded_server(folder: Path, port: int | None = None) -> Iterator[str]:
+    """A Valkey server on this host, without persistence, on a free port; yields its URL once it answers."""
+    port = port or _free_port()
     options = {"port": port, "bind": "127.0.0.1", "dir": folder, "save": "", "maxmemory-policy": "noeviction"}
     command = [str(get_binary_path()), *(text for name, value in options.items() for text in (f"--{name}", str(value)))]
     server = LocalProcess("server", command, folder)

@@ -344,8 +344,8 @@ def _exact(ref: str) -> str:
 
 def _busy(ref: str, found: Retired) -> AdapterInUse:
     return AdapterInUse(
-        f"{ref} has {found.waiting} jobs waiting and {found.running} running: wait for them, cancel what waits "
-        f"(`lorapool purge {ref} --waiting`), or force it: they are served, new ones are not",
+        f"{ref} has jobs left, {found.waiting} waiting and {found.running} running: wait for them, cancel "
+        f"what waits (`lorapool purge {ref} --waiting`), or force it: they are served, new ones are not",
         waiting=found.waiting,
         running=found.running,
     )

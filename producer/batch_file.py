@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from hashlib import blake2b
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, Literal
 
 from lorapool.producer.client import Client
 from lorapool.shared.errors import (
@@ -94,7 +94,7 @@ class BatchFile:
         """
         tally = Tally(left=self.count())
         _keep(self._results, self._held if self._retried else None)
-        with _opened(self._jobs) as jobs, self._results.open("a", encoding="utf-8") as results:
+        with _opened(self._jobs) as jobs, _opened(self._results, "ab") as results:
             lines = self._lines(jobs)
 
             async def work() -> None:
@@ -108,9 +108,11 @@ class BatchFile:
                         group.create_task(work())
             except* InvalidRequest as errors:
                 raise errors.exceptions[0] from None
+            except* OSError as errors:
+                raise InvalidRequest(f"{self._results}: cannot be written ({errors.exceptions[0]})") from None
         return tally
 
-    async def _one(self, client: Client, line: _Line, results: IO[str], tally: Tally) -> None:
+    async def _one(self, client: Client, line: _Line, results: IO[bytes], tally: Tally) -> None:
         if line.number in self._held:
             self._check_same(line)
             tally.add(ok=self._held[line.number].ok)
@@ -121,7 +123,7 @@ class BatchFile:
             tally.reasons.add(str(outcome))
             tally.stopped |= not isinstance(outcome, AdapterNotReady)
             return
-        results.write(json.dumps(self._record(line, outcome), ensure_ascii=False) + "\n")
+        results.write(json.dumps(self._record(line, outcome), ensure_ascii=False).encode() + b"\n")
         results.flush()
         tally.add(ok=isinstance(outcome, Result))
 
@@ -188,11 +190,11 @@ def _arguments(text: bytes, defaults: Mapping[str, Any]) -> dict[str, Any]:
     return found
 
 
-def _opened(path: Path) -> IO[bytes]:
+def _opened(path: Path, mode: Literal["rb", "ab"] = "rb") -> IO[bytes]:
     try:
-        return path.open("rb")
+        return path.open(mode)
     except OSError as error:
-        raise InvalidRequest(f"{path}: cannot be read ({error.strerror})") from None
+        raise InvalidRequest(f"{path}: cannot be opened ({error.strerror})") from None
 
 
 def _read_results(path: Path) -> dict[int, _Held]:

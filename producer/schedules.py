@@ -19,7 +19,7 @@ from lorapool.shared.broker import Broker
 from lorapool.shared.chores import ChoreBook
 from lorapool.shared.errors import InvalidRequest
 from lorapool.shared.job import BASE_REF
-from lorapool.shared.schedule import DEFAULT_GRACE_MS, Schedule, moment_ms, zone
+from lorapool.shared.schedule import DEFAULT_MAX_LATE_MS, Schedule, moment_ms, zone
 from lorapool.shared.timetable import Timetable
 
 
@@ -39,7 +39,7 @@ class Schedules:
         at: str | datetime | None = None,
         tz: str = "UTC",
         name: str | None = None,
-        grace: Seconds = DEFAULT_GRACE_MS / 1000,
+        max_late: Seconds = DEFAULT_MAX_LATE_MS / 1000,
         messages: Sequence[Mapping[str, str]] | None = None,
         agent: str | None = None,
         priority: str = "normal",
@@ -49,7 +49,7 @@ class Schedules:
         """Run a request whenever ``cron`` says, such as ``"0 8 * * *"``, or once at the time ``at``, in zone ``tz``.
 
         The request is as for ``submit``; the adapter's name is looked up at each run, so that an alias may move. A run
-        missed by more than ``grace`` seconds (nobody there to make it, or refused all that time) is left out; of
+        that would be more than ``max_late`` seconds late (nobody there, or refused all that time) is left out; of
         several missed ones only the latest is made. Adding the same under the same ``name`` again is harmless. Raises
         InvalidRequest, UnknownAdapter, ScheduleConflict (that name says something else).
         """
@@ -65,7 +65,7 @@ class Schedules:
             cron=" ".join((cron or "").split()),
             at_ms=None if at is None else moment_ms(at, tz),
             tz=tz,
-            grace_ms=_milliseconds(grace),
+            max_late_ms=_milliseconds(max_late),
             adapter=adapter,
             **{field: getattr(job, field) for field in _OF_JOB},
         )
@@ -94,8 +94,8 @@ def _made_up(adapter: str | None) -> str:
     return f"{re.sub(r'[^A-Za-z0-9.-]', '-', adapter or 'base')[:80].lstrip('.-') or 'job'}-{secrets.token_hex(3)}"
 
 
-def _milliseconds(grace: Seconds) -> int:
-    seconds = grace.total_seconds() if isinstance(grace, timedelta) else grace
+def _milliseconds(max_late: Seconds) -> int:
+    seconds = max_late.total_seconds() if isinstance(max_late, timedelta) else max_late
     if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 1 <= seconds <= 43_200:
-        raise InvalidRequest(f"grace = {grace!r}: expected seconds, from 1 to 43,200 (12 hours)")
+        raise InvalidRequest(f"max_late = {max_late!r}: expected seconds, from 1 to 43,200 (12 hours)")
     return round(seconds * 1000)

@@ -20,8 +20,8 @@ from lorapool.shared.errors import InvalidRequest, UnsupportedVersion
 from lorapool.shared.job import NAME_PATTERN, Job, JobState, Message, Name, Priority, SamplingParams, explain_validation
 
 VERSION = 1  # of the stored entry; what only adds fields keeps it
-DEFAULT_GRACE_MS = 3_600_000
-MAX_GRACE_MS = 12 * 3_600_000  # less than a result is kept: a repeated enqueue must still find the first one's job
+DEFAULT_MAX_LATE_MS = 3_600_000
+MOST_LATE_MS = 12 * 3_600_000  # less than a result is kept: a repeated enqueue must still find the first one's job
 MAX_COUNTED = 10_000  # missed runs, at a time
 EXAMPLE = "five fields, minute hour day month weekday, such as '0 8 * * *'"
 
@@ -51,7 +51,7 @@ class Schedule(BaseModel):
     cron: Annotated[str, StringConstraints(max_length=200)] = ""
     at_ms: int | None = None
     tz: str = "UTC"
-    grace_ms: Annotated[int, Field(ge=1_000, le=MAX_GRACE_MS)] = DEFAULT_GRACE_MS
+    max_late_ms: Annotated[int, Field(ge=1_000, le=MOST_LATE_MS)] = DEFAULT_MAX_LATE_MS
     adapter: str | None = None  # None is the base model
     agent: Name = "anonymous"
     prompt: str | None = None
@@ -112,12 +112,12 @@ class Schedule(BaseModel):
         return first
 
     def due(self, now_ms: int) -> Due:
-        """What is due: the latest run whose time has come, unless that is longer ago than the grace; earlier ones are
+        """What is due: the latest run whose time has come, unless it is too late for that; earlier ones are
         missed, also after a long standstill. Raises InvalidRequest where the entry cannot be understood."""
         passed, next_ms = self._passed(now_ms)
         if not passed:
             return Due(None, 0, next_ms)
-        run_ms = passed[-1] if now_ms - passed[-1] <= self.grace_ms else None
+        run_ms = passed[-1] if now_ms - passed[-1] <= self.max_late_ms else None
         return Due(run_ms, len(passed) - (run_ms is not None), next_ms)
 
     def shown(self, at_ms: int) -> str:
@@ -141,9 +141,9 @@ class Schedule(BaseModel):
         return passed, None
 
     def _recent(self, after_ms: int, now_ms: int) -> list[int]:
-        """The run times within the grace."""
+        """The run times that are not too late."""
         recent = []
-        for time_ms in self._times(max(after_ms, now_ms - self.grace_ms - 1)):
+        for time_ms in self._times(max(after_ms, now_ms - self.max_late_ms - 1)):
             if time_ms > now_ms:
                 break
             recent.append(time_ms)

@@ -24,7 +24,12 @@ HEAVY = {"torch", "transformers", "peft", "safetensors", "tokenizers", "numpy", 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory) -> Iterator[zipfile.ZipFile]:
     """The wheel, built from the sources alone: a stale build folder must not feed it."""
-    folder = tmp_path_factory.mktemp("wheel")
+    with zipfile.ZipFile(build_wheel(tmp_path_factory.mktemp("wheel"))) as archive:
+        yield archive
+
+
+def build_wheel(folder: Path) -> Path:
+    """Build in ``folder``, without reaching for the network."""
     source = folder / "source"
     source.mkdir()
     for name in ("pyproject.toml", "README.md", "LICENSE"):
@@ -43,8 +48,7 @@ def wheel(tmp_path_factory) -> Iterator[zipfile.ZipFile]:
     ]
     outcome = subprocess.run([*pip, "--wheel-dir", folder, source], capture_output=True, text=True)
     assert outcome.returncode == 0, outcome.stderr
-    with zipfile.ZipFile(next(folder.glob("lorapool-*.whl"))) as archive:
-        yield archive
+    return next(folder.glob("lorapool-*.whl"))
 
 
 def _copy_sources(source: Path, target: Path) -> None:
@@ -137,11 +141,12 @@ def test_every_flag_says_what_it_does(options):
 
 
 def test_readme_names_every_flag_of_the_worker():
-    """The README's table of the worker's settings is whole."""
+    """The README's tables of the settings of workers and maintenance workers are whole."""
     readme = (ROOT / "README.md").read_text()
     run = get_command(import_module("lorapool.worker.cli").app)
+    told = ("run", "maintenance")
     flags = {
-        name for path, option in options_of(run, "") if path.endswith("run") for name in option.opts if name[:2] == "--"
+        name for path, option in options_of(run, "") if path.endswith(told) for name in option.opts if name[:2] == "--"
     }
     assert flags
     assert not {name for name in flags if f"`{name}`" not in readme}

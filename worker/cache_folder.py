@@ -1,7 +1,7 @@
 """CacheFolder: a folder of content-addressed subfolders, kept within a byte budget: the least recently used go first.
 
-An entry is a subfolder whose name is a sha256. Whoever uses one touches it, and may hold a shared ``flock`` on it
-meanwhile: neither fresh ones nor locked ones are taken. Looks at nothing else in the folder, and follows no symlink.
+An entry is a subfolder whose name is a sha256, as AdapterFiles makes them. Whoever uses one touches it, and may hold a
+shared ``flock`` on it: neither fresh nor locked ones are taken. Looks at nothing else there, and follows no symlink.
 """
 
 from __future__ import annotations

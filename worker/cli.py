@@ -97,9 +97,8 @@ ScheduleEvery = Annotated[float, _option("--schedule-every", "seconds between lo
 FsckEvery = Annotated[float, _option("--fsck-every", "seconds between parts of the check of the queue", min=0.1)]
 DigestEvery = Annotated[float, _option("--digest-every", "seconds between digests of the dead letters", min=0.1)]
 PruneEvery = Annotated[float, _option("--prune-every", "seconds between removals of what dead workers left", min=0.1)]
-CacheDir = Annotated[list[Path] | None, _option("--cache-dir", "adapter cache of this machine; repeatable")]
-CacheBytes = Annotated[str, _option("--cache-bytes", "what each --cache-dir may hold, such as 20GiB")]
-CacheEvery = Annotated[float, _option("--cache-every", "seconds between looks at each --cache-dir", min=0.1)]
+CacheBytes = Annotated[str, _option("--adapter-cache-bytes", "what --adapter-cache may hold, such as 20GiB")]
+CacheEvery = Annotated[float, _option("--adapter-cache-every", "seconds between looks at it", min=0.1)]
 
 
 @app.callback()
@@ -181,9 +180,9 @@ def maintenance(
     fsck_every: FsckEvery = 60.0,
     digest_every: DigestEvery = 900.0,
     prune_every: PruneEvery = 60.0,
-    cache_dir: CacheDir = None,
-    cache_bytes: CacheBytes = "20GiB",
-    cache_every: CacheEvery = 600.0,
+    adapter_cache: AdapterCacheFolder = Path("~/.cache/lorapool/adapters"),
+    adapter_cache_bytes: CacheBytes = "20GiB",
+    adapter_cache_every: CacheEvery = 600.0,
     log_level: LogLevel = "info",
 ) -> None:
     """Do a pool's chores until SIGTERM: scheduled jobs, check and repair, dead letters, dead workers, disk caches.
@@ -194,12 +193,11 @@ def maintenance(
         from lorapool.worker.cache_folder import CacheFolder
         from lorapool.worker.maintenance import Maintenance, Periods, maintain
 
-        limit_bytes = parse_bytes(cache_bytes)
-        caches = tuple(CacheFolder(folder.expanduser().resolve(), limit_bytes) for folder in cache_dir or ())
-        periods = Periods(schedule_every, fsck_every, digest_every, prune_every, cache_every)
+        cache = CacheFolder(adapter_cache.expanduser().resolve(), parse_bytes(adapter_cache_bytes))
+        periods = Periods(schedule_every, fsck_every, digest_every, prune_every, adapter_cache_every)
         logs.configure(log_level)
         settings = _settings(redis_url, pool)
-        raise typer.Exit(asyncio.run(maintain(lambda: Maintenance(settings, periods, caches))))
+        raise typer.Exit(asyncio.run(maintain(lambda: Maintenance(settings, periods, cache))))
 
 
 def main() -> None:

@@ -2,7 +2,7 @@
 
 A run's job id says entry and time, and enqueue knows an id that it has seen: any number of workers, a crash between
 enqueue and record, a lost reply all give one job. A run that is refused (queue full, adapter unknown) stays due and is
-tried again until its grace is over. Knows no clock but the server's.
+tried again until it is too late. Knows no clock but the server's.
 """
 
 from __future__ import annotations

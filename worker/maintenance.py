@@ -51,7 +51,7 @@ class Periods:
     fsck: float = 60
     dead_letters: float = 900
     dead_workers: float = 60
-    caches: float = 600
+    cache: float = 600
 
 
 @dataclass
@@ -68,12 +68,12 @@ class Periodic(CronJob):
 
 
 class Maintenance:
-    """One maintenance worker; ``caches`` are folders on this machine that it keeps within their budgets."""
+    """One maintenance worker; ``cache`` is this machine's folder of fetched adapters, kept within its budget."""
 
     def __init__(
-        self, settings: RedisSettings, periods: Periods, caches: tuple[CacheFolder, ...] = (), name: str | None = None
+        self, settings: RedisSettings, periods: Periods, cache: CacheFolder | None = None, name: str | None = None
     ) -> None:
-        self._settings, self._periods, self._caches = settings, periods, caches
+        self._settings, self._periods, self._cache = settings, periods, cache
         self.name = name or f"m-{secrets.token_hex(4)}"
         self._redis = connect(settings)
         self._catalog = Catalog(self._redis, settings.pool)
@@ -85,7 +85,7 @@ class Maintenance:
     async def run(self) -> None:
         """Until ``stop``. Raises RedisAuthFailed; outlives outages."""
         log.info("starting maintenance", worker=self.name, pool=self._settings.pool, redis=self._settings.redacted_url)
-        duties = [asyncio.create_task(duty) for duty in (self._supervise(), self._sweep_caches())]
+        duties = [asyncio.create_task(duty) for duty in (self._supervise(), self._sweep_cache())]
         stopping = asyncio.create_task(self._stopping.wait())
         try:
             await asyncio.wait([stopping, *duties], return_when=asyncio.FIRST_COMPLETED)
@@ -205,17 +205,18 @@ class Maintenance:
 
     # -- this machine's own
 
-    async def _sweep_caches(self) -> None:
-        """Not a chore of the pool: a folder is swept by the workers of its machine, one at a time."""
+    async def _sweep_cache(self) -> None:
+        """No chore of the pool: a folder is swept by the workers of its machine."""
         while True:
-            for cache in self._caches:
+            if self._cache is not None:
                 try:
-                    swept = await asyncio.to_thread(cache.sweep)
+                    swept = await asyncio.to_thread(self._cache.sweep)
                 except OSError as error:
-                    log.warning("cache not swept", folder=str(cache.folder), error=str(error))
+                    log.warning("cache not swept", folder=str(self._cache.folder), error=str(error))
                 else:
-                    log.info("cache swept", folder=str(cache.folder), **vars(swept))
-            await asyncio.sleep(self._periods.caches)
+                    tell = log.info if swept.removed else log.debug
+                    tell("cache swept", folder=str(self._cache.folder), **vars(swept))
+            await asyncio.sleep(self._periods.cache)
 
 
 def _unfinished(arq: ArqWorker) -> list[asyncio.Task[Any]]:

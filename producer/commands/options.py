@@ -66,7 +66,7 @@ _WHEN = {"rich_help_panel": "When"}
 At = Annotated[str | None, flag("--at", "Once, at this ISO time, such as 2027-01-01T08:00.", **_WHEN)]
 Tz = Annotated[str, flag("--tz", "The time zone of CRON and --at, such as Europe/Berlin.", **_WHEN)]
 EntryName = Annotated[str | None, flag("--name", "The entry's name (default: made up).", **_WHEN)]
-Grace = Annotated[float, flag("--grace", "A run late by more than SECONDS is left out.", **_WHEN)]
+MaxLate = Annotated[float, flag("--max-late", "Leave a run out that would be later than SECONDS.", **_WHEN)]
 
 AdapterVersion = Annotated[str, flag("--version", "A version is immutable: new content, new version.")]
 Alias = Annotated[list[str] | None, flag("--alias", "A name that points here, such as a role; repeat for more.")]

@@ -146,4 +146,4 @@ def _show_verified(found: Sequence[Verified], as_json: bool) -> None:
 
 def _ok(item: Verified) -> bool | None:
     """None where nobody saw the files."""
-    return False if item.problem else (True if item.by else None)
+    return not item.problem if item.by else None

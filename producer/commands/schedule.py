@@ -32,7 +32,7 @@ def add(  # noqa: PLR0917 - typer takes one argument a flag
     at: o.At = None,
     tz: o.Tz = "UTC",
     name: o.EntryName = None,
-    grace: o.Grace = 3600.0,
+    max_late: o.MaxLate = 3600.0,
     message: o.Message = None,
     chat: o.Chat = False,
     agent: o.Agent = "cli",
@@ -62,7 +62,7 @@ def add(  # noqa: PLR0917 - typer takes one argument a flag
     """
     cron, adapter, prompt = _what(what, once=at is not None)
     given = sampling_of(context)
-    given |= {"cron": cron, "at": at, "tz": tz, "name": name, "grace": grace}
+    given |= {"cron": cron, "at": at, "tz": tz, "name": name, "max_late": max_late}
     given |= {"agent": agent, "priority": priority, "deadline": deadline}
 
     async def work(client: Client) -> None:

@@ -7,4 +7,5 @@ if tonumber(ARGV[2]) <= (tonumber(call('HGET', key, chore .. '.tick_ms')) or 0) 
   return 0
 end
 call('HSET', key, chore .. '.tick_ms', ARGV[2], chore .. '.began_ms', NOW, chore .. '.worker', ARGV[3])
+call('PEXPIRE', key, 604800000)
 return 1

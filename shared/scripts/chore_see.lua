@@ -12,4 +12,5 @@ end
 for _, worker in ipairs(ARGV) do
   call('ZADD', key, NOW, worker)
 end
+call('PEXPIRE', key, 604800000)
 return gone

@@ -6,6 +6,7 @@ import asyncio
 import json
 import struct
 from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,13 @@ def worker(redis_url: str) -> Iterator[WorkerProcess]:
     """Two slots, rows for eight, a step of a millisecond."""
     with fake_worker(redis_url, model={"step_s": 0.001}, slots=2, max_batch=8) as worker:
         yield worker
+
+
+@pytest.fixture
+def worker_later(redis_url: str) -> Iterator[Callable[[], WorkerProcess]]:
+    """Starts such a worker when called."""
+    with ExitStack() as stack:
+        yield lambda: stack.enter_context(fake_worker(redis_url))
 
 
 @pytest.fixture

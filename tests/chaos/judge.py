@@ -19,7 +19,7 @@ from tests.chaos.ledger import ENDS, Entry, Ledger
 
 ENDED = ("succeeded", "failed", "cancelled", "expired")
 LASTING = ("adapter:", "stats:", "agent:", "dead")  # design §4: what of a partition may stay for ever
-LASTING_POOL = ("config", "adapter:", "adapters", "active", "aliases", "workers")
+LASTING_POOL = ("config", "adapter:", "adapters", "active", "aliases", "workers", "usage")
 REST_BYTES = 1 << 20  # counters, dead letters, scripts
 
 
@@ -84,7 +84,7 @@ class Judge:
                 if record != entry.record:
                     self._complain([f"{entry.job_id}: told {dict(entry.record)}, stored {record}"])
                 elif record is not None and record.get("device", record["worker"]) != record["worker"]:
-                    self._complain([f"{entry.job_id}: {record['worker']} had it, {record['device']} ended it"])
+                    self._complain([f"{entry.job_id}: {record['worker']!r} had it, {record['device']!r} ended it"])
 
     async def _streams(self, entries: list[Entry]) -> None:
         """Attempt after attempt, each without a gap from its first token; one end."""
@@ -118,7 +118,7 @@ class Judge:
     # -- what was counted
 
     async def _counters(self) -> Counter[str]:
-        keys = [key async for key in self._scan(f"{self._keys.prefix}stats:*")]
+        keys = await self._server.scan(f"{self._keys.prefix}stats:*")
         found = await self._server.pipeline([("HGETALL", key) for key in keys])
         total: Counter[str] = Counter()
         for fields in found:
@@ -147,7 +147,7 @@ class Judge:
         """Nothing without TTL but what is meant to stay; without the rest, memory is as before. Returns the growth."""
         passing: list[bytes] = []
         pool = PoolKeys("default")
-        async for key in self._scan("*"):
+        for key in await self._server.scan("*"):
             name = key.decode()
             partition = name.startswith(self._keys.prefix)
             lasts = name.removeprefix(self._keys.prefix if partition else pool.prefix).startswith(
@@ -163,15 +163,6 @@ class Judge:
         if grown > REST_BYTES:
             self._complain([f"{grown} bytes more than before the first job, without all that passes by itself"])
         return grown
-
-    async def _scan(self, pattern: str) -> Any:
-        cursor: bytes | int = 0
-        while True:
-            cursor, keys = await self._server.command("SCAN", cursor, "MATCH", pattern, "COUNT", 1000)
-            for key in keys:
-                yield key
-            if int(cursor) == 0:
-                return
 
     def _complain(self, complaints: Iterable[str]) -> None:
         self._complaints += complaints

@@ -16,6 +16,7 @@ from lorapool.shared.broker import Broker
 from lorapool.shared.errors import JobFailed
 from lorapool.shared.job import Result
 from lorapool.shared.keys import Keys
+from lorapool.shared.protocol import Finding
 from lorapool.shared.upkeep import Upkeep
 from tests.fake_worker import POISON, expected
 from tests.fleet import WorkerProcess, add_adapters, alive, fake_worker, until
@@ -225,7 +226,8 @@ async def test_outage_longer_than_a_lease(redis_url: str, redis: Redis, pool: Cl
 async def test_fsck_is_harmless_on_a_live_system(redis_url: str, redis: Redis, pool: Client) -> None:
     """Check after check while workers run jobs and one of them gives back what it has: nothing is found, so nothing
     is repaired, and every answer is right. (test_chaos.py checks under fire.)"""
-    upkeep, found = Upkeep(redis, Keys("default")), []
+    upkeep = Upkeep(redis, Keys("default"))
+    found: list[Finding] = []
     checks: list[int] = []
 
     async def check() -> None:

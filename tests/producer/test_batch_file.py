@@ -131,6 +131,15 @@ def test_the_results_of_something_else_are_not_touched(run: Run, files: tuple[Pa
     assert "give another --out" in outcome.stderr
 
 
+@pytest.mark.parametrize(("file", "out"), [("none.jsonl", "out.jsonl"), ("jobs.jsonl", "none/out.jsonl")])
+def test_a_file_that_cannot_be_opened_is_named(run: Run, files: tuple[Path, Path], file: str, out: str) -> None:
+    """Exit code 1, one line."""
+    write(files[0], {"adapter": None, "prompt": "x"})
+    outcome = run("submit", "--file", str(files[0].with_name(file)), "--out", str(files[0].parent / out))
+    assert (1, 1) == (outcome.exit_code, outcome.stderr.count("\n"))
+    assert "cannot be opened (No such file or directory)" in outcome.stderr
+
+
 @pytest.mark.parametrize(
     "flags",
     [

@@ -19,7 +19,6 @@ from lorapool.producer.cost_report import notes
 from lorapool.shared.keys import PoolKeys
 from tests.producer.canned_worker import CannedWorker
 from tests.producer.test_cli import Run, _json
-from tests.producer.test_cli import run as run  # noqa: PLC0414  a fixture
 
 HOUR = 3_600_000
 

@@ -45,7 +45,7 @@ async def test_a_version_with_jobs_is_not_removed(pool: Client) -> None:
     """Delayed, waiting and running ones are counted in the refusal, and nothing has changed."""
     running, later = await pool.submit("cfo", "hang"), await pool.submit("cfo", "later", delay=60)
     await until(lambda: _runs(running))
-    with pytest.raises(AdapterInUse, match="1 jobs waiting and 1 running") as caught:
+    with pytest.raises(AdapterInUse, match="1 waiting and 1 running") as caught:
         await pool.adapters.remove("cfo@1.0.0")
     assert (1, 1) == (caught.value.waiting, caught.value.running)
     assert "hello" in (await (await pool.submit("cfo", "hello")).result(timeout=10)).text

@@ -38,10 +38,10 @@ async def test_an_entry_is_added_listed_and_removed(client: Client):
     chat = [{"role": "user", "content": "What is due?"}]
     added = await client.schedules.add(
         None, messages=chat, cron=" 0  8 * * 1-5 ", tz="Europe/Berlin", name="morning", agent="board", priority="low",
-        deadline=60, grace=timedelta(minutes=5), temperature=0.5, stop="x", max_new_tokens=9,
+        deadline=60, max_late=timedelta(minutes=5), temperature=0.5, stop="x", max_new_tokens=9,
     )  # fmt: skip
     assert ("0 8 * * 1-5", None, "board", "low", 60_000, 300_000) == (
-        added.cron, added.adapter, added.agent, added.priority, added.deadline_ms, added.grace_ms
+        added.cron, added.adapter, added.agent, added.priority, added.deadline_ms, added.max_late_ms
     )  # fmt: skip
     assert (0.5, ("x",), 9) == (added.params.temperature, added.params.stop, added.params.max_new_tokens)
     assert [added] == await client.schedules.list()
@@ -77,7 +77,7 @@ async def test_the_same_again_is_harmless_and_another_is_refused(client: Client)
         ({}, InvalidRequest, "exactly one of cron and at"),
         ({"at": "2001-01-01"}, InvalidRequest, "has passed"),
         ({"cron": "0 8 * * *", "tz": "Nowhere"}, InvalidRequest, "not a time zone"),
-        ({"cron": "0 8 * * *", "grace": 0}, InvalidRequest, "1 to 43,200"),
+        ({"cron": "0 8 * * *", "max_late": 0}, InvalidRequest, "1 to 43,200"),
         ({"cron": "0 8 * * *", "name": "a b"}, InvalidRequest, "name = 'a b'"),
         ({"cron": "0 8 * * *", "max_tokens": 5}, InvalidRequest, "max_new_tokens"),
         ({"cron": "0 8 * * *", "prompt": None}, InvalidRequest, "exactly one of prompt and messages"),

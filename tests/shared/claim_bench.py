@@ -38,7 +38,6 @@ OPERATIONS = (
     "release",
     "renew",
     "settle",
-    "states",
     "tick",
 )
 LASTING = ("adapter:", "stats:", "agent:", "dead")  # the only keys that may stay for ever

@@ -5,6 +5,7 @@ Not a test by itself: test_claim_machine.py runs it on fakeredis and on a real s
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -60,6 +61,11 @@ class ClaimMachine(UpkeepRules):
         )
         assert outcome.state == ("delayed" if job.delay_ms else "queued")
 
+    @rule(ref=st.sampled_from(REFS), agent=st.sampled_from(("x", "y")))
+    def enqueue_some(self, ref: str, agent: str) -> None:
+        for stream in (True, False, True):
+            self.enqueue(ref, agent, stream=stream)
+
     @rule(data=st.data())
     def enqueue_again(self, data: st.DataObject) -> None:
         """A repeat finds the job; another request of that id is refused."""
@@ -89,6 +95,14 @@ class ClaimMachine(UpkeepRules):
             assert len(claim.jobs) == 1 and not running, "a suspect is claimed alone, by a worker that holds nothing"
         return multiple(*((worker, job) for job in claim.jobs))
 
+    @rule(target=claims, worker=st.sampled_from(WORKERS))
+    def claim_all(self, worker: str) -> Any:
+        return self.claim(worker, 8, 8)
+
+    @rule(target=claims, worker=st.sampled_from(WORKERS))
+    def claim_one(self, worker: str) -> Any:
+        return self.claim(worker, 1, 1)
+
     def begun(self, claimed: ClaimedJob, worker: str, lease: str) -> None:
         job = self.model.jobs[claimed.job_id.removeprefix("0.")]
         assert job.state == "queued" and not self.model.overdue(job, self.now)
@@ -117,7 +131,7 @@ class ClaimMachine(UpkeepRules):
 
     @rule(
         held=consumes(claims),
-        outcome=st.sampled_from(("succeeded", "succeeded", "failed", "retry", "cancelled", "expired")),
+        outcome=st.sampled_from(("succeeded", "succeeded", "failed", "retry", "dead", "cancelled", "expired")),
     )
     def settle(self, held: tuple[str, ClaimedJob], outcome: Any) -> None:
         """Also stale ones: the bundle keeps claims whose lease was lost."""
@@ -139,9 +153,9 @@ class ClaimMachine(UpkeepRules):
             outcome = "cancelled"
         elif outcome == "retry" and self.model.overdue(job, self.now):
             outcome = "expired"
-        if outcome != "retry":
+        if outcome not in {"retry", "dead"}:
             self.model.end(job, outcome)
-        elif job.attempts - job.lost >= TERMS.max_attempts:
+        elif outcome == "dead" or job.attempts - job.lost >= TERMS.max_attempts:
             self.model.end(job, "failed")
             job.dead = True
         else:
@@ -193,7 +207,11 @@ class ClaimMachine(UpkeepRules):
     )
     def repeat_late(self, held: tuple[str, ClaimedJob], other: str, call: str) -> None:
         """A reply is lost for so long that the job has gone on without this worker, when it repeats the call."""
-        calls = {"release": self.release, "emit": partial(self.emit, offset=0), "renew": self.renew}
+        calls: dict[str, Callable[[Any], None]] = {
+            "release": self.release,
+            "emit": partial(self.emit, offset=0),
+            "renew": self.renew,
+        }
         repeated = calls.get(call, partial(self.settle, outcome=call))
         repeated(held)
         self.live_on()

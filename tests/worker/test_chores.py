@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
 from redis.asyncio import Redis
@@ -30,7 +31,7 @@ class Bench:
         due_jobs = DueJobs(Timetable(redis, "default"), self.catalog, lambda p: self.brokers[p])
         self.chores = Chores(self.catalog, self.book, upkeeps, due_jobs)
 
-    async def tick_of_fsck(self) -> dict[str, object]:
+    async def tick_of_fsck(self) -> dict[str, Any]:
         said = dict(await self.chores.fsck())
         await self.book.end("fsck", said)
         return said

@@ -135,7 +135,7 @@ async def test_the_adapter_is_looked_up_at_each_run(bench: Bench):
 
 
 async def test_after_a_standstill_one_run_is_made(bench: Bench):
-    """Three days away: the latest run, if within its grace; the others are missed, and counted."""
+    """Three days away: the latest run, if it is not too late; the others are missed, and counted."""
     await bench.add()
     assert Made(runs=1, missed=2) == await bench.make(EIGHT + 2 * DAY_MS + 5000)
     assert ["at-20261203T080000Z-morning"] == await bench.jobs()
@@ -143,7 +143,7 @@ async def test_after_a_standstill_one_run_is_made(bench: Bench):
 
 
 async def test_a_run_too_late_is_not_made(bench: Bench):
-    """Beyond the grace; the entry goes on with the next day."""
+    """The entry goes on with the next day."""
     await bench.add()
     assert Made(missed=1) == await bench.make(EIGHT + DAY_MS // 2)
     assert [] == await bench.jobs()
@@ -165,7 +165,7 @@ async def test_a_refused_run_is_made_when_there_is_room(bench: Bench):
 
 
 async def test_an_adapter_that_never_comes_is_missed(bench: Bench):
-    """Refused until the grace is over, then left out; the others are made meanwhile."""
+    """Refused until it is too late, then left out; the others are made meanwhile."""
     await bench.add(adapter="ghost")
     await bench.add(name="other")
     assert Made(runs=1, refused=1) == await bench.make(EIGHT)
