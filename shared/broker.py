@@ -7,18 +7,17 @@ raise RedisUnreachable, RedisAuthFailed or RedisFull besides what they name.
 
 from __future__ import annotations
 
-import random
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Literal, TypeVar
 
 from redis.asyncio import Redis
 from redis.exceptions import ResponseError
 
-from lorapool.shared import codec, replies
+from lorapool.shared import arguments, replies
 from lorapool.shared.errors import LorapoolError, RedisFull, UnknownAdapter, UnknownJob
 from lorapool.shared.explain import explanation
 from lorapool.shared.job import Job, JobState, Priority
-from lorapool.shared.keys import Keys, PoolKeys, bare_id, check_job_id
+from lorapool.shared.keys import Keys, PoolKeys, bare_id
 from lorapool.shared.protocol import (
     Backlog,
     Claim,
@@ -101,7 +100,7 @@ class Broker:
         packed: list[tuple[int, list[Arg]]] = []
         for index, job in enumerate(jobs):
             try:
-                packed.append((index, _enqueue_args(job)))
+                packed.append((index, arguments.of_enqueue(job)))
             except LorapoolError as refusal:
                 outcomes[index] = refusal
         for part in _parts(packed):
@@ -205,7 +204,7 @@ class Broker:
         cancelled: list[str] = []
         overdue: list[str] = []
         for part in _chunks(held):
-            answers = await self._scripts.run("renew", lease_ms, *_held_args(part))
+            answers = await self._scripts.run("renew", lease_ms, *arguments.of_held(part))
             for told, ids in zip((lost, cancelled, overdue), answers, strict=True):
                 told.extend(self._full_ids(ids))
         return Renewed(tuple(lost), tuple(cancelled), tuple(overdue))
@@ -215,7 +214,7 @@ class Broker:
         lost: list[str] = []
         for part in _chunks(deltas):
             lost += self._full_ids(
-                await self._scripts.run("emit", *(arg for delta in part for arg in _delta_args(delta)))
+                await self._scripts.run("emit", *(arg for delta in part for arg in arguments.of_delta(delta)))
             )
         return tuple(lost)
 
@@ -223,7 +222,7 @@ class Broker:
         """End attempts. ``stale``: the lease no longer held, and nothing was written. Same order."""
         settled: list[Settled] = []
         for part in _chunks(settlements):
-            args = (arg for settlement in part for arg in _settle_args(settlement))
+            args = (arg for settlement in part for arg in arguments.of_settle(settlement))
             for settlement, answer in zip(part, await self._scripts.run("settle", *args), strict=True):
                 settled.append(replies.settled(answer.decode(), settlement.job_id))
         return settled
@@ -231,7 +230,7 @@ class Broker:
     async def release(self, held: Sequence[Held]) -> None:
         """Give jobs back to the head of their stream, the attempt not burnt."""
         for part in _chunks(held):
-            await self._scripts.run("release", *_held_args(part))
+            await self._scripts.run("release", *arguments.of_held(part))
 
     async def wait_for_work(self, worker: str, timeout_s: float) -> bool:
         """Sleep until work is signalled (True) or ``timeout_s`` passed (False). A hint: look in either case."""
@@ -352,44 +351,6 @@ class Broker:
 
     def _full_ids(self, ids: bytes) -> list[str]:
         return [self.keys.full_id(bare) for bare in ids.decode().split()]
-
-
-def _enqueue_args(job: Job) -> list[Arg]:
-    payload = codec.encode_job(job)
-    text_bytes = len(job.prompt or "") if job.messages is None else sum(len(m.content) for m in job.messages)
-    cost = text_bytes // 4 + job.params.max_new_tokens  # tokens, until settled and known
-    return [
-        check_job_id(job.id),
-        codec.fingerprint(job),
-        job.ref,
-        job.agent,
-        job.client or "",
-        job.priority.value,
-        int(job.stream),
-        codec.seed_of(job),
-        cost,
-        job.delay_ms,
-        job.deadline_ms or 0,
-        payload,
-    ]
-
-
-def _settle_args(s: Settlement) -> tuple[Arg, ...]:
-    first_token_ms = "" if s.first_token_ms is None else s.first_token_ms
-    numbers = (s.prompt_tokens, s.completion_tokens, s.load_ms, first_token_ms, int(s.resident))
-    texts = (s.outcome, s.error, s.message, s.text, s.finish_reason)
-    return (bare_id(s.job_id), s.lease, *texts, *numbers, s.device, s.dtype, s.detail, round(random.random(), 6))  # noqa: S311 - jitter
-
-
-def _delta_args(d: Delta) -> tuple[Arg, ...]:
-    ids = " ".join(map(str, d.token_ids))
-    return bare_id(d.job_id), d.lease, d.attempt, d.offset, len(d.token_ids), d.text, ids
-
-
-def _held_args(held: Iterable[Held]) -> Iterator[str]:
-    for job in held:
-        yield bare_id(job.job_id)
-        yield job.lease
 
 
 def _chunks(items: Sequence[T]) -> Iterator[Sequence[T]]:
