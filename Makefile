@@ -23,7 +23,7 @@ PIP := $(VENV)/bin/python -m pip --disable-pip-version-check -qq
 TYPING := .cache/typing/lorapool
 SOURCES := shared producer worker examples benchmarks tests
 
-.PHONY: help setup demo csuite test chaos check lint types arrows format clean
+.PHONY: help setup demo csuite test chaos parity check lint types arrows format clean
 .DELETE_ON_ERROR:
 
 help:
@@ -31,6 +31,7 @@ help:
 	@echo 'make csuite   the same five at work together, with failures and the bill'
 	@echo 'make test     the tests'
 	@echo 'make chaos    20,000 jobs under 200 faults, twice; and the claim protocol against its model, at length'
+	@echo 'make parity   random adapters on random models against PEFT, at length; PARITY_EXAMPLES=60'
 	@echo 'make check    lint, format, types, import arrows'
 	@echo 'make format   what make check would have you change, where a tool can'
 	@echo 'make clean    remove .venv and caches of this checkout'
@@ -72,6 +73,9 @@ test: setup
 chaos: setup
 	@$(BIN)/python -m tests.chaos $(ARGS)
 	@LORAPOOL_MACHINE_EXAMPLES=10 $(BIN)/python -m pytest -q -s --timeout 0 tests/shared/test_claim_machine.py
+
+parity: setup
+	@LORAPOOL_PARITY_EXAMPLES=$(or $(PARITY_EXAMPLES),60) $(BIN)/python -m pytest -q --timeout 1800 tests/parity tests/e2e/test_parity.py $(ARGS)
 
 check: setup lint types arrows
 

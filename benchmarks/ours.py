@@ -34,6 +34,9 @@ class ResidentAdapters:
 
     def failure(self, ref: str) -> None: ...
 
+    def overstaying(self, turn_s: float) -> str | None:
+        return None
+
     def poll(self) -> None: ...
 
     def check_integrity(self) -> None: ...

@@ -88,3 +88,20 @@ async def redis(redis_url: str) -> AsyncIterator[Redis]:
     client = connect(redis_settings(redis_url))
     yield client
     await client.aclose()
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """How near PEFT the answers were: positions compared and excused, the worst logit, and the seed of the run."""
+    reports = [report for found in terminalreporter.stats.values() for report in found]
+    kept = [value for report in reports for name, value in getattr(report, "user_properties", ()) if name == "parity"]
+    if not kept:
+        return
+    terminalreporter.section("equal to PEFT")
+    for dtype in sorted({value["dtype"] for value in kept}, reverse=True):
+        rows = [value for value in kept if value["dtype"] == dtype]
+        positions, excused = sum(row["positions"] for row in rows), sum(row["excused"] for row in rows)
+        worst, seeds = max(row["worst"] for row in rows), sorted({str(row["seed"]) for row in rows})
+        terminalreporter.line(
+            f"{dtype}: {excused} of {positions} positions excused; a logit at most {worst:.1e} of its row's largest "
+            f"off; LORAPOOL_PARITY_SEED={' '.join(seeds)}"
+        )

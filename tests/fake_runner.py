@@ -40,6 +40,10 @@ class FakeStore:
     slots: int = 8
     digests: dict[int, str] = field(default_factory=dict)
 
+    @property
+    def occupied(self) -> frozenset[int]:
+        return frozenset(self.digests)
+
     def write(self, slot: int, weights: Any, /) -> None:
         assert 1 <= slot <= self.slots, f"slot {slot} of {self.slots}"
         self.digests[slot] = weights.digest

@@ -34,6 +34,8 @@ class SlotStore(Protocol):
 
     @property
     def slots(self) -> int: ...
+    @property
+    def occupied(self) -> frozenset[int]: ...
     def write(self, slot: int, weights: Any) -> None: ...
     def clear(self, slot: int) -> None: ...
 
@@ -92,6 +94,7 @@ class AdapterCache:
         self._wishes: dict[str, _Wish] = {}  # first come first served
         self._failures: dict[str, _Failure] = {}
         self._draining: str | None = None
+        self._draining_since_s = 0.0
         self._polls = self._largest_bytes = 0
         self.loaded: Counter[str] = Counter()  # how often each went into a slot
         self.evictions = self.disk_loads = self.hits = self.misses = self.failures = 0
@@ -136,6 +139,12 @@ class AdapterCache:
             return failed.error
         del self._failures[ref]
         return None
+
+    def overstaying(self, turn_s: float) -> str | None:
+        """The adapter that has been drained for ``turn_s`` and is still in use while others wait for its slot."""
+        ref = self._draining
+        waited = self._clock() - self._draining_since_s >= turn_s
+        return ref if ref is not None and waited and self._users[ref] else None
 
     def pin(self, ref: str) -> None:
         """Bring ``ref`` to the device and keep it there. One slot always stays unpinned, for all the others."""
@@ -300,6 +309,7 @@ class AdapterCache:
         if self._draining is None and self._clock() - wish.since_s >= PATIENCE_S:
             busy = [ref for ref in self._slots if self._users[ref] and ref not in self._pinned]
             self._draining = min(busy, key=lambda ref: self._users[ref], default=None)
+            self._draining_since_s = self._clock()
 
     def _fail(self, ref: str, error: BaseException) -> None:
         self.failures += 1
@@ -316,6 +326,8 @@ class AdapterCache:
         """Raise AssertionError unless slots, references, wishes and bytes agree."""
         used = sorted([*self._slots.values(), *self._free])
         assert used == list(range(1, self._store.slots + 1)), f"slots {self._slots}, free {self._free}"
+        written = frozenset(self._slots.values())
+        assert written == self._store.occupied, f"the device holds {self._store.occupied}, known are {self._slots}"
         held = {ref for ref, count in self._users.items() if count}
         assert held <= self._slots.keys(), f"in use and not in a slot: {held - self._slots.keys()}"
         assert all(count >= 0 for count in self._users.values()), f"references {self._users}"

@@ -125,14 +125,16 @@ class Admission:
 
     async def _know(self, ref: str) -> AdapterRecord:
         """Make sure that the cache knows where the adapter comes from. Raises UnknownAdapter, AdapterRefused."""
-        if ref not in self._known:
+        record = self._known.get(ref)
+        if record is None:
             record = await persist(lambda: self._catalog.get(ref), "adapter record")
             if record.status == "refused":
                 raise AdapterRefused(f"adapter {ref} was refused: {record.reason}", reason=record.reason)
             source = AdapterSource(ref, record.digest, record.uri)
             self._engine.order(lambda: self._adapters.know(source))
-            self._known[ref] = record
-        return self._known[ref]
+            if record.status != "pending":  # a verdict may still tell how messages are written
+                self._known[ref] = record
+        return record
 
 
 def _check_digest(claimed: ClaimedJob, record: AdapterRecord) -> None:

@@ -195,8 +195,8 @@ def maintenance(
 
         cache = CacheFolder(adapter_cache.expanduser().resolve(), parse_bytes(adapter_cache_bytes))
         periods = Periods(schedule_every, fsck_every, digest_every, prune_every, adapter_cache_every)
-        logs.configure(log_level)
         settings = _settings(redis_url, pool)
+        logs.configure(log_level)
         raise typer.Exit(asyncio.run(maintain(lambda: Maintenance(settings, periods, cache))))
 
 

@@ -56,6 +56,9 @@ class EmbeddingTables:
     def nbytes(self) -> int:
         return sum(table.nbytes for tables in self._tables.values() for table in tables.values())
 
+    def slots(self) -> set[int]:
+        return {slot for tables in self._tables.values() for slot in tables}
+
     def write(self, slot: int, path: str, module: ModuleWeights) -> None:
         """Put an adapter's part of one embedding into a slot."""
         assert module.offset is None, f"{path}: an embedding has no bias"

@@ -2,12 +2,15 @@
 
 Owns the sequences, their adapter references and their KV reservations; asks the scheduler who is next, the runner for
 one token a row. Knows no Redis, no torch and no event loop, and is driven by one thread. KV rows are reserved for a
-sequence's longest outcome before it starts, so that nothing ever has to be preempted.
+sequence's longest outcome before it starts, so that nothing has to be preempted for want of memory; it is done for the
+sake of those who wait: after a turn, rows give their place to whoever waited that long for it, and go on later.
 """
 
 from __future__ import annotations
 
+import time
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -17,12 +20,16 @@ from lorapool.worker.adapters import Residency
 from lorapool.worker.scheduler import Scheduler
 from lorapool.worker.sequence import Batch, Drawn, Sequence, Status, Work
 
+TURN_S = 10.0  # who waited so long for a KV row or a slot gets it from those who run
+
 
 class Runner(Protocol):
     """What computes a step. ``reserve`` is False while the KV cache has no row of that many tokens to give."""
 
     max_model_len: int
 
+    @property
+    def reserved(self) -> frozenset[str]: ...
     def reserve(self, seq_id: str, tokens: int) -> bool: ...
     def release(self, seq_id: str) -> None: ...
     def step(self, batch: Batch) -> list[Drawn]: ...
@@ -41,6 +48,7 @@ class Adapters(Protocol):
     def acquire(self, ref: str) -> int | None: ...
     def release(self, ref: str) -> None: ...
     def failure(self, ref: str) -> Exception | None: ...
+    def overstaying(self, turn_s: float) -> str | None: ...
     def poll(self) -> None: ...
     def residency(self) -> Residency: ...
     def check_integrity(self) -> None: ...
@@ -75,6 +83,7 @@ class EngineCounters:
     decode_tokens: int = 0
     joins: int = 0
     failed_steps: int = 0
+    preemptions: int = 0
     adapter_loads: int = 0
     evictions: int = 0
     mixed_steps: Counter[int] = field(default_factory=Counter)
@@ -84,9 +93,19 @@ class EngineCounters:
 class Engine:
     """``add`` and ``abort`` between calls of ``step``; all from one thread."""
 
-    def __init__(self, runner: Runner, adapters: Adapters, scheduler: Scheduler, eos_ids: frozenset[int]) -> None:
+    def __init__(
+        self,
+        runner: Runner,
+        adapters: Adapters,
+        scheduler: Scheduler,
+        eos_ids: frozenset[int],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._runner, self._adapters, self._scheduler, self._eos_ids = runner, adapters, scheduler, eos_ids
+        self._clock = clock
+        self._short: tuple[str, float] | None = None  # who is first in line and finds no KV row, since when
         self._held: set[str] = set()  # sequences that hold a KV row and, unless base, an adapter reference
+        self._fresh: set[str] = set()  # of those, the ones that have not drawn a token since they started
         self._counters = EngineCounters()
 
     @property
@@ -126,8 +145,21 @@ class Engine:
         self._release(sequence)
         return True
 
+    def preempt(self, seq_id: str) -> None:
+        """Take a running sequence's row and slot; it waits again, its tokens kept, and recomputes its keys and values.
+
+        The tokens to come are the same ones: they depend on nothing but the sequence.
+        """
+        sequence = self._scheduler.remove(seq_id)
+        assert sequence is not None and seq_id in self._held, f"{seq_id} does not run"
+        self._give_back(sequence)
+        sequence.computed, sequence.status = 0, Status.WAITING
+        self._scheduler.add(sequence)
+        self._counters.preemptions += 1
+
     def step(self) -> list[Update]:
         """Admit who can start, compute one step, return what happened to each row that changed."""
+        self._end_turns()
         self._adapters.poll()
         updates = self._admit()
         batch = self._scheduler.next_batch()
@@ -139,7 +171,11 @@ class Engine:
     def check_integrity(self) -> None:
         """Raise AssertionError unless sequences, KV rows and adapter references agree."""
         running = {sequence.seq_id for sequence in self._scheduler.running}
-        assert running == self._held, f"running {running} but holding {self._held}"
+        assert running == self._held >= self._fresh, f"running {running} but holding {self._held}"
+        reserved = self._runner.reserved
+        assert reserved == self._held, f"KV rows of {reserved}, running {running}"
+        for sequence in self._scheduler.waiting:
+            assert (sequence.slot, sequence.computed) == (0, 0), f"{sequence.seq_id} waits in slot {sequence.slot}"
         for sequence in self._scheduler.running:
             assert (sequence.slot == 0) == (sequence.ref == BASE_REF), f"{sequence.seq_id} in slot {sequence.slot}"
             assert sequence.computed <= sequence.length, f"{sequence.seq_id} computed more than it has"
@@ -148,6 +184,7 @@ class Engine:
 
     def _admit(self) -> list[Update]:
         others, joined, failed = bool(self._scheduler.running), False, []
+        short, self._short = self._short, None
         for sequence in self._scheduler.waiting:
             if not self._scheduler.room:
                 break
@@ -158,13 +195,27 @@ class Engine:
                 sequence.status = Status.LOADING
             elif self._runner.reserve(sequence.seq_id, len(sequence.prompt_ids) + sequence.max_new_tokens):
                 self._held.add(sequence.seq_id)
+                self._fresh.add(sequence.seq_id)
                 self._scheduler.start(sequence)
                 joined = True
             else:
                 self._give_slot(sequence)
+                since = short[1] if short is not None and short[0] == sequence.seq_id else self._clock()
+                self._short = (sequence.seq_id, since)
                 break  # first come first served: a long one is not overtaken for ever
         self._counters.joins += joined and others
         return failed
+
+    def _end_turns(self) -> None:
+        """Preempt for who has waited a whole turn: the rows of an adapter whose slot is wanted, or, for a KV row, the
+        one that started last. A row that has not drawn since it started is left: everyone gets on in each turn."""
+        ref = self._adapters.overstaying(TURN_S)
+        rows = [row for row in self._scheduler.running if row.seq_id not in self._fresh]
+        if ref is not None:
+            for row in [row for row in rows if row.ref == ref]:
+                self.preempt(row.seq_id)
+        elif self._short is not None and rows and self._clock() - self._short[1] >= TURN_S:
+            self.preempt(rows[-1].seq_id)
 
     def _failure(self, sequence: Sequence) -> Exception | None:
         return None if sequence.ref == BASE_REF else self._adapters.failure(sequence.ref)
@@ -182,9 +233,14 @@ class Engine:
     def _release(self, sequence: Sequence) -> None:
         sequence.status = Status.FINISHED
         if sequence.seq_id in self._held:
-            self._held.remove(sequence.seq_id)
-            self._runner.release(sequence.seq_id)
-            self._give_slot(sequence)
+            self._give_back(sequence)
+
+    def _give_back(self, sequence: Sequence) -> None:
+        """Of a sequence that holds them: its KV row and its adapter reference."""
+        self._held.remove(sequence.seq_id)
+        self._fresh.discard(sequence.seq_id)
+        self._runner.release(sequence.seq_id)
+        self._give_slot(sequence)
 
     def _run(self, works: tuple[Work, ...]) -> list[Update]:
         """Compute; when the step fails, again by halves, until the row to blame is alone. Repeating is safe: positions
@@ -212,6 +268,7 @@ class Engine:
         return updates
 
     def _append(self, sequence: Sequence, row: Drawn) -> Update:
+        self._fresh.discard(sequence.seq_id)
         if row.error is not None:
             return self._fail(sequence, row.error)
         offset = len(sequence.output_ids)

@@ -1,7 +1,8 @@
 """EngineThread: the thread that steps the engine, and the only one that touches it.
 
 The event loop leaves orders in a queue (add, abort, know); between steps the thread takes them. What steps bring is
-gathered and handed over with one ``call_soon_threadsafe`` for as many steps as passed meanwhile. Knows no Redis.
+gathered and handed over with one ``call_soon_threadsafe`` for as many steps as passed meanwhile. Once it falls idle it
+audits the engine: one that has lost count of slots or rows could give wrong answers, and ends. Knows no Redis.
 """
 
 from __future__ import annotations
@@ -64,6 +65,7 @@ class EngineThread:
         self._entering: dict[str, float | None] = {}  # not started: since when each waits for its adapter
         self._crashes = 0
         self._stalled = False
+        self._audited = True  # since it last had work
         self._fatal: BaseException | None = None
         self._residency = engine.residency()
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
@@ -126,9 +128,21 @@ class EngineThread:
             try:
                 order = self._orders.get(timeout=wait_s) if wait_s else self._orders.get_nowait()
             except queue.Empty:
+                self._audit()
                 return
             order()
             wait_s = 0.0
+
+    def _audit(self) -> None:
+        """Once a spell of idleness; what it raises ends the thread, and with it the worker."""
+        if self._audited or self._engine.has_work:
+            return
+        self._audited = True
+        try:
+            self._engine.check_integrity()
+        except AssertionError as error:
+            log.error("engine integrity lost: this worker stops serving", reason=str(error))  # noqa: TRY400  no trace
+            raise
 
     def _patience_s(self) -> float:
         if not self._engine.has_work:
@@ -144,6 +158,7 @@ class EngineThread:
             else:
                 self._sequences[sequence.seq_id] = sequence
                 self._entering[sequence.seq_id] = None
+                self._audited = False
 
     def _abort(self, seq_id: str) -> None:
         self._engine.abort(seq_id)

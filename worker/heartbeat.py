@@ -116,6 +116,7 @@ def _counter_fields(counters: EngineCounters) -> Fields:
         "decode_tokens": counters.decode_tokens,
         "joins": counters.joins,
         "failed_steps": counters.failed_steps,
+        "preemptions": counters.preemptions,
         "adapter_loads": counters.adapter_loads,
         "evictions": counters.evictions,
         **{f"mixed_steps_{adapters}": steps for adapters, steps in sorted(counters.mixed_steps.items())},

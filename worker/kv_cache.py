@@ -105,6 +105,11 @@ class KvCache:
         """Bytes of all rows that are allocated, in use or not."""
         return sum(lane.rows * lane.capacity for lane in self._lanes.values()) * self.token_bytes
 
+    @property
+    def owners(self) -> frozenset[str]:
+        """The sequences that hold a row."""
+        return frozenset(self._places)
+
     def place(self, seq_id: str) -> tuple[Lane, int]:
         """Return a sequence's lane and row; valid until the next release."""
         return self._places[seq_id]

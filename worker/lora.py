@@ -89,6 +89,7 @@ class LoraPlan:
     segments: list[tuple[int, int, int]]
     tiles: list[Tile]
     slots: frozenset[int]
+    generation: int  # of the slots it was made for
     cached: tuple[Group, Tensor, list[Tensor]] | None = None  # the last group's A products
 
 
@@ -115,6 +116,12 @@ class LoraSlots:
         """Bytes allocated now; room is made as adapters come, for the modules and ranks they use."""
         groups = self._groups.values()
         return self._tables.nbytes + sum(g.down.nbytes + sum(s.up.nbytes for s in g.sites.values()) for g in groups)
+
+    @property
+    def occupied(self) -> frozenset[int]:
+        """The slots that hold an adapter."""
+        sites = [site.slots for group in self._groups.values() for site in group.sites.values()]
+        return frozenset(self._tables.slots().union(*sites))
 
     def write(self, slot: int, weights: Weights) -> None:
         """Put an adapter into a slot (1 to slots), in place of what was there."""
@@ -144,14 +151,15 @@ class LoraSlots:
         """Plan a step whose flat row consists of these (slot, rows), in this order."""
         spans, start = [], 0
         for slot, count in segments:
-            if slot:
+            if slot and count:
                 spans.append((slot, start, start + count))
             start += count
         tiles = [self._tile(part) for part in _partition(spans)]
-        return LoraPlan(spans, tiles, frozenset(slot for slot, _, _ in spans))
+        return LoraPlan(spans, tiles, frozenset(slot for slot, _, _ in spans), self.generation)
 
     def apply(self, path: str, x: Tensor, out: Tensor, plan: LoraPlan) -> None:
         """Add the adapters' part to ``out`` [rows, out_features] in place; ``x`` is [rows, in_features]."""
+        assert plan.generation == self.generation, "the slots changed between plan and computation"
         group = self._groups.get(self._key.get(path, path))
         site = group.sites.get(path) if group is not None else None
         if group is None or site is None or plan.slots.isdisjoint(site.slots):
@@ -168,6 +176,7 @@ class LoraSlots:
 
     def check_integrity(self) -> None:
         """Raise AssertionError unless the null slot is zero and unused slots compute nothing."""
+        assert 0 not in self.occupied, "an adapter in the null slot"
         for key, group in self._groups.items():
             assert not group.down[0].any(), f"null slot of {key} is not zero"
             for path, site in group.sites.items():

@@ -119,6 +119,11 @@ class ModelRunner:
         self._cache.release(seq_id, wipe=seq_id in self._wiped)
         self._wiped.discard(seq_id)
 
+    @property
+    def reserved(self) -> frozenset[str]:
+        """The sequences that hold a KV row."""
+        return self._cache.owners
+
     @torch.inference_mode()
     def step(self, batch: Batch) -> list[Drawn]:
         """Compute the batch's tokens; draw the next one for each sequence whose last token is among them."""

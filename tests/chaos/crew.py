@@ -25,10 +25,18 @@ class Berth:
     worker: WorkerProcess
     number: int
     busy: bool = False
+    begun: WorkerProcess | None = None  # the worker, once it was seen to be ready
 
     @property
     def name(self) -> str:
         return self.worker.name
+
+    @property
+    def free(self) -> bool:
+        """May be struck: at work, and no other fault upon it."""
+        if self.begun is not self.worker and self.worker.events("ready"):
+            self.begun = self.worker
+        return not self.busy and self.begun is self.worker and self.worker.process.poll() is None
 
 
 class Crew:

@@ -12,6 +12,7 @@ import signal
 from collections import Counter, defaultdict
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
+from itertools import count
 from typing import Any
 
 from lorapool.shared.keys import Keys
@@ -26,6 +27,7 @@ from tests.fleet import until
 BUSY = 8  # running jobs that make a fault count as struck under load
 DELAY_S = 0.06
 LOST_REPLIES = 3
+FULL_TRIES = 10  # looks for a worker that has jobs
 
 
 @dataclass
@@ -90,26 +92,25 @@ class Striker:
         self._crew.dismiss(berth)
 
     async def _frozen(self, fault: Fault) -> Berth:
-        """A worker that may be struck, busy and not running."""
-        while True:
+        """A worker that may be struck, busy and not running; one that has jobs, if there is any within a while."""
+        for tries in count(1):
             berth = await self._free_berth(fault)
             berth.busy = True
             berth.worker.signal(signal.SIGSTOP)
             await asyncio.sleep(0.03)  # what it sent has arrived
-            if await self._nobody_on_last_chance(berth.name):
+            chances = [Terms().max_lost - job["lost"] for job in await self._running(berth.name)]
+            if 1 not in chances and (chances or tries > FULL_TRIES):
                 return berth
-            self.spared += 1
+            self.spared += 1 in chances
             berth.worker.signal(signal.SIGCONT)
             berth.busy = False
             await asyncio.sleep(0.2)
+        raise AssertionError
 
     async def _free_berth(self, fault: Fault) -> Berth:
-        while True:
-            free = [berth for berth in self._crew.berths if not berth.busy and berth.worker.process.poll() is None]
-            free = [berth for berth in free if berth.worker.events("ready")]
-            if free:
-                return free[int(fault.pick * len(free))]
+        while not (free := [berth for berth in self._crew.berths if berth.free]):  # noqa: ASYNC110 - processes
             await asyncio.sleep(0.05)
+        return free[int(fault.pick * len(free))]
 
     # -- the server
 
@@ -187,8 +188,8 @@ class Striker:
         ]
         return [job for job in jobs if worker in {None, job["worker"]}]
 
-    async def _nobody_on_last_chance(self, worker: str | None = None) -> bool:
-        return all(job["lost"] + 1 < Terms().max_lost for job in await self._running(worker))
+    async def _nobody_on_last_chance(self) -> bool:
+        return all(job["lost"] + 1 < Terms().max_lost for job in await self._running())
 
     async def _waiting(self) -> dict[str, int]:
         waiting = await self._server.command("HGET", self._keys.one("waiting"), "*")

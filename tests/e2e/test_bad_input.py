@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import pytest
@@ -118,6 +118,74 @@ async def test_checkpoint_for_another_base_model(real_pool: RealPool, pool: Clie
     change_config(folder, base_model_name_or_path="meta-llama/Llama-3.2-1B")
     with pytest.raises(AdapterRefused, match=r"Llama-3\.2-1B.*smollm2"):
         await pool.adapters.register("foreign", folder)
+
+
+async def _verdict(real_pool: RealPool, name: str, uri: str, digest: str = "0" * 64) -> str:
+    """What the worker says of an adapter that a client registered without looking at it: the reason to refuse."""
+    redis = connect(redis_settings(real_pool.url))
+    catalog = Catalog(redis, "default")
+    await catalog.register(AdapterRecord(id=name, version="1.0.0", digest=digest, uri=uri))
+    verdict = await until(lambda: _decided(catalog, f"{name}@1.0.0"))
+    await redis.aclose()
+    assert verdict.status == "refused"
+    return verdict.reason
+
+
+async def test_uri_that_climbs_out(real_pool: RealPool) -> None:
+    """Dots in a uri do not leave the allowed folders, encoded or not."""
+    for number, dots in enumerate(("..", "%2e%2e", "..%2f..")):
+        uri = f"file://{real_pool.adapter_root}/{dots}/{dots}/etc"
+        assert "outside the folders" in await _verdict(real_pool, f"climber{number}", uri)
+
+
+async def test_symlinks_that_lead_out(real_pool: RealPool, tmp_path: Path) -> None:
+    """A link as the folder, and a link as the weights: both are followed before the folder is judged."""
+    outside = copy_of("cfo", tmp_path / "outside")
+    (real_pool.adapter_root / "linked").symlink_to(outside)
+    folder = copy_of("cfo", real_pool.adapter_root / "half-linked")
+    (folder / WEIGHTS).unlink()
+    (folder / WEIGHTS).symlink_to(outside / WEIGHTS)
+    for name in ("linked", "half-linked"):
+        assert "outside the folders" in await _verdict(real_pool, name, f"file://{real_pool.adapter_root}/{name}")
+
+
+def _huge_header(path: Path) -> None:
+    path.write_bytes((1 << 62).to_bytes(8, "little") + path.read_bytes()[8:])
+
+
+def _nan(path: Path) -> None:
+    tensors = load_file(path)
+    next(iter(tensors.values()))[0, 0] = float("nan")
+    save_file(tensors, path)
+
+
+def _extra_key(path: Path) -> None:
+    save_file({**load_file(path), "base_model.model.model.norm.weight": torch.zeros(576)}, path)
+
+
+def _holes(path: Path) -> None:
+    with path.open("r+b") as weights:
+        weights.truncate(1 << 42)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "told"),
+    [(_huge_header, "header of"), (_nan, "NaN"), (_extra_key, "model.norm"), (_holes, "the limit is")],
+)
+async def test_weights_made_to_harm(real_pool: RealPool, spoil: Callable[[Path], None], told: str) -> None:
+    """A header that claims 4 EiB, a NaN, a tensor that is no LoRA's, four terabytes of holes: each is refused by name."""
+    folder = copy_of("cfo", real_pool.adapter_root / spoil.__name__)
+    spoil(folder / WEIGHTS)
+    assert told in await _verdict(real_pool, spoil.__name__.strip("_"), f"file://{folder}")
+
+
+async def test_config_made_to_harm(real_pool: RealPool) -> None:
+    """An expression that matches for ever, and JSON nested 100,000 deep."""
+    for name, config in (("redos", '{"rank_pattern": {"(a+)+b": 4}}'), ("nested", "[" * 100_000)):
+        folder = copy_of("cfo", real_pool.adapter_root / name)
+        (folder / CONFIG).write_text(config)
+        reason = await _verdict(real_pool, name, f"file://{folder}")
+        assert "too complex" in reason or "not JSON" in reason
 
 
 async def test_checkpoint_without_effect(real_pool: RealPool, pool: Client) -> None:

@@ -126,6 +126,28 @@ async def test_cut_connections_are_survived(redis_url: str, pool_name: str, clie
         assert (await waiting).text == await streaming == "_base heard: slow words"
 
 
+async def test_a_stream_outlasts_the_server_whatever_it_asks(
+    client: Client, worker: CannedWorker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each of a stream's calls meets a server that is away; the reader sees the text and no error."""
+
+    def away_once(name: str, then: object = None) -> None:
+        call, answers = getattr(client._broker, name), [RedisUnreachable("away"), then]
+
+        async def meets(*arguments: Any) -> Any:
+            answer = answers.pop(0) if answers else None
+            if isinstance(answer, Exception):
+                raise answer
+            return await call(*arguments) if answer is None else answer
+
+        monkeypatch.setattr(client._broker, name, meets)
+
+    mine = await client.submit(None, "a b", stream=True)
+    for name, then in (("get", None), ("tokens", []), ("states", None)):  # no items: it asks for the state
+        away_once(name, then)
+    assert "_base heard: a b" == await _text(client.get(mine.id))
+
+
 async def test_after_an_outage_open_jobs_are_looked_up_at_once(
     redis_url: str, pool_name: str, client: Client, redis: Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:

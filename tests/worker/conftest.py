@@ -1,10 +1,14 @@
-"""What the worker's tests share: one thread for tiny tensors."""
+"""What the worker's tests share: one thread for tiny tensors, and an audit of every engine at the end."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
 import pytest
+
+from tests.audit import audited
+
+__all__ = ["audited"]
 
 
 @pytest.fixture(scope="module", autouse=True)

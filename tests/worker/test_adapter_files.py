@@ -19,6 +19,7 @@ from lorapool.shared.prompt_format import PromptFormat
 from lorapool.worker import adapter_files
 from lorapool.worker.adapter_files import AdapterFiles
 from lorapool.worker.adapter_source import AdapterSource
+from lorapool.worker.cache_folder import CacheFolder
 
 CFO = Path(__file__).parents[2] / "examples" / "adapters" / "cfo"
 DIGEST = adapter_digest(CFO)
@@ -158,6 +159,15 @@ def test_a_damaged_copy_is_fetched_again(bucket: object, cache: Path) -> None:
     shutil.rmtree(folder)
     assert made.repaired(SOURCE)
     assert not made.repaired(AdapterSource("cfo@1", DIGEST, CFO.as_uri()))
+
+
+def test_what_was_pruned_is_fetched_again(bucket: object, cache: Path) -> None:
+    """The cache's sweep knows these folders: a fresh one stays, an old one goes, and comes back when it is wanted."""
+    made = files(cache)
+    used_s = made.folder(SOURCE).stat().st_mtime
+    assert 0 == CacheFolder(cache, 0, clock=lambda: used_s + 1).sweep().removed
+    assert 1 == CacheFolder(cache, 0, clock=lambda: used_s + 3600).sweep().removed
+    assert DIGEST == adapter_digest(made.folder(SOURCE))
 
 
 def test_what_killed_downloads_left_is_swept(bucket: object, cache: Path) -> None:

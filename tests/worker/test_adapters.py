@@ -36,6 +36,10 @@ class FakeStore:
     cleared: list[str] = field(default_factory=list)
     broken: set[str] = field(default_factory=set)
 
+    @property
+    def occupied(self) -> frozenset[int]:
+        return frozenset(self.held)
+
     def write(self, slot: int, weights: Any) -> None:
         assert 1 <= slot <= self.slots
         if weights.ref in self.broken:

@@ -38,13 +38,15 @@ class Bench:
     """An engine with adapters a@1 … e@1, whose digests are their names."""
 
     def __init__(self, slots: int = 2, executor: Any = None, **runner: Any) -> None:
+        self.now_s = 0.0
         self.store = FakeStore(slots)
         self.runner = FakeRunner(self.store, **runner)
-        self.adapters = AdapterCache(self.store, _load, 1 << 20, executor or Now())
+        self.adapters = AdapterCache(self.store, _load, 1 << 20, executor or Now(), lambda: self.now_s)
         for name in "abcde":
             self.adapters.know(AdapterSource(f"{name}@1", name, "fine"))
         self.adapters.know(AdapterSource("broken@1", "x", "broken"))
-        self.engine = Engine(self.runner, self.adapters, Scheduler(max_batch=4, prefill_tokens=8), frozenset())
+        scheduler = Scheduler(max_batch=4, prefill_tokens=8)
+        self.engine = Engine(self.runner, self.adapters, scheduler, frozenset(), lambda: self.now_s)
 
 
 def _want(ref: str) -> str:
@@ -233,3 +235,56 @@ def test_a_cancelled_row_frees_what_it_held() -> None:
     assert not bench.engine.abort("a")
     assert bench.runner.reserved == frozenset()
     bench.engine.check_integrity()
+
+
+def _steps(bench: Bench, count: int, each_s: float) -> list[Update]:
+    updates = []
+    for _ in range(count):
+        updates += bench.engine.step()
+        bench.engine.check_integrity()
+        bench.now_s += each_s
+    return updates
+
+
+def test_who_waits_a_turn_for_a_slot_gets_it() -> None:
+    """Rows of a popular adapter that would run for hours are preempted for another's, and both get their own tokens."""
+    bench = Bench(slots=1)
+    for index in range(3):
+        bench.engine.add(sequence(f"popular{index}", [index], "a@1", max_new_tokens=300))
+    updates = _steps(bench, 4, 1.0)
+    bench.engine.add(sequence("rare", [7], "b@1", max_new_tokens=5))
+    updates += _steps(bench, 11, 1.0)
+    assert bench.engine.counters.preemptions == 0
+    updates += _steps(bench, 14, 1.0)
+    assert completion([7], "b", 5) == tokens(update for update in updates if update.seq_id == "rare")
+    assert bench.engine.counters.preemptions == 3
+    updates += [update for found in drain(bench.engine).values() for update in found]
+    for index in range(3):
+        assert completion([index], "a", 300) == tokens(u for u in updates if u.seq_id == f"popular{index}")
+
+
+def test_who_waits_a_turn_for_a_kv_row_gets_it() -> None:
+    """The rows that started last make room for a long one that is first in line; nobody's tokens change or repeat."""
+    bench = Bench(kv_tokens=60)
+    for index in range(3):
+        bench.engine.add(sequence(str(index), [index], max_new_tokens=19))
+    bench.engine.step()
+    bench.engine.add(sequence("long", [9], max_new_tokens=39))
+    updates = _steps(bench, 10, 1.2) + [u for found in drain(bench.engine).values() for u in found]
+    assert bench.engine.counters.preemptions == 2
+    assert completion([9], "", 39) == tokens(update for update in updates if update.seq_id == "long")
+    assert completion([2], "", 19)[1:] == tokens(update for update in updates if update.seq_id == "2")
+
+
+def test_everyone_gets_on_however_short_a_turn_is() -> None:
+    """Three adapters on one slot, a clock that runs a turn a step, prompts of several chunks: all of them finish."""
+    bench = Bench(slots=1)
+    for index, name in enumerate("abc"):
+        bench.engine.add(sequence(name, [index] * 20, f"{name}@1", max_new_tokens=6))
+    updates: list[Update] = []
+    for _ in range(300):
+        updates += _steps(bench, 1, 10.0)
+    assert not bench.engine.has_work
+    assert bench.engine.counters.preemptions > 3
+    for index, name in enumerate("abc"):
+        assert completion([index] * 20, name, 6) == tokens(u for u in updates if u.seq_id == name)

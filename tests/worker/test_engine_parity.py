@@ -76,6 +76,8 @@ class World:
         def load(source: AdapterSource) -> AdapterWeights:
             return load_checkpoint(source.uri, runner.spec, runner.lora.max_rank, source.digest)
 
+        for slot in runner.lora.occupied:
+            runner.lora.clear(slot)
         adapters = AdapterCache(runner.lora, load, 1 << 24, Now())
         for ref, path in self.folders.items():
             adapters.know(AdapterSource(ref, self.digests[ref], str(path)))

@@ -166,5 +166,18 @@ async def test_gives_up_after_many_broken_steps(monkeypatch: pytest.MonkeyPatch)
             await made.until(lambda: False)
 
 
+async def test_an_engine_that_lost_count_ends_when_it_falls_idle() -> None:
+    """A KV row that nobody gave back: the audit of the idle engine finds it and the event loop gets its error."""
+    async with bench() as made:
+        made.add("fine", [1])
+        await made.until(lambda: made.ended("fine"))
+        made.thread.order(lambda: made.runner.reserve("leaked", 4))
+        made.add("next", [2])
+        await made.until(lambda: made.ended("next"))
+        with pytest.raises(AssertionError, match="leaked"):
+            await made.until(lambda: False)
+        made.runner.release("leaked")
+
+
 def _raise(error: Exception) -> list[Update]:
     raise error

@@ -22,13 +22,21 @@ from lorapool.shared.errors import (
 )
 from lorapool.worker.admission import PromptTooLong
 from lorapool.worker.publisher import _outcome_of
+from tests.conftest import running_server
 from tests.fake_worker import expected
 from tests.fleet import WorkerProcess, alive, fake_worker, until
 
 STEP_S, RENEWAL_S = 0.02, 20.0
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
+def redis_url() -> Iterator[str]:
+    """A server that these tests share, and so one worker is enough."""
+    with running_server() as url:
+        yield url
+
+
+@pytest.fixture(scope="module")
 def worker(redis_url: str) -> Iterator[WorkerProcess]:
     with fake_worker(redis_url, model={"step_s": STEP_S}, lease_s=3 * RENEWAL_S, max_batch=2, claim_ahead=0) as worker:
         yield worker

@@ -21,13 +21,21 @@ from lorapool.shared.errors import JobFailed, UnsupportedVersion
 from lorapool.shared.job import Job
 from lorapool.shared.keys import Keys, PoolKeys
 from lorapool.shared.upkeep import Upkeep
+from tests.conftest import running_server
 from tests.fake_worker import expected
 from tests.fleet import WorkerProcess, add_adapters, alive, fake_worker, until
 
 KEYS, POOL = Keys("default"), PoolKeys("default")
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
+def redis_url() -> Iterator[str]:
+    """A server that all these tests share, each with names of its own; and so one worker is enough."""
+    with running_server() as url:
+        yield url
+
+
+@pytest.fixture(scope="module")
 def worker(redis_url: str) -> Iterator[WorkerProcess]:
     with fake_worker(redis_url) as worker:
         yield worker
@@ -67,8 +75,9 @@ async def test_a_job_of_a_newer_major_is_a_dead_letter(redis_url, redis, pool, m
         await (await pool.submit(None, "hello", job_id="new")).result(10)
     assert ("UnsupportedVersion", 1) == (failed.value.error, failed.value.attempts)
     assert 2 == msgpack.unpackb(await redis.get(KEYS.payload("new")))["v"]
-    [letter] = json.loads(await lorapool(redis_url, "dead", "--json"))
-    assert ("0.new", "UnsupportedVersion") == (letter["job_id"], letter["reason"])
+    letters = {letter["job_id"]: letter for letter in json.loads(await lorapool(redis_url, "dead", "--json"))}
+    letter = letters["0.new"]
+    assert "UnsupportedVersion" == letter["reason"]
     assert "schema version 2" in letter["message"]
     assert "schema version 2" in await lorapool(redis_url, "dead")
 
@@ -78,10 +87,10 @@ async def test_such_a_job_is_served_by_an_upgraded_worker(redis, pool, monkeypat
     with monkeypatch.context() as newer:
         newer_client(newer, v=2)
         with pytest.raises(JobFailed):
-            await (await pool.submit(None, "hello", job_id="new", max_new_tokens=3)).result(10)
-    await redis.set(KEYS.payload("new"), codec.encode_job(Job.parse(  # what an upgraded worker reads
-        id="new", ref="_base", prompt="hello", params={"max_new_tokens": 3})), keepttl=True)  # fmt: skip
-    again = await Upkeep(redis, KEYS).redrive("new")
+            await (await pool.submit(None, "hello", job_id="upgraded", max_new_tokens=3)).result(10)
+    await redis.set(KEYS.payload("upgraded"), codec.encode_job(Job.parse(  # what an upgraded worker reads
+        id="upgraded", ref="_base", prompt="hello", params={"max_new_tokens": 3})), keepttl=True)  # fmt: skip
+    again = await Upkeep(redis, KEYS).redrive("upgraded")
     assert expected("hello", "", 3) == (await pool.get(again.job_id).result(10)).token_ids
 
 
@@ -108,30 +117,35 @@ async def test_a_newer_result_is_read_by_an_older_client(redis, pool):
 
 async def test_what_a_newer_catalog_adds_is_ignored(redis, pool):
     """An adapter whose record has fields that nobody knows here is served; so is a pool whose config has."""
-    digests = await add_adapters(redis, "a")
-    await redis.hset(POOL.adapter("a@1"), "licence", "MIT")
+    digests = await add_adapters(redis, "minor")
+    await redis.hset(POOL.adapter("minor@1"), "licence", "MIT")
     await redis.hset(POOL.config, "colour", "blue")
-    result = await (await pool.submit("a", "hello", max_new_tokens=4)).result(10)
-    assert expected("hello", digests["a@1"], 4) == result.token_ids
+    result = await (await pool.submit("minor", "hello", max_new_tokens=4)).result(10)
+    assert expected("hello", digests["minor@1"], 4) == result.token_ids
 
 
-@pytest.mark.parametrize("change", [{"v": "2"}, {"status": "simmering"}, {"metadata": "{"}])
-async def test_a_newer_adapter_harms_no_other(redis, pool, worker, change):
-    """A record that cannot be read is left out, by the worker's validator too; its job is kept as a dead letter."""
+CHANGES = {"version": {"v": "2"}, "status": {"status": "simmering"}, "garbage": {"aliases": b"\xff", "rank": "four"}}
+
+
+async def test_newer_adapters_harm_no_other(redis, pool, worker):
+    """Records that cannot be read are left out, by the worker's validator too; a job of one is a dead letter."""
     catalog = Catalog(redis, "default")
-    await add_adapters(redis, "a", "b")
-    await redis.hset(POOL.adapter("a@1"), mapping=change)
-    await redis.sadd(POOL.pending, "a@1")
-    await catalog.register(AdapterRecord(id="c", version="1", digest="c" * 64, uri="file:///c"))
-    await until(lambda: _ready(catalog, "c@1"))
-    assert ["b@1", "c@1"] == [record.ref for record in await pool.adapters.list()]
-    with pytest.raises(UnsupportedVersion, match="a@1"):
-        await pool.submit("a", "hello")
-    await pool._broker.enqueue(Job.parse(id="early", ref="a@1", prompt="hello"))  # resolved before it changed
-    with pytest.raises(JobFailed, match="a@1") as failed:
-        await pool.get("early").result(10)
-    assert ("UnsupportedVersion", 1) == (failed.value.error, failed.value.attempts)
-    assert (await pool.submit("b", "hello", max_new_tokens=2)).id
+    await add_adapters(redis, *CHANGES, "good")
+    for name, change in CHANGES.items():
+        await redis.hset(POOL.adapter(f"{name}@1"), mapping=change)
+        await redis.sadd(POOL.pending, f"{name}@1")
+    await catalog.register(AdapterRecord(id="late", version="1", digest="c" * 64, uri="file:///late"))
+    await until(lambda: _ready(catalog, "late@1"))
+    listed = {record.id for record in await pool.adapters.list()}
+    assert ({"good", "late"}, set()) == (listed & {"good", "late"}, listed & CHANGES.keys())
+    for name in CHANGES:
+        with pytest.raises(UnsupportedVersion, match=f"{name}@1"):
+            await pool.submit(name, "hello")
+        await pool._broker.enqueue(Job.parse(id=name, ref=f"{name}@1", prompt="hello"))  # resolved before it changed
+        with pytest.raises(JobFailed, match=f"{name}@1") as failed:
+            await pool.get(name).result(10)
+        assert ("UnsupportedVersion", 1) == (failed.value.error, failed.value.attempts)
+    await (await pool.submit("good", "hello", max_new_tokens=2)).result(10)
     assert worker.process.poll() is None
 
 
@@ -156,8 +170,8 @@ async def test_a_pool_of_a_newer_layout_is_refused(redis_url, redis):
         "partitions": 1,
         "layout": 2,
     }
-    await redis.hset(POOL.config, mapping=fields)
-    with fake_worker(redis_url) as worker:
+    await redis.hset(PoolKeys("newer").config, mapping=fields)
+    with fake_worker(redis_url, pool="newer") as worker:
         assert 0 != worker.wait()
         assert "layout 2" in worker.log()
 

@@ -1,0 +1,107 @@
+"""The judge of chaos objects to what it is there to object to: each wrong is planted, each is told."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from redis.asyncio import Redis
+
+from lorapool.producer.client import Client
+from lorapool.shared.broker import Broker, Delta, Settlement
+from lorapool.shared.codec import encode_detail
+from lorapool.shared.keys import Keys
+from lorapool.shared.server import Server
+from lorapool.shared.upkeep import Upkeep
+from tests.chaos.judge import Judge
+from tests.chaos.ledger import Entry, Ledger
+
+KEYS = Keys("default")
+
+
+def entry(**fields: Any) -> Entry:
+    """An entry as it stands when all went well."""
+    return replace(Entry("mine", "streamed", None, "question", 3, ""), accepted=True, end="succeeded", **fields)
+
+
+async def story(pool: Client, broker: Broker, device: str = "w1") -> Entry:
+    """One streamed job, from submission to its agent's answer."""
+    mine = entry()
+    handle = await pool.submit(**mine.request)
+    [claimed] = (await broker.claim("w1", "L", ["_base"], 1, 1, 15_000)).jobs
+    text = "".join(f"{token} " for token in mine.right)
+    await broker.emit([Delta(claimed.job_id, "L", 1, 0, text, mine.right)])
+    detail = encode_detail(mine.right, None)
+    answer = {"text": text, "finish_reason": "length", "device": device, "detail": detail}
+    await broker.settle([Settlement(claimed.job_id, "L", "succeeded", **answer)])
+    result = await handle.result(10)
+    return replace(mine, token_ids=result.token_ids, text=text, record=await handle.record())
+
+
+async def judged(redis: Redis, broker: Broker, pool: Client, told: Entry) -> list[str]:
+    ledger = Ledger(iter(()))
+    ledger.entries = [told]
+    judge = Judge(Server(redis), broker, Upkeep(redis, KEYS), before_bytes=0)
+    return (await judge.judge(ledger, [pool._name], refusals=0)).complaints
+
+
+@pytest.mark.parametrize(
+    ("wrong", "complaint"),
+    [
+        (lambda told: told, None),
+        (lambda told: replace(told, end="no answer"), "no answer"),
+        (lambda told: replace(told, token_ids=(1, 2, 3)), "right are"),
+        (lambda told: replace(told, text="1 2 3 "), "right is"),
+        (lambda told: replace(told, record={**told.record, "text": "other"}), "stored"),
+        (lambda told: replace(told, end="expired"), "counted are"),
+    ],
+    ids=["nothing", "lost", "tokens", "stream", "changed", "counters"],
+)
+async def test_what_agents_were_told(
+    redis_url: str, redis: Redis, wrong: Callable[[Entry], Entry], complaint: str | None
+) -> None:
+    """A ledger that does not agree with the server; and one that does."""
+    broker = Broker(redis, KEYS)
+    async with Client(redis_url) as pool:
+        told = wrong(await story(pool, broker))
+    complaints = await judged(redis, broker, pool, told)
+    await broker.close()
+    assert (complaint is None) == (not complaints), complaints
+    assert complaint is None or any(complaint in line for line in complaints)
+
+
+@pytest.mark.parametrize(
+    ("damage", "complaint"),
+    [
+        (("XADD", KEYS.inbox("{client}"), "*", "job", "mine", "state", "succeeded"), "2 notices"),
+        (("XADD", KEYS.tokens("mine"), "*", "kind", "end", "attempt", 1, "state", "failed"), "out of order"),
+        (("HINCRBY", KEYS.stats("_base"), "succeeded", 1), "counted are 2"),
+        (("HSET", KEYS.job("mine"), "fence", 2), "2 claims"),
+        (("HSET", KEYS.job("mine"), "lost", 1), "1 lost"),
+        (("SET", KEYS.payload("mine"), "x"), "fsck found"),
+        (("SET", KEYS.one("something"), "x"), "would stay for ever"),
+        (("HSET", KEYS.agent("large"), "note", "x" * (4 << 20)), "bytes more"),
+    ],
+    ids=["notices", "stream", "counters", "claims", "losses", "fsck", "keys", "memory"],
+)
+async def test_what_the_server_holds(redis_url: str, redis: Redis, damage: tuple[Any, ...], complaint: str) -> None:
+    """Damage done by raw commands."""
+    broker = Broker(redis, KEYS)
+    async with Client(redis_url) as pool:
+        told = await story(pool, broker)
+    await redis.execute_command(*(str(part).replace("{client}", pool._name) for part in damage))
+    complaints = await judged(redis, broker, pool, told)
+    await broker.close()
+    assert any(complaint in line for line in complaints), complaints
+
+
+async def test_who_wrote_it(redis_url: str, redis: Redis) -> None:
+    """A result written by another worker than the one that had the job."""
+    broker = Broker(redis, KEYS)
+    async with Client(redis_url) as pool:
+        told = await story(pool, broker, device="w2")
+    complaints = await judged(redis, broker, pool, told)
+    await broker.close()
+    assert ["mine: 'w1' had it, 'w2' ended it"] == complaints
