@@ -44,22 +44,22 @@ class Clock:
 
 @dataclass
 class NoopRunner:
-    """A Runner whose rows all draw token 7. ``reserved`` guards what the engine promises."""
+    """A Runner whose rows all draw token 7. ``held`` guards what the engine promises."""
 
     clock: Clock
     max_model_len: int = MAX_MODEL_LEN
-    _reserved: set[str] = field(default_factory=set)
+    held: set[str] = field(default_factory=set)
 
     @property
     def reserved(self) -> frozenset[str]:
-        return frozenset(self._reserved)
+        return frozenset(self.held)
 
     def reserve(self, seq_id: str, _tokens: int) -> bool:
-        self._reserved.add(seq_id)
+        self.held.add(seq_id)
         return True
 
     def release(self, seq_id: str) -> None:
-        self._reserved.remove(seq_id)
+        self.held.remove(seq_id)
 
     def step(self, batch: Batch) -> list[Drawn]:
         self.clock.tick(len(batch.works))
@@ -70,21 +70,21 @@ class NoopRunner:
 
 
 class NoopSlots:
-    """A SlotStore that keeps nothing but which slots are taken."""
+    """A SlotStore that keeps no weights."""
 
     def __init__(self, slots: int) -> None:
         self.slots = slots
-        self._occupied: set[int] = set()
+        self._full: set[int] = set()
 
     @property
     def occupied(self) -> frozenset[int]:
-        return frozenset(self._occupied)
+        return frozenset(self._full)
 
     def write(self, slot: int, weights: NoopWeights, /) -> None:
-        self._occupied.add(slot)
+        self._full.add(slot)
 
     def clear(self, slot: int, /) -> None:
-        self._occupied.discard(slot)
+        self._full.discard(slot)
 
 
 @dataclass(frozen=True)

@@ -113,7 +113,7 @@ async def test_a_worker_without_work_of_its_own_takes_that_of_others(bench: Benc
 
 @pytest.mark.parametrize("scope", ["adapter", "agent", "pool"])
 async def test_a_full_queue_says_when_to_come_again(bench: Bench, scope: str):
-    """About as long as the last claim is ago, from a tenth of a second to five."""
+    """About as long as the next job has waited, from a tenth of a second to five."""
     await fill(bench, scope)
     for ago_ms, expected_s in ((0, 0.1), (1_700, 1.7), (60_000, 5.0)):
         await bench.redis.zadd(bench.keys.one("ready"), {"cfo@1": bench.now - ago_ms})
