@@ -1,6 +1,6 @@
 """The ways to compute the LoRA products of some neighbouring rows, and the choice of the cheapest.
 
-One batched product over the segments' slots, padded where they are unequal; or, on the CPU where each slot has few rows,
+One batched product over the segments' slots, padded where they are unequal; or, where a slot has few rows on the CPU,
 weighted sums of weight rows. Knows segments and stores of weights; knows neither modules nor adapters.
 """
 
