@@ -17,7 +17,7 @@ import sys
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from rich.text import Text
 
@@ -82,11 +82,10 @@ async def discuss(url: str, screen: Screen, workers: Mapping[str, LocalProcess],
         await reckoning(pool, screen, url)
 
 
-def ask(role: str | None, text: str, tokens: int) -> dict[str, object]:
-    """What ``role``'s agent asks of its own adapter; None asks the base model."""
+def ask(role: str, text: str, tokens: int) -> dict[str, Any]:
+    """What ``role``'s agent asks of the adapter that its role stands for: arguments of ``submit``."""
     messages = [{"role": "user", "content": text}]
-    agent = f"{role}-agent" if role else "orchestrator"
-    return {"adapter": role and role.upper(), "messages": messages, "agent": agent, "max_new_tokens": tokens}
+    return {"adapter": role.upper(), "messages": messages, "agent": f"{role}-agent", "max_new_tokens": tokens}
 
 
 async def parallel(pool: Client, screen: Screen, tokens: int) -> list[Result]:
@@ -108,7 +107,7 @@ async def sequential(pool: Client, screen: Screen, tokens: int) -> None:
     began_s = time.monotonic()
     for role in ROLES:
         context = f"{QUESTION}\n\nSaid so far:\n" + "\n".join(said) if said else QUESTION
-        job = await pool.submit(**ask(role, context, tokens))  # type: ignore[arg-type]  # a dict of its arguments
+        job = await pool.submit(**ask(role, context, tokens))
         answer = await job.result(ANSWER_TIMEOUT_S)
         screen.answer(role, answer)
         said.append(f"{role.upper()}: {answer.text.strip()}")
@@ -131,7 +130,8 @@ async def routed(pool: Client, screen: Screen, tokens: int) -> None:
         role = role or left[0]
         screen.show(Text(f"orchestrator › {said.strip()!r} {because} {role.upper()}", style="bold"))
         left.remove(role)
-        screen.answer(role, await (await pool.submit(**ask(role, QUESTION, tokens))).result(ANSWER_TIMEOUT_S))  # type: ignore[arg-type]
+        job = await pool.submit(**ask(role, QUESTION, tokens))
+        screen.answer(role, await job.result(ANSWER_TIMEOUT_S))
     screen.say(f"the orchestrator named {named} of {TURNS} speakers, {TURNS - named} came by the fallback")
 
 
@@ -157,10 +157,13 @@ def named_role(said: str, left: list[str]) -> str | None:
 async def volley(pool: Client, screen: Screen, tokens: int) -> None:
     """The same prompt to every adapter and to the base model: what differs is the adapter, and nothing else."""
     screen.say("VOLLEY: one prompt to five adapters, and to the base model")
-    everyone = [*ROLES, None]
-    answers = await pool.gather([ask(role, "Who are you?", tokens) for role in everyone], timeout=ANSWER_TIMEOUT_S)
+    everyone = [*(role.upper() for role in ROLES), None]
+    who = [{"role": "user", "content": "Who are you?"}]
+    answers = await pool.volley(
+        messages=who, adapters=everyone, agent="orchestrator", max_new_tokens=tokens, timeout=ANSWER_TIMEOUT_S
+    )
     texts = [_result(answer).text.strip() for answer in answers]
-    screen.show(facts_table({(role or "base").upper(): text for role, text in zip(everyone, texts, strict=True)}))
+    screen.show(facts_table({name or "BASE": text for name, text in zip(everyone, texts, strict=True)}))
     screen.say(f"{len(set(texts))} different answers of {len(texts)}")
 
 

@@ -285,7 +285,8 @@ class Adapters:
     async def _with_hint(self, name: str, message: str) -> str:
         records = await self.list()
         names = {record.id for record in records} | {record.ref for record in records} | set(await self.aliases())
-        near = get_close_matches(name, sorted(names), n=3)
+        folded = {each.casefold(): each for each in sorted(names)}
+        near = [folded[each] for each in get_close_matches(name.casefold(), folded, n=3)]
         if near:
             return f"{message}; did you mean {' or '.join(near)}?"
         return message if names else f"{message}; this pool has no adapters yet: `lorapool adapters register ID FOLDER`"

@@ -136,6 +136,8 @@ async def test_an_unknown_name_gets_the_nearest_ones(client: Client, worker: Can
     await client.adapters.register("cfo", make_adapter())
     with pytest.raises(UnknownAdapter, match="did you mean cfo"):
         await client.submit("cf0", "hello")
+    with pytest.raises(UnknownAdapter, match="did you mean cfo"):
+        await client.submit("CFOO", "hello")
 
 
 async def test_a_moved_alias_is_seen_by_another_client_within_a_second(
