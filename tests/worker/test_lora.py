@@ -8,7 +8,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lorapool.worker.lora import LoraSlots, Sums, Tile
+from lorapool.worker.lora import LoraSlots
+from lorapool.worker.lora_parts import Sums, Tile
 from tests.worker.tiny import Module, Weights
 
 PATHS = {"q": (12, 8), "k": (12, 4), "o": (8, 12)}
