@@ -1,7 +1,7 @@
 """The limit: only the base model's matrix products of the whole run, prefill included.
 
-Same dtype, same threads, same token counts as the workload; no attention, no normalisation, no sampling and no
-LoRA. Nothing that computes these products with these kernels can be faster.
+Same dtype, threads and token counts as the workload, and the very kernels of our engine (packed weights, one product
+for modules that share an input); no attention, no normalisation, no sampling and no LoRA.
 """
 
 from __future__ import annotations
@@ -12,18 +12,19 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from benchmarks.workload import Workload
+from lorapool.worker.linear import Product, products
 
-Product = tuple[torch.Tensor, bool]  # weight [out, in], and whether only the last token of a sequence needs it
+SHARED = (("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj"))
 
 
 class Limit:
-    """Runs the products of ``workload`` with ``max_batch`` rows a decode step."""
+    """Runs the products of ``workload`` with all its requests in a decode step."""
 
     def __init__(self, workload: Workload, dtype: torch.dtype, prefill_rows: int = 512) -> None:
         self.workload = workload
         self.dtype = dtype
         self.prefill_rows = prefill_rows
-        self.products = _products(workload, dtype)
+        self.body, self.head = _products(workload, dtype)
 
     @torch.inference_mode()
     def run(self) -> float:
@@ -31,30 +32,30 @@ class Limit:
         start = time.perf_counter()
         left = self.workload.prompt_tokens
         while left > 0:
-            self._multiply(min(left, self.prefill_rows), last_only=False)
+            self._multiply(self.body, min(left, self.prefill_rows))
             left -= self.prefill_rows
         rows = len(self.workload.prompts)
-        self._multiply(rows, last_only=True)
+        self._multiply(self.head, rows)
         for _ in range(self.workload.new_tokens - 1):
-            self._multiply(rows, last_only=False)
-            self._multiply(rows, last_only=True)
+            self._multiply(self.body, rows)
+            self._multiply(self.head, rows)
         return time.perf_counter() - start
 
-    def _multiply(self, rows: int, *, last_only: bool) -> None:
+    def _multiply(self, wanted: list[tuple[int, Product]], rows: int) -> None:
         inputs: dict[int, torch.Tensor] = {}
-        for weight, last in self.products:
-            if last != last_only:
-                continue
-            width = weight.shape[1]
+        for width, product in wanted:
             if width not in inputs:
-                inputs[width] = torch.ones(rows, width, dtype=self.dtype)
-            torch.nn.functional.linear(inputs[width], weight)
+                inputs[width] = torch.ones(1, rows, width, dtype=self.dtype)
+            product(inputs[width])
 
 
-def _products(workload: Workload, dtype: torch.dtype) -> list[Product]:
+def _products(workload: Workload, dtype: torch.dtype) -> tuple[list[tuple[int, Product]], list[tuple[int, Product]]]:
+    """(in_features, product) of each linear module: those of every token, and lm_head's."""
     model = AutoModelForCausalLM.from_pretrained(workload.model, dtype=dtype)
-    return [
-        (module.weight.detach(), name == "lm_head")
-        for name, module in model.named_modules()
-        if isinstance(module, torch.nn.Linear)
-    ]
+    modules = {name: module for name, module in model.named_modules() if isinstance(module, torch.nn.Linear)}
+    parents = {name.rpartition(".")[0]: None for name in modules}
+    groups = [[f"{parent}.{name}" for name in names] for parent in parents for names in SHARED]
+    found = products(modules, [group for group in groups if all(name in modules for name in group)])
+    widths = {name: module.in_features for name, module in modules.items()}
+    body = [(widths[name], product) for name, product in found.items() if name != "lm_head"]
+    return body, [(widths["lm_head"], found["lm_head"])]

@@ -64,7 +64,7 @@ class Ours:
     def run(self, active: int) -> tuple[float, list[list[int]]]:
         """Seconds for one whole run over ``active`` adapters, and each request's new tokens."""
         engine = self._engine()
-        sequences = [self._sequence(index, active) for index in range(len(self.workload.prompts))]
+        sequences = [self.sequence(index, active) for index in range(len(self.workload.prompts))]
         start = time.perf_counter()
         for sequence in sequences:
             engine.add(sequence)
@@ -80,7 +80,8 @@ class Ours:
         scheduler = Scheduler(max_batch=len(self.workload.prompts))
         return Engine(self.runner, ResidentAdapters(), scheduler, self.tokenizer.eos_ids)
 
-    def _sequence(self, index: int, active: int) -> Sequence:
+    def sequence(self, index: int, active: int) -> Sequence:
+        """Request ``index`` as the engine takes it."""
         adapter = self.workload.adapter_of(index, active)
         count = self.workload.new_tokens
         return Sequence(

@@ -5,7 +5,8 @@ Knows nothing of what a contestant does; it returns a figure, and the summary is
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from statistics import median
 
@@ -27,20 +28,41 @@ class Summary:
         return f"{self.median:,.0f} ({self.low:,.0f}–{self.high:,.0f})"
 
 
-def run(contestants: Mapping[str, Contestant], rounds: int) -> dict[str, Summary]:
-    """One uncounted warm-up each, then ``rounds`` rounds in turn."""
-    values: dict[str, list[float]] = {name: [] for name in contestants}
-    columns = (TextColumn("{task.description:<28}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+@dataclass(frozen=True)
+class Entry:
+    """One contestant and the rounds it takes part in. ``warms_itself``: it needs no uncounted turn before its first."""
+
+    run: Contestant
+    rounds: int
+    warms_itself: bool = False
+
+
+def run(
+    entries: Mapping[str, Entry], seen: Mapping[str, list[float]] | None = None, budget_s: float = float("inf")
+) -> dict[str, list[float]]:
+    """Run what ``seen`` lacks of each entry's rounds, in turn; stop early when ``budget_s`` is spent."""
+    values = {name: list((seen or {}).get(name, ())) for name in entries}
+    started, until = set[str](), time.monotonic() + budget_s
+    columns = (TextColumn("{task.description:<36}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns) as progress:
-        task = progress.add_task("", total=len(contestants) * (rounds + 1))
-        for turn in range(rounds + 1):
-            for name, contestant in contestants.items():
-                progress.update(task, description=f"{'warm-up' if turn == 0 else f'round {turn}'}: {name}")
-                value = contestant()
-                if turn:
-                    values[name].append(value)
-                progress.advance(task)
-    return {name: summarize(seen) for name, seen in values.items()}
+        turns = list(_turns(entries, values))
+        task = progress.add_task("", total=len(turns))
+        for turn, name in turns:
+            if time.monotonic() > until:
+                break
+            progress.update(task, description=f"round {turn + 1}: {name}")
+            if name not in started and not entries[name].warms_itself:
+                entries[name].run()
+            started.add(name)
+            values[name].append(entries[name].run())
+            progress.advance(task)
+    return values
+
+
+def _turns(entries: Mapping[str, Entry], values: Mapping[str, list[float]]) -> Iterator[tuple[int, str]]:
+    had = {name: len(found) for name, found in values.items()}
+    for turn in range(max(entry.rounds for entry in entries.values())):
+        yield from ((turn, name) for name, entry in entries.items() if had[name] <= turn < entry.rounds)
 
 
 def summarize(values: list[float]) -> Summary:

@@ -17,7 +17,7 @@ from pydantic import ValidationError
 
 from lorapool.producer.adapters import Adapters
 from lorapool.producer.cost import Bill, Meter, Tariff
-from lorapool.producer.handle import JobHandle
+from lorapool.producer.handle import JobHandle, outcome_of
 from lorapool.producer.inbox import Inbox, Ticket
 from lorapool.producer.outbox import Outbox
 from lorapool.producer.request import Request, Seconds
@@ -151,7 +151,9 @@ class Client:
         left = None if timeout is None else max(0.0, give_up_at - time.monotonic())
         accepted = [handle for handle in handles if isinstance(handle, JobHandle)]
         records = iter(await self._inbox.wait_all([handle.ticket for handle in accepted], left))
-        return [handle.outcome(next(records), left) if isinstance(handle, JobHandle) else handle for handle in handles]
+        return [
+            outcome_of(handle, next(records), left) if isinstance(handle, JobHandle) else handle for handle in handles
+        ]
 
     async def volley(
         self,
@@ -227,11 +229,11 @@ class Client:
 
     async def count_refusals(self, reasons: Mapping[str, int], *, report: str) -> None:
         """Have the pool count requests refused before they became jobs; the same ``report`` counts once."""
-        await self._broker.count_refusals(self._name, report, reasons)
+        await self._broker.tally.add_refusals(self._name, report, reasons)
 
     async def refusals(self) -> dict[str, int]:
         """Those so counted, by reason, of all clients."""
-        return await self._broker.refusals()
+        return await self._broker.tally.refusals()
 
     # -- how
 

@@ -43,21 +43,7 @@ class JobHandle:
         Raises JobFailed, JobCancelled, JobExpired; ResultTimeout when the timeout passed first (the job goes on);
         UnknownJob or ResultExpired when there is no record. A short loss of the server is waited out.
         """
-        return self._read(await self._inbox.wait(self.ticket, timeout), timeout)
-
-    def outcome(self, record: Record | LorapoolError | None, timeout: float | None) -> Result | LorapoolError:
-        """``result`` of what ``Inbox.wait_all`` brought; what it would raise, returned."""
-        if isinstance(record, LorapoolError):
-            return record
-        try:
-            return self._read(record, timeout)
-        except LorapoolError as error:
-            return error
-
-    def _read(self, record: Record | None, timeout: float | None) -> Result:
-        if record is None:
-            raise ResultTimeout(f"job {self.id} has not ended after {timeout:g} s; it goes on, ask again later")
-        return result_of(self.id, record)
+        return _read(self.id, await self._inbox.wait(self.ticket, timeout), timeout)
 
     async def record(self) -> Record:
         """All fields stored of the job now, finished or not."""
@@ -144,3 +130,21 @@ class JobHandle:
 
 def _remaining(give_up_at: float | None) -> float | None:
     return None if give_up_at is None else max(0.0, give_up_at - time.monotonic())
+
+
+def outcome_of(
+    handle: JobHandle, record: Record | LorapoolError | None, timeout: float | None
+) -> Result | LorapoolError:
+    """``result`` of what ``Inbox.wait_all`` brought for a handle; what it would raise, returned."""
+    if isinstance(record, LorapoolError):
+        return record
+    try:
+        return _read(handle.id, record, timeout)
+    except LorapoolError as error:
+        return error
+
+
+def _read(job_id: str, record: Record | None, timeout: float | None) -> Result:
+    if record is None:
+        raise ResultTimeout(f"job {job_id} has not ended after {timeout:g} s; it goes on, ask again later")
+    return result_of(job_id, record)

@@ -7,18 +7,17 @@ raise RedisUnreachable, RedisAuthFailed or RedisFull besides what they name.
 
 from __future__ import annotations
 
-import random
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Literal, TypeVar
+from collections.abc import Mapping, Sequence
+from typing import Literal
 
 from redis.asyncio import Redis
 from redis.exceptions import ResponseError
 
-from lorapool.shared import codec, replies
+from lorapool.shared import arguments, replies
 from lorapool.shared.errors import LorapoolError, RedisFull, UnknownAdapter, UnknownJob
 from lorapool.shared.explain import explanation
 from lorapool.shared.job import Job, JobState, Priority
-from lorapool.shared.keys import Keys, PoolKeys, bare_id, check_job_id
+from lorapool.shared.keys import Keys, PoolKeys, bare_id
 from lorapool.shared.protocol import (
     Backlog,
     Claim,
@@ -37,6 +36,7 @@ from lorapool.shared.protocol import (
 )
 from lorapool.shared.scripts import Scripts, Terms
 from lorapool.shared.server import Arg, Command, Server, text_map
+from lorapool.shared.tally import Tally
 
 __all__ = [
     "Broker",
@@ -57,9 +57,6 @@ __all__ = [
 ]
 
 LANES = (Priority.NORMAL, Priority.HIGH, Priority.LOW, "again")
-MAX_JOBS = 64  # of one script call
-MAX_CALL_BYTES = 4 << 20  # of one enqueue call
-T = TypeVar("T")
 
 
 class Broker:
@@ -70,6 +67,7 @@ class Broker:
         self._server = Server(redis)
         self._blocking = self._server.for_blocking()
         self._scripts = Scripts(self._server, keys.prefix, terms or Terms(), clock)
+        self.tally = Tally(self._server, self._scripts, keys)
 
     async def close(self) -> None:
         """Give back the connections of blocking reads; the Redis client stays its owner's."""
@@ -101,10 +99,10 @@ class Broker:
         packed: list[tuple[int, list[Arg]]] = []
         for index, job in enumerate(jobs):
             try:
-                packed.append((index, _enqueue_args(job)))
+                packed.append((index, arguments.of_job(job)))
             except LorapoolError as refusal:
                 outcomes[index] = refusal
-        for part in _parts(packed):
+        for part in arguments.parts(packed):
             answers = await self._scripts.run("enqueue", *(arg for _, args in part for arg in args))
             for (index, _), answer in zip(part, answers, strict=True):
                 outcomes[index] = replies.enqueued(answer.decode(), jobs[index], self.keys)
@@ -139,7 +137,7 @@ class Broker:
     async def results(self, job_ids: Sequence[str]) -> list[dict[str, str | bytes] | None]:
         """As ``get_many``, but only the fields that tell of an end: half the bytes, and one reply for 64 jobs."""
         records: list[dict[str, str | bytes] | None] = []
-        for part in _chunks(job_ids):
+        for part in arguments.chunks(job_ids):
             ids = (bare_id(job_id) for job_id in part)
             found = await self._scripts.run("results", len(replies.RESULT_FIELDS), *replies.RESULT_FIELDS, *ids)
             records += map(replies.result, found)
@@ -148,7 +146,7 @@ class Broker:
     async def states(self, job_ids: Sequence[str]) -> list[JobState | None]:
         """A state for each, None where there is no record; one call for 64 jobs."""
         states: list[JobState | None] = []
-        for part in _chunks(job_ids):
+        for part in arguments.chunks(job_ids):
             found = await self._scripts.run("states", *(bare_id(job_id) for job_id in part))
             states += [None if state is None else JobState(state.decode()) for state in found]
         return states
@@ -190,7 +188,7 @@ class Broker:
 
         ``lease`` must be unique to this claim; the same again returns what it took. Job ids under it are full.
         """
-        n = min(n, MAX_JOBS)
+        n = min(n, arguments.MAX_JOBS)
         numbers = (n, max_adapters, n if per_adapter is None else per_adapter, lease_ms, len(residents))
         answer = await self._scripts.run("claim", worker, lease, *numbers, *residents, *preferences)
         return replies.claim(answer, lease, self.keys)
@@ -204,8 +202,8 @@ class Broker:
         lost: list[str] = []
         cancelled: list[str] = []
         overdue: list[str] = []
-        for part in _chunks(held):
-            answers = await self._scripts.run("renew", lease_ms, *_held_args(part))
+        for part in arguments.chunks(held):
+            answers = await self._scripts.run("renew", lease_ms, *arguments.of_held(part))
             for told, ids in zip((lost, cancelled, overdue), answers, strict=True):
                 told.extend(self._full_ids(ids))
         return Renewed(tuple(lost), tuple(cancelled), tuple(overdue))
@@ -213,25 +211,25 @@ class Broker:
     async def emit(self, deltas: Sequence[Delta]) -> tuple[str, ...]:
         """Append to streamed jobs; returns the ids of jobs that are no longer ours, which got nothing."""
         lost: list[str] = []
-        for part in _chunks(deltas):
+        for part in arguments.chunks(deltas):
             lost += self._full_ids(
-                await self._scripts.run("emit", *(arg for delta in part for arg in _delta_args(delta)))
+                await self._scripts.run("emit", *(arg for delta in part for arg in arguments.of_delta(delta)))
             )
         return tuple(lost)
 
     async def settle(self, settlements: Sequence[Settlement]) -> list[Settled]:
         """End attempts. ``stale``: the lease no longer held, and nothing was written. Same order."""
         settled: list[Settled] = []
-        for part in _chunks(settlements):
-            args = (arg for settlement in part for arg in _settle_args(settlement))
+        for part in arguments.chunks(settlements):
+            args = (arg for settlement in part for arg in arguments.of_settlement(settlement))
             for settlement, answer in zip(part, await self._scripts.run("settle", *args), strict=True):
                 settled.append(replies.settled(answer.decode(), settlement.job_id))
         return settled
 
     async def release(self, held: Sequence[Held]) -> None:
         """Give jobs back to the head of their stream, the attempt not burnt."""
-        for part in _chunks(held):
-            await self._scripts.run("release", *_held_args(part))
+        for part in arguments.chunks(held):
+            await self._scripts.run("release", *arguments.of_held(part))
 
     async def wait_for_work(self, worker: str, timeout_s: float) -> bool:
         """Sleep until work is signalled (True) or ``timeout_s`` passed (False). A hint: look in either case."""
@@ -315,25 +313,6 @@ class Broker:
         running_jobs = {ref: int(jobs) for ref, jobs in text_map(running).items()}
         return Backlog(depths, running_jobs, max(0, now_ms - min(since)) if since else None)
 
-    async def count_loads(self, worker: str, report: str, loads: Mapping[str, int]) -> None:
-        """Add to the ``loads`` of adapters: how often each went into a device slot. The same report counts once."""
-        await self._scripts.run(
-            "tally", worker, report, *(arg for ref, n in loads.items() for arg in (f"stats:{ref}", "loads", n))
-        )
-
-    async def count_refusals(self, client: str, report: str, reasons: Mapping[str, int]) -> None:
-        """Add to ``refusals``, by reason. The same report counts once."""
-        await self._scripts.run(
-            "tally", client, report, *(arg for reason, n in reasons.items() for arg in ("refused", reason, n))
-        )
-
-    async def refusals(self) -> dict[str, int]:
-        """Requests that a client refused before they became jobs, by the error's name; where clients count them."""
-        return {
-            reason: int(n)
-            for reason, n in text_map(await self._server.command("HGETALL", self.keys.one("refused"))).items()
-        }
-
     # -- within
 
     async def _admit(self, ref: str, state: str) -> None:
@@ -352,62 +331,3 @@ class Broker:
 
     def _full_ids(self, ids: bytes) -> list[str]:
         return [self.keys.full_id(bare) for bare in ids.decode().split()]
-
-
-def _enqueue_args(job: Job) -> list[Arg]:
-    payload = codec.encode_job(job)
-    text_bytes = len(job.prompt or "") if job.messages is None else sum(len(m.content) for m in job.messages)
-    cost = text_bytes // 4 + job.params.max_new_tokens  # tokens, until settled and known
-    return [
-        check_job_id(job.id),
-        codec.fingerprint(job),
-        job.ref,
-        job.agent,
-        job.client or "",
-        job.priority.value,
-        int(job.stream),
-        codec.seed_of(job),
-        cost,
-        job.delay_ms,
-        job.deadline_ms or 0,
-        payload,
-    ]
-
-
-def _settle_args(s: Settlement) -> tuple[Arg, ...]:
-    first_token_ms = "" if s.first_token_ms is None else s.first_token_ms
-    numbers = (s.prompt_tokens, s.completion_tokens, s.load_ms, first_token_ms, int(s.resident))
-    texts = (s.outcome, s.error, s.message, s.text, s.finish_reason)
-    return (bare_id(s.job_id), s.lease, *texts, *numbers, s.device, s.dtype, s.detail, round(random.random(), 6))  # noqa: S311 - jitter
-
-
-def _delta_args(d: Delta) -> tuple[Arg, ...]:
-    ids = " ".join(map(str, d.token_ids))
-    return bare_id(d.job_id), d.lease, d.attempt, d.offset, len(d.token_ids), d.text, ids
-
-
-def _held_args(held: Iterable[Held]) -> Iterator[str]:
-    for job in held:
-        yield bare_id(job.job_id)
-        yield job.lease
-
-
-def _chunks(items: Sequence[T]) -> Iterator[Sequence[T]]:
-    for start in range(0, len(items), MAX_JOBS):
-        yield items[start : start + MAX_JOBS]
-
-
-def _parts(packed: list[tuple[int, list[Arg]]]) -> Iterator[list[tuple[int, list[Arg]]]]:
-    """Calls of at most 64 jobs and 4 MiB."""
-    part: list[tuple[int, list[Arg]]] = []
-    size = 0
-    for item in packed:
-        payload = item[1][-1]
-        assert isinstance(payload, bytes)
-        if part and (len(part) == MAX_JOBS or size + len(payload) > MAX_CALL_BYTES):
-            yield part
-            part, size = [], 0
-        part.append(item)
-        size += len(payload)
-    if part:
-        yield part

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal
 
-import structlog
 from pydantic import BaseModel, ConfigDict, Field
 from redis.asyncio import Redis
 
@@ -47,8 +46,6 @@ class PoolConfig(BaseModel):
     partitions: Annotated[int, Field(ge=1, le=4096)] = 1
     layout: int = LAYOUT_VERSION
 
-
-log = structlog.get_logger()
 
 Records = list[AdapterRecord]
 Beats = list[dict[str, str]]
@@ -276,7 +273,7 @@ class Catalog:
             try:
                 records += [AdapterRecord.of_reply(fields)] if fields else []
             except UnsupportedVersion as error:
-                log.warning("adapter left out", adapter=ref.decode(), error=str(error))
+                _warn("adapter left out", adapter=ref.decode(), error=str(error))
         return records
 
 
@@ -291,3 +288,9 @@ def _config(reply: Any) -> PoolConfig:
 
 def _flat(fields: Mapping[str, Arg]) -> list[Arg]:
     return [part for pair in fields.items() for part in pair]
+
+
+def _warn(event: str, **facts: str) -> None:
+    import structlog  # here, so that a client which never needs it does not wait for its import
+
+    structlog.get_logger().warning(event, **facts)

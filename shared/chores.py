@@ -27,14 +27,14 @@ class ChoreBook:
         self._scripts = Scripts(self._server, self._keys.prefix, Terms(), clock)
 
     async def begin(self, chore: str, tick_ms: int, worker: str) -> bool:
-        """Whether that tick's chore is this worker's to do: nobody has begun it, nor that of a later tick."""
+        """Whether that tick's chore is this worker's to do: nobody has begun it, nor that of a later tick, and none is
+        under way (for 15 s at most: who began it may have died)."""
         return bool(await self._scripts.run("chore_begin", chore, tick_ms, worker))
 
     async def end(self, chore: str, said: Mapping[str, Arg]) -> None:
-        """Write what it did, under the chore's name."""
+        """It is done; write what it did, under the chore's name."""
         fields = [arg for name, value in said.items() for arg in (f"{chore}.{name}", value)]
-        if fields:
-            await self._server.command("HSET", self._keys.chores, *fields)
+        await self._server.command("HSET", self._keys.chores, f"{chore}.busy_until_ms", 0, *fields)
 
     async def read(self) -> dict[str, str]:
         """``<chore>.<field>`` of each chore's latest tick."""

@@ -2,7 +2,7 @@
 
 Everything but the model is the product's: engine, adapter cache, all loops, signals. Starts in well under a second.
 Any process can say what an answer must be: ``expected``. A prompt that begins with POISON kills the worker, one with
-BROKEN makes every step that it is part of raise.
+BROKEN makes every step that it is part of raise, and one with UNREADABLE the tokenizer.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from lorapool.worker.scheduler import Scheduler
 from lorapool.worker.sequence import Batch, Drawn
 from tests.fake_runner import FakeRunner, FakeStore, WordDetokenizer, completion
 
-POISON, BROKEN = "poison", "broken"
+POISON, BROKEN, UNREADABLE = "poison", "broken", "unreadable"
 
 
 def prompt_ids(text: str) -> list[int]:
@@ -43,12 +43,13 @@ def expected(prompt: str, digest: str, count: int) -> tuple[int, ...]:
 
 
 class FakeTokenizer:
-    """A byte is a token."""
+    """A byte is a token; chats need an adapter's own format."""
 
     def encode(self, job: Job, form: PromptFormat | None = None) -> list[int]:
-        if job.messages is not None:
-            return prompt_ids((form or PromptFormat(kind="raw")).render(job.messages))
+        if job.messages is not None and form is not None:
+            return prompt_ids(form.render(job.messages))
         assert job.prompt is not None
+        assert not job.prompt.startswith(UNREADABLE)
         return prompt_ids(job.prompt)
 
     def detokenizer(self) -> WordDetokenizer:

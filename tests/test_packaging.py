@@ -93,7 +93,7 @@ def imported_by(statement: str) -> set[str]:
     return set(outcome.stdout.split())
 
 
-@pytest.mark.parametrize("module", ["client", "sync", "cli"])
+@pytest.mark.parametrize("module", ["client", "sync", "cli", "aos"])
 def test_an_agent_imports_no_torch(module):
     """What an agent imports pulls in no model library, even where they are installed."""
     assert not HEAVY & imported_by(f"import lorapool.producer.{module}")

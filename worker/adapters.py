@@ -111,6 +111,7 @@ class AdapterCache:
         known = self._sources.setdefault(source.ref, source)
         if known.digest != source.digest:
             raise AdapterConflict(f"{source.ref} has digest {source.digest}, here it is known with {known.digest}")
+        self._sources[source.ref] = source  # the same content may lie elsewhere by now
 
     def acquire(self, ref: str) -> int | None:
         """Take a reference on the slot of ``ref``; None while it is on its way there (ask again after ``poll``)."""

@@ -7,6 +7,7 @@ runs; nothing of batches. Long prompts are tokenized off the event loop, so that
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Iterable
 from typing import Protocol
 
@@ -28,6 +29,7 @@ from lorapool.worker.sequence import Detokenizer, Sequence
 
 log = structlog.get_logger()
 
+KNOWN_S = 60.0  # a version is immutable, but removed and registered again it may lie elsewhere
 INLINE_PAYLOAD_BYTES = 16_384  # longer requests are tokenized in a thread
 
 
@@ -57,7 +59,7 @@ class Admission:
     ) -> None:
         self._jobs, self._engine, self._adapters, self._publisher = jobs, engine, adapters, publisher
         self._catalog, self._tokenizer, self._max_model_len = catalog, tokenizer, max_model_len
-        self._known: dict[str, AdapterRecord] = {}  # refs are immutable: asked for once
+        self._known: dict[str, tuple[float, AdapterRecord]] = {}  # since when, by the monotonic clock
 
     async def admit(self, claimed: Iterable[ClaimedJob]) -> None:
         """Hand the jobs to the engine, together; settle those that cannot run."""
@@ -125,15 +127,16 @@ class Admission:
 
     async def _know(self, ref: str) -> AdapterRecord:
         """Make sure that the cache knows where the adapter comes from. Raises UnknownAdapter, AdapterRefused."""
-        record = self._known.get(ref)
-        if record is None:
-            record = await persist(lambda: self._catalog.get(ref), "adapter record")
-            if record.status == "refused":
-                raise AdapterRefused(f"adapter {ref} was refused: {record.reason}", reason=record.reason)
-            source = AdapterSource(ref, record.digest, record.uri)
-            self._engine.order(lambda: self._adapters.know(source))
-            if record.status != "pending":  # a verdict may still tell how messages are written
-                self._known[ref] = record
+        since_s, record = self._known.get(ref, (0.0, None))
+        if record is not None and time.monotonic() - since_s < KNOWN_S:
+            return record
+        record = await persist(lambda: self._catalog.get(ref), "adapter record")
+        if record.status == "refused":
+            raise AdapterRefused(f"adapter {ref} was refused: {record.reason}", reason=record.reason)
+        source = AdapterSource(ref, record.digest, record.uri)
+        self._engine.order(lambda: self._adapters.know(source))
+        if record.status != "pending":  # a verdict may still tell how messages are written
+            self._known[ref] = time.monotonic(), record
         return record
 
 

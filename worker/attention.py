@@ -46,7 +46,7 @@ class LaneDecode:
     ``put`` and ``at`` the lane rows and batch rows that count. All None where both orders are the same."""
 
     lane: Lane
-    length: int  # positions read of every row, the longest one's new token included
+    blocks: int  # read of every row: those that hold the longest one, its new token included
     ends: Tensor  # [rows] positions that each row may see, new token included
     take: Tensor | None
     put: Tensor | None
@@ -54,9 +54,9 @@ class LaneDecode:
     masks: dict[int | None, Tensor] = field(default_factory=dict)
 
     def mask(self, window: int | None, dtype: torch.dtype) -> Tensor:
-        """[rows, 1, length]: 0 where a row may look, else -inf."""
+        """[rows, 1, positions]: 0 where a row may look, else -inf."""
         if window not in self.masks:
-            position = torch.arange(self.length, device=self.ends.device)
+            position = torch.arange(self.blocks * self.lane.block, device=self.ends.device)
             hidden = position >= self.ends[:, None]
             if window is not None:
                 hidden |= position < self.ends[:, None] - window
@@ -124,11 +124,9 @@ class AttentionPlan:
                 store.view(-1, store.shape[-1]).index_copy_(0, index, rows.reshape(-1, new.shape[-1]))
 
     def _write_index(self, lane: Lane, spans: list[Span], heads: int) -> tuple[Lane, Tensor, Tensor | None]:
-        """For each token and head its line in the lane's storage seen as [rows * heads * capacity, dim]."""
-        base = [
-            span.row * heads * lane.capacity + position for span in spans for position in range(span.start, span.end)
-        ]
-        index = torch.tensor(base)[:, None] + torch.arange(heads) * lane.capacity
+        """For each token and head its line in the lane's storage seen as [lines, dim]."""
+        base = [lane.line(span.row, position, heads) for span in spans for position in range(span.start, span.end)]
+        index = torch.tensor(base)[:, None] + torch.arange(heads) * lane.block
         if len(self._lanes) == 1:
             return lane, index.flatten().to(self._device), None
         tokens = [span.offset + place for span in spans for place in range(span.count)]
@@ -145,20 +143,13 @@ class AttentionPlan:
         at, put = [span.offset for span in spans], [span.row for span in spans]
         same = at == put == list(range(rows))
         index = [None] * 3 if same else [torch.tensor(ids, device=self._device) for ids in (take, put, at)]
-        return LaneDecode(lane, _read_length(lane, max(ends)), torch.tensor(ends, device=self._device), *index)
+        return LaneDecode(lane, lane.blocks(max(ends)), torch.tensor(ends, device=self._device), *index)
 
     def _padded(self, spans: list[Span]) -> tuple[list[Span], Tensor]:
         """[rows, longest] indices into the flat row; a short prompt's end repeats its last token."""
         longest = max(span.count for span in spans)
         index = [[span.offset + min(place, span.count - 1) for place in range(longest)] for span in spans]
         return spans, torch.tensor(index, device=self._device)
-
-
-def _read_length(lane: Lane, longest: int) -> int:
-    """How many positions of its rows a decode step reads. In bf16 a product over a part of each row copies that part
-    first, which costs about four times the product over the same positions of whole rows."""
-    whole = lane.keys[0].dtype != torch.float32 and 4 * longest >= lane.capacity
-    return lane.capacity if whole else longest
 
 
 def _by_lane(spans: list[Span]) -> list[tuple[Lane, list[Span]]]:
@@ -182,24 +173,30 @@ def _similar(spans: list[Span]) -> list[list[Span]]:
 
 
 def _decode(part: LaneDecode, layer: int, query: Tensor, scale: float, window: int | None, cap: float | None) -> Tensor:
-    """One query token a row: [rows, heads, key_dim] → [rows, heads, value_dim], keys read as views."""
+    """One query token a row: [rows, heads, key_dim] → [rows, heads, value_dim], keys and values read as they lie."""
     rows, heads, dim = query.shape
-    keys, values = part.lane.keys[layer], part.lane.values[layer]
-    kv_heads = keys.shape[1]
-    keys = keys.view(-1, *keys.shape[2:])[: rows * kv_heads, : part.length]
-    values = values.view(-1, *values.shape[2:])[: rows * kv_heads, : part.length]
-    scores = torch.bmm(query.reshape(rows * kv_heads, -1, dim), keys.transpose(1, 2)).view(rows, heads, -1)
+    keys, values = _blocks(part, part.lane.keys[layer], rows), _blocks(part, part.lane.values[layer], rows)
+    query = query.reshape(len(keys[0]), -1, dim)
+    parts = [torch.bmm(query, block.transpose(1, 2)) for block in keys]
+    scores = (parts[0] if len(parts) == 1 else torch.cat(parts, dim=-1)).view(rows, heads, -1)
     weights = _weights(scores, scale, part.mask(window, scores.dtype), cap)
-    return torch.bmm(weights.view(rows * kv_heads, -1, part.length), values).view(rows, heads, -1)
+    shares = weights.view(len(query), -1, weights.shape[-1]).chunk(part.blocks, dim=-1)
+    out = torch.bmm(shares[0], values[0])
+    for share, block in zip(shares[1:], values[1:], strict=True):
+        out.baddbmm_(share, block)
+    return out.view(rows, heads, -1)
+
+
+def _blocks(part: LaneDecode, store: Tensor, rows: int) -> list[Tensor]:
+    """Views [rows * kv_heads, block, dim] of the first rows."""
+    return [block[:rows].flatten(0, 1) for block in store[: part.blocks]]
 
 
 def _weights(scores: Tensor, scale: float, mask: Tensor, cap: float | None) -> Tensor:
-    """Softmax of the scores, which are used up; torch computes it in float32 inside."""
-    scores *= scale
+    """Softmax of the scores; torch computes it in float32 inside."""
     if cap is not None:
-        scores = scores.div_(cap).tanh_().mul_(cap)
-    scores += mask
-    return torch.softmax(scores, dim=-1)
+        scores, scale = scores.mul_(scale / cap).tanh_(), cap
+    return torch.softmax(torch.add(mask, scores, alpha=scale), dim=-1)
 
 
 def _prompts(
@@ -220,8 +217,8 @@ def _prompts(
 
 def _chunk(span: Span, layer: int, query: Tensor, scale: float, window: int | None, cap: float | None) -> Tensor:
     """Some tokens of one sequence against all of its past: [count, heads, value_dim]."""
-    keys = span.lane.keys[layer][span.row, :, : span.end]
-    values = span.lane.values[layer][span.row, :, : span.end]
+    lane = span.lane
+    keys, values = (lane.row(store[layer], span.row, span.end) for store in (lane.keys, lane.values))
     rows = query[span.offset : span.offset + span.count].transpose(0, 1)  # [heads, count, dim]
     position = torch.arange(span.end, device=query.device)
     own = position[span.start :, None]

@@ -7,6 +7,7 @@ tried again until it is too late. Knows no clock but the server's.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -19,6 +20,7 @@ from lorapool.shared.keys import partition_of
 from lorapool.shared.schedule import Schedule
 from lorapool.shared.timetable import Timetable
 
+ABREAST = 16  # runs made at a time
 log = structlog.get_logger()
 
 
@@ -44,16 +46,23 @@ class DueJobs:
         for name, error in damaged.items():
             made.refused += 1
             log.warning("schedule not understood", schedule=name, error=str(error))
-        for entry in entries:
-            try:
-                await self._make(entry, now_ms, made)
-            except (RedisUnreachable, RedisFull):
-                raise
-            except LorapoolError as error:
-                made.refused += 1
-                log.warning("scheduled run refused", schedule=entry.name, error=str(error))
-                await self._timetable.refused(entry, f"{type(error).__name__}: {error}")
+        for start in range(0, len(entries), ABREAST):
+            part = entries[start : start + ABREAST]
+            ends = await asyncio.gather(*(self._try(entry, now_ms, made) for entry in part), return_exceptions=True)
+            for failure in ends:
+                if failure is not None:
+                    raise failure
         return made
+
+    async def _try(self, entry: Schedule, now_ms: int, made: Made) -> None:
+        try:
+            await self._make(entry, now_ms, made)
+        except (RedisUnreachable, RedisFull):
+            raise
+        except LorapoolError as error:
+            made.refused += 1
+            log.warning("scheduled run refused", schedule=entry.name, error=str(error))
+            await self._timetable.refused(entry, f"{type(error).__name__}: {error}")
 
     async def _make(self, entry: Schedule, now_ms: int, made: Made) -> None:
         due = entry.due(now_ms)

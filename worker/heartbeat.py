@@ -44,7 +44,7 @@ class Heartbeat:
     ) -> None:
         self._catalog, self._engine, self._jobs, self._identity = catalog, engine, jobs, identity
         self._worker, self._rows, self._every_s, self._on_peers = worker, rows, every_s, on_peers
-        self._loads = LoadReport(broker, worker)
+        self._loads = LoadReport(broker.tally, worker)
         self._state = "running"
         self._decoded, self._looked_at = 0, time.monotonic()
         self._boot, self._counted = secrets.token_hex(6), dict.fromkeys(COUNTED, 0)

@@ -1,8 +1,9 @@
 """Keys and values of running sequences, in rows grouped by length.
 
 A lane holds rows of one capacity (a power of two, or the whole context): one long row does not make attention slower
-for the short ones. Rows in use are kept dense at the front of their lane, so that a decode step reads views and gathers
-nothing. A row is reserved for a sequence's longest outcome before it starts. Knows nothing of attention or adapters.
+for the short ones. A lane's storage is cut into blocks of positions, and rows in use are kept dense at its front, so
+that a decode step reads the blocks it needs as they lie and gathers nothing. A row is reserved for a sequence's longest
+outcome before it starts. Knows nothing of attention or adapters.
 """
 
 from __future__ import annotations
@@ -13,7 +14,8 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-_LEAST_CAPACITY = 64  # tokens
+_LEAST_CAPACITY = 64  # tokens; also the least block
+_MOST_BLOCKS = 8  # a lane: every block costs a step two products a layer
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +33,7 @@ class LayerShape:
 
 @dataclass(slots=True, eq=False)
 class Lane:
-    """Rows of one capacity. ``keys[layer]`` is [rows, heads, capacity, dim]; rows 0 to len(owners) are in use."""
+    """Rows of one capacity. ``keys[layer]`` is [blocks, rows, heads, block, dim]; rows 0 to len(owners) are in use."""
 
     capacity: int
     keys: list[Tensor] = field(default_factory=list)
@@ -41,7 +43,32 @@ class Lane:
 
     @property
     def rows(self) -> int:
-        return self.keys[0].shape[0] if self.keys else 0
+        return self.keys[0].shape[1] if self.keys else 0
+
+    @property
+    def block(self) -> int:
+        """Positions in a block."""
+        return max(_LEAST_CAPACITY, -(-self.capacity // _MOST_BLOCKS))
+
+    @property
+    def row_tokens(self) -> int:
+        """Positions that a row takes: its capacity in whole blocks."""
+        return self.blocks(self.capacity) * self.block
+
+    def blocks(self, tokens: int) -> int:
+        """Blocks that hold the first ``tokens`` positions."""
+        return -(-tokens // self.block)
+
+    def line(self, row: int, position: int, heads: int) -> int:
+        """Where the first head of a position lies in the storage seen as [lines, dim]; the next head lies ``block``
+        lines further."""
+        block, place = divmod(position, self.block)
+        return (block * self.rows + row) * heads * self.block + place
+
+    def row(self, tensor: Tensor, row: int, tokens: int) -> Tensor:
+        """[heads, tokens, dim]: the beginning of one row, gathered."""
+        blocks = tensor[: self.blocks(tokens), row].transpose(0, 1)
+        return blocks.reshape(blocks.shape[0], -1, blocks.shape[-1])[:, :tokens]
 
     def tensors(self) -> Iterator[Tensor]:
         yield from self.keys
@@ -51,9 +78,10 @@ class Lane:
         """Reallocate to ``rows``, keeping those in use. Zeros, not garbage: a masked NaN would still spread."""
 
         def moved(old: list[Tensor], shapes: list[tuple[int, int]]) -> list[Tensor]:
-            new = [torch.zeros(rows, h, self.capacity, d, dtype=dtype, device=device) for h, d in shapes]
+            blocks, used = self.blocks(self.capacity), len(self.owners)
+            new = [torch.zeros(blocks, rows, h, self.block, d, dtype=dtype, device=device) for h, d in shapes]
             for index, tensor in enumerate(old):
-                new[index][: len(self.owners)] = tensor[: len(self.owners)]
+                new[index][:, :used] = tensor[:, :used]
             return new
 
         self.keys = moved(self.keys, [(layer.heads, layer.key_dim) for layer in layers])
@@ -62,11 +90,12 @@ class Lane:
     def pop(self, row: int, wipe: bool) -> str | None:
         """Free a row; the last one moves into its place. Return the owner that moved, if any."""
         last = len(self.owners) - 1
+        written = self.blocks(self.lengths[last])
         for tensor in self.tensors():
             if wipe:
-                tensor[row].zero_()
+                tensor[:, row].zero_()
             if row != last:
-                tensor[row, :, : self.lengths[last]] = tensor[last, :, : self.lengths[last]]
+                tensor[:written, row] = tensor[:written, last]
         moved = self.owners[last] if row != last else None
         self.owners[row], self.lengths[row] = self.owners[last], self.lengths[last]
         self.owners.pop()
@@ -92,7 +121,7 @@ class KvCache:
         self._layers, self._dtype, self._device = layers, dtype, torch.device(device)
         self.token_bytes = sum(layer.width for layer in layers) * dtype.itemsize
         self.max_tokens, self.budget_bytes = max_tokens, budget_bytes
-        if max_tokens * self.token_bytes > budget_bytes:
+        if Lane(max_tokens).row_tokens * self.token_bytes > budget_bytes:
             raise ValueError(
                 f"KV cache of {budget_bytes} bytes holds {budget_bytes // self.token_bytes} tokens: "
                 f"expected room for one sequence of max_model_len {max_tokens}; give more or lower max_model_len"
@@ -103,7 +132,7 @@ class KvCache:
     @property
     def used_bytes(self) -> int:
         """Bytes of all rows that are allocated, in use or not."""
-        return sum(lane.rows * lane.capacity for lane in self._lanes.values()) * self.token_bytes
+        return sum(lane.rows * lane.row_tokens for lane in self._lanes.values()) * self.token_bytes
 
     @property
     def owners(self) -> frozenset[str]:
@@ -163,7 +192,7 @@ class KvCache:
     def _affordable(self, lane: Lane) -> int:
         """Rows the lane could have in all."""
         free = self.budget_bytes - self.used_bytes
-        return lane.rows + free // (lane.capacity * self.token_bytes)
+        return lane.rows + free // (lane.row_tokens * self.token_bytes)
 
     def _trim(self) -> None:
         """Give back rows that nobody uses, in every lane."""

@@ -15,9 +15,9 @@ import torch
 from torch import Tensor
 
 from lorapool.worker.embedding import EmbeddingTables
+from lorapool.worker.lora_parts import Part, Span, plan_parts
 
-# Rough microseconds of one batched product: to call it, per slot read, per row, and more per row where rows are padded.
-_CALL, _SLOT, _ROW, _PADDED_ROW = 8.0, 1.0, 0.2, 0.35
+_PLANS_KEPT = 4  # decoding repeats the last step's segments: of all rows, and of those that draw
 
 
 class ModuleWeights(Protocol):
@@ -42,8 +42,7 @@ class Weights(Protocol):
 
 @dataclass(slots=True, eq=False)
 class Site:
-    """One adapted module. ``up`` is B' transposed: [slots, rank, out]; in bf16 its strides are those of
-    [slots, out, rank], the faster form there."""
+    """One adapted module. ``up`` is B' transposed: [slots, rank, out]."""
 
     index: int  # its place in the group
     up: Tensor
@@ -62,34 +61,27 @@ class Group:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Tile:
-    """Rows ``start`` to ``stop`` of the flat row: ``count`` neighbouring slots from ``slot`` on, ``each`` rows a slot.
+class Share:
+    """What a plan needs of one module: its columns [first, last) of the group's A products, and of each part of the
+    plan its A's and its B'."""
 
-    Where segments are unequal, ``pad`` [count * each] picks the rows to compute and ``keep`` the ones that count.
-    """
-
-    start: int
-    stop: int
-    slot: int
-    count: int
-    each: int
-    pad: Tensor | None = None
-    keep: Tensor | None = None
-
-    def rows(self, x: Tensor) -> Tensor:
-        """[count, each, in]"""
-        rows = x[self.start : self.stop] if self.pad is None else x.index_select(0, self.pad)
-        return rows.view(self.count, self.each, -1)
+    group: Group
+    site: Site
+    first: int
+    last: int
+    downs: list[Tensor]
+    ups: list[Tensor]
 
 
 @dataclass(slots=True, eq=False)
 class LoraPlan:
     """What all modules share in one step. ``segments``: (slot, start, stop) in the flat row, base rows left out."""
 
-    segments: list[tuple[int, int, int]]
-    tiles: list[Tile]
+    segments: list[Span]
+    parts: list[Part]
     slots: frozenset[int]
     generation: int  # of the slots it was made for
+    shares: dict[str, Share | None] = field(default_factory=dict)  # by module; None where no row has anything there
     cached: tuple[Group, Tensor, list[Tensor]] | None = None  # the last group's A products
 
 
@@ -109,6 +101,7 @@ class LoraSlots:
         self._dtype, self._device = dtype, torch.device(device)
         self._key = {path: paths[0] for paths in shared_inputs for path in paths}
         self._groups: dict[str, Group] = {}
+        self._plans: dict[tuple[tuple[int, int], ...], LoraPlan] = {}  # the latest, of this generation
         self._tables = EmbeddingTables(embeddings, dtype, self._device)
 
     @property
@@ -136,6 +129,7 @@ class LoraSlots:
     def clear(self, slot: int) -> None:
         """Make a slot compute nothing."""
         self.generation += 1
+        self._plans.clear()
         self._tables.clear(slot)
         for group in self._groups.values():
             present = [site for site in group.sites.values() if slot in site.slots]
@@ -148,27 +142,27 @@ class LoraSlots:
                 site.offsets.pop(slot, None)
 
     def plan(self, segments: Sequence[tuple[int, int]]) -> LoraPlan:
-        """Plan a step whose flat row consists of these (slot, rows), in this order."""
-        spans, start = [], 0
-        for slot, count in segments:
-            if slot and count:
-                spans.append((slot, start, start + count))
-            start += count
-        tiles = [self._tile(part) for part in _partition(spans)]
-        return LoraPlan(spans, tiles, frozenset(slot for slot, _, _ in spans), self.generation)
+        """Plan a step whose flat row consists of these (slot, rows), in this order; the same again: the same plan."""
+        key = tuple(segments)
+        plan = self._plans.pop(key, None) or self._new_plan(key)
+        plan.cached = None
+        self._plans[key] = plan
+        if len(self._plans) > _PLANS_KEPT:
+            del self._plans[next(iter(self._plans))]
+        return plan
 
     def apply(self, path: str, x: Tensor, out: Tensor, plan: LoraPlan) -> None:
         """Add the adapters' part to ``out`` [rows, out_features] in place; ``x`` is [rows, in_features]."""
         assert plan.generation == self.generation, "the slots changed between plan and computation"
-        group = self._groups.get(self._key.get(path, path))
-        site = group.sites.get(path) if group is not None else None
-        if group is None or site is None or plan.slots.isdisjoint(site.slots):
+        if path not in plan.shares:
+            plan.shares[path] = self._share(path, plan)
+        share = plan.shares[path]
+        if share is None:
             return
-        if site.gains or site.offsets:
-            _gain(site, out, plan)
-        for tile, hidden in zip(plan.tiles, self._hidden(group, x, plan), strict=True):
-            mine = hidden[:, :, site.index * group.rank : (site.index + 1) * group.rank]
-            _add(out, mine, site.up[tile.slot : tile.slot + tile.count], tile)
+        if share.site.gains or share.site.offsets:
+            _gain(share.site, out, plan)
+        for part, hidden, up in zip(plan.parts, _hidden(share, x, plan), share.ups, strict=True):
+            part.up(hidden[:, :, share.first : share.last], up, out)
 
     def embed(self, path: str, ids: Tensor, out: Tensor, plan: LoraPlan) -> None:
         """Add the adapters' part to an embedding's ``out`` [rows, dim] in place; ``ids`` [rows]."""
@@ -184,29 +178,24 @@ class LoraSlots:
                 assert not site.up[empty].any(), f"{path}: an unused slot is not zero"
                 assert site.gains.keys() <= site.slots and site.offsets.keys() <= site.slots, f"{path}: stale gain"
 
-    def _hidden(self, group: Group, x: Tensor, plan: LoraPlan) -> list[Tensor]:
-        """A·x of all the group's modules, per tile [count, each, sites * rank]; computed once for a shared input."""
-        cached = plan.cached
-        if cached is not None and cached[0] is group and cached[1].data_ptr() == x.data_ptr():
-            return cached[2]
-        own = x.to(group.down.dtype)
-        hidden = [torch.bmm(tile.rows(own), group.down[tile.slot : tile.slot + tile.count]) for tile in plan.tiles]
-        plan.cached = (group, x, hidden)
-        return hidden
+    def _new_plan(self, segments: Sequence[tuple[int, int]]) -> LoraPlan:
+        spans, start = [], 0
+        for slot, count in segments:
+            if slot and count:
+                spans.append((slot, start, start + count))
+            start += count
+        return LoraPlan(
+            spans, plan_parts(spans, self._device), frozenset(slot for slot, _, _ in spans), self.generation
+        )
 
-    def _tile(self, spans: list[tuple[int, int, int]]) -> Tile:
-        first, last = spans[0][0], spans[-1][0]
-        count, each = last - first + 1, max(stop - start for _, start, stop in spans)
-        start, stop = spans[0][1], spans[-1][2]
-        if stop - start == count * each:
-            return Tile(start, stop, first, count, each)
-        pad = [start] * (count * each)
-        keep: list[int] = []
-        for slot, begin, end in spans:
-            at = (slot - first) * each
-            pad[at : at + end - begin] = range(begin, end)
-            keep += range(at, at + end - begin)
-        return Tile(start, stop, first, count, each, *(torch.tensor(ids, device=self._device) for ids in (pad, keep)))
+    def _share(self, path: str, plan: LoraPlan) -> Share | None:
+        group = self._groups.get(self._key.get(path, path))
+        site = group.sites.get(path) if group is not None else None
+        if group is None or site is None or plan.slots.isdisjoint(site.slots):
+            return None
+        first = site.index * group.rank
+        downs, ups = ([part.of(store) for part in plan.parts] for store in (group.down, site.up))
+        return Share(group, site, first, first + group.rank, downs, ups)
 
     def _write_site(self, slot: int, path: str, module: ModuleWeights) -> None:
         group, site = self._site(path, module)
@@ -233,55 +222,29 @@ class LoraSlots:
     def _enlarge(self, group: Group, rank: int, path: str, out: int) -> None:
         before, width = len(group.sites), group.down.shape[1]
         if path not in group.sites:
-            group.sites[path] = Site(before, self._up(rank, out))
+            group.sites[path] = Site(before, self._zeros(rank, out))
         old = group.down.view(self.slots + 1, width, before, group.rank)
         group.down = self._zeros(width, len(group.sites) * rank)
         group.down.view(self.slots + 1, width, -1, rank)[:, :, :before, : group.rank] = old
         for site in group.sites.values():
-            up = self._up(rank, site.up.shape[-1])
+            up = self._zeros(rank, site.up.shape[-1])
             up[:, : site.up.shape[1]] = site.up
             site.up = up
         group.rank = rank
-
-    def _up(self, rank: int, out: int) -> Tensor:
-        flipped = self._dtype == torch.bfloat16
-        return self._zeros(out, rank).transpose(1, 2) if flipped else self._zeros(rank, out)
 
     def _zeros(self, *shape: int) -> Tensor:
         return torch.zeros(self.slots + 1, *shape, dtype=self._dtype, device=self._device)
 
 
-def _partition(spans: list[tuple[int, int, int]]) -> list[list[tuple[int, int, int]]]:
-    """Split segments into tiles: join neighbours while one padded product is cheaper than two."""
-    parts: list[list[tuple[int, int, int]]] = []
-    for span in spans:
-        if parts and _joins(parts[-1], span):
-            parts[-1].append(span)
-        else:
-            parts.append([span])
-    return parts
-
-
-def _joins(part: list[tuple[int, int, int]], span: tuple[int, int, int]) -> bool:
-    if part[-1][0] >= span[0] or part[-1][2] != span[1]:
-        return False  # slots must rise, rows must touch
-    return _cost([*part, span]) <= _cost(part) + _cost([span])
-
-
-def _cost(part: list[tuple[int, int, int]]) -> float:
-    slots = part[-1][0] - part[0][0] + 1
-    sizes = {stop - start for _, start, stop in part}
-    row = _ROW if len(sizes) == 1 and slots == len(part) else _PADDED_ROW
-    return _CALL + slots * (_SLOT + row * max(sizes))
-
-
-def _add(out: Tensor, hidden: Tensor, up: Tensor, tile: Tile) -> None:
-    rows = out[tile.start : tile.stop]
-    if tile.keep is None and out.dtype == up.dtype:
-        rows.view(tile.count, tile.each, -1).baddbmm_(hidden, up)
-        return
-    delta = torch.bmm(hidden, up).view(-1, out.shape[-1])
-    rows += delta if tile.keep is None else delta.index_select(0, tile.keep)
+def _hidden(share: Share, x: Tensor, plan: LoraPlan) -> list[Tensor]:
+    """A·x of all the group's modules, for each part; computed once for a shared input."""
+    cached = plan.cached
+    if cached is not None and cached[0] is share.group and cached[1].data_ptr() == x.data_ptr():
+        return cached[2]
+    own = x.to(share.group.down.dtype)
+    hidden = [part.down(own, down) for part, down in zip(plan.parts, share.downs, strict=True)]
+    plan.cached = (share.group, x, hidden)
+    return hidden
 
 
 def _gain(site: Site, out: Tensor, plan: LoraPlan) -> None:

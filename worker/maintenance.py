@@ -181,6 +181,7 @@ class Maintenance:
                 said = await work()
             except Exception as error:  # noqa: BLE001 - the next tick does it; arq must not repeat this one
                 log.warning("chore failed", chore=chore, tick_ms=tick_ms, error=f"{type(error).__name__}: {error}")
+                await self._book.end(chore, {})
                 return
             await self._book.end(chore, {**said, "took_ms": round(1000 * (time.monotonic() - began))})
             log.debug("chore done", chore=chore, tick_ms=tick_ms, worker=self.name, **said)

@@ -205,7 +205,7 @@ class ModelRunner:
         def forward(x: Tensor) -> Tensor:
             out = base(x)
             plan = self._head_plan if head else self._plan
-            if plan is not None and plan.tiles:
+            if plan is not None and plan.parts:
                 self.lora.apply(path, x.reshape(-1, x.shape[-1]), out.view(-1, out.shape[-1]), plan)
             return out
 

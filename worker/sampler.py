@@ -17,6 +17,7 @@ from torch import Tensor
 from lorapool.shared.job import SamplingParams
 from lorapool.worker.sequence import Drawn, Sequence
 
+_BLOCK = 256  # ids whose highest score is found at once
 _PREFIX = 64  # candidates looked at first; sixteen times as many where they do not decide, and again
 
 
@@ -30,29 +31,54 @@ class Sampler:
     """Draws one token a row. ``eos_ids`` are the tokens that min_new_tokens bans."""
 
     def __init__(self, eos_ids: frozenset[int]) -> None:
-        self._eos_ids = sorted(eos_ids)
+        self._eos_ids = torch.tensor(sorted(eos_ids), dtype=torch.long)
 
     def draw(self, logits: Tensor, rows: Rows[Sequence]) -> list[Drawn]:
         """``logits`` [rows, vocab] as the model gave them. A row whose logits are not all numbers gets an error.
 
         The logprob of a chosen token is its log softmax over the raw logits in float32, before any processor.
         """
-        penalised = [index for index, row in enumerate(rows) if _penalised(row)]
-        banned = [index for index, row in enumerate(rows) if row.bans_eos and self._eos_ids]
-        scores = logits.to(torch.float32, copy=bool(penalised or banned))
-        raw = {index: scores[index].clone() for index in {*penalised, *banned} if rows[index].params.logprobs}
-        for index in penalised:
-            _penalise(scores[index], rows[index])
-        if banned:
-            scores[torch.tensor(banned)[:, None], self._eos_ids] = float("-inf")
-        ids = scores.argmax(dim=-1)
-        chosen, finite = ids.tolist(), scores.gather(1, ids[:, None])[:, 0].isfinite().tolist()
-        for index, row in enumerate(rows):
-            if row.params.temperature > 0 and finite[index]:
-                chosen[index] = _sample(scores[index], row.params, uniform(row.seed, len(row.output_ids)))
-        return [
-            _drawn(row, chosen[index], finite[index], raw.get(index, scores[index])) for index, row in enumerate(rows)
-        ]
+        raw = {at: logits[at].to(torch.float32, copy=True) for at, row in enumerate(rows) if row.params.logprobs}
+        banned = torch.tensor([at for at, row in enumerate(rows) if row.bans_eos], dtype=torch.long)[:, None]
+        ends = logits[banned, self._eos_ids]  # put back below: a copy of all logits would cost as much as the rest
+        logits[banned, self._eos_ids] = float("-inf")
+        ids = argmax(logits)
+        best = logits.gather(1, ids[:, None])[:, 0]
+        chosen, finite = ids.tolist(), best.isfinite().tolist()
+        for at, row in enumerate(rows):
+            if finite[at] and (_penalised(row) or row.params.temperature > 0):
+                chosen[at], finite[at] = _choose(logits[at].to(torch.float32, copy=True), row)
+        logits[banned, self._eos_ids] = ends
+        return [_drawn(row, chosen[at], finite[at], raw.get(at)) for at, row in enumerate(rows)]
+
+
+def argmax(scores: Tensor) -> Tensor:
+    """[rows] the lowest id of each row's highest score [rows, vocab]; a NaN counts as highest.
+
+    On the CPU by the highest of each block first: torch's argmax reads bfloat16 number by number, its amax does not.
+    """
+    size = scores.shape[1]
+    if scores.device.type != "cpu" or size <= _BLOCK:
+        return scores.argmax(dim=-1)
+    whole = size - size % _BLOCK
+    highest = scores[:, :whole].view(len(scores), -1, _BLOCK).amax(dim=-1)
+    if whole < size:
+        highest = torch.cat([highest, scores[:, whole:].amax(dim=-1, keepdim=True)], dim=1)
+    start = highest.argmax(dim=-1, keepdim=True) * _BLOCK
+    ids = (start + torch.arange(_BLOCK)).clamp_(max=size - 1)
+    return ids.gather(1, scores.gather(1, ids).argmax(dim=-1, keepdim=True))[:, 0]
+
+
+def _choose(scores: Tensor, row: Sequence) -> tuple[int, bool]:
+    """The token of a row with penalties or temperature, and whether its score is a number; ``scores`` [vocab] in
+    float32 are used up."""
+    if _penalised(row):
+        _penalise(scores, row)
+    best = int(scores.argmax())
+    finite = bool(scores[best].isfinite())
+    if finite and row.params.temperature > 0:
+        return _sample(scores, row.params, uniform(row.seed, len(row.output_ids))), True
+    return best, finite
 
 
 def _penalised(row: Sequence) -> bool:
@@ -82,10 +108,10 @@ def counted(scores: Tensor, generated: list[int], frequency: float, presence: fl
     scores[ids] -= frequency * counts + presence
 
 
-def _drawn(row: Sequence, token: int, finite: bool, raw: Tensor) -> Drawn:
+def _drawn(row: Sequence, token: int, finite: bool, raw: Tensor | None) -> Drawn:
     if not finite:
         return Drawn(row.seq_id, token, error=FloatingPointError("the model gave logits that are not numbers"))
-    logprob = float(torch.log_softmax(raw, dim=-1)[token]) if row.params.logprobs else None
+    logprob = None if raw is None else float(torch.log_softmax(raw, dim=-1)[token])
     return Drawn(row.seq_id, token, logprob)
 
 

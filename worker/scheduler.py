@@ -1,12 +1,14 @@
 """Who is in the next step: waiting and running sequences, the token budget. Pure: no torch, no Redis, no clock.
 
-Every running sequence that has drawn its first token decodes one token a step. What the budget leaves goes to
-newcomers' prompts, first come first served, in chunks, so that a long prompt delays the others by at most one chunk.
+Every running sequence that has drawn its first token decodes one token a step. A budget of tokens goes to newcomers'
+prompts, in chunks, so that a long prompt delays the others by at most one chunk. The oldest newcomer comes first, then
+those of the same adapter, then the next oldest: the fewer adapters in a chunk, the less of their weights is read.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import chain
 
 from lorapool.worker.sequence import Batch, Sequence, Status, Work
 
@@ -70,8 +72,16 @@ class Scheduler:
 
     def _prefills(self) -> Iterator[Work]:
         budget = self.prefill_tokens
+        for sequence in self._newcomers():
+            count = min(budget, sequence.length - sequence.computed)
+            budget -= count
+            yield Work(sequence, sequence.computed, count)
+            if not budget:
+                return
+
+    def _newcomers(self) -> Iterator[Sequence]:
+        slots: dict[int, list[Sequence]] = {}
         for sequence in self._running.values():
-            if budget and sequence.prefilling:
-                count = min(budget, sequence.length - sequence.computed)
-                budget -= count
-                yield Work(sequence, sequence.computed, count)
+            if sequence.prefilling:
+                slots.setdefault(sequence.slot, []).append(sequence)
+        return chain.from_iterable(slots.values())

@@ -19,6 +19,7 @@ from transformers import AutoTokenizer
 from lorapool.shared.errors import BaseModelError, CheckpointError, InvalidRequest
 from lorapool.shared.job import Job, Message
 from lorapool.shared.prompt_format import PromptFormat
+from lorapool.worker.template_process import TemplateProcess
 
 
 class StreamDetokenizer:
@@ -39,6 +40,7 @@ class Tokenizer:
         if not getattr(tokenizer, "is_fast", False):
             raise BaseModelError(f"the base model's tokenizer {type(tokenizer).__name__} has no tokenizer.json form")
         self._tokenizer = tokenizer
+        self._templates = TemplateProcess()
         self._fast: FastTokenizer = tokenizer.backend_tokenizer
         own = tokenizer.eos_token_id
         self.eos_ids = eos_ids | (frozenset() if own is None else frozenset({int(own)}))
@@ -87,8 +89,11 @@ class Tokenizer:
     def _chat(self, job: Job, template: str) -> list[int]:
         messages = [message.model_dump() for message in job.messages or ()]
         try:
+            if template:  # an adapter's: it may be hostile
+                text = self._templates.render(template, messages, self._tokenizer.special_tokens_map)
+                return list(self._tokenizer(text, add_special_tokens=False).input_ids)
             ids: list[int] = self._tokenizer.apply_chat_template(
-                messages, chat_template=template or None, add_generation_prompt=True, tokenize=True, return_dict=False
+                messages, add_generation_prompt=True, tokenize=True, return_dict=False
             )
         except Exception as error:  # a template is a program of someone else's: it may raise anything
             raise InvalidRequest(f"messages do not fit the chat template: {error}") from error

@@ -44,18 +44,22 @@ class Clock:
 
 @dataclass
 class NoopRunner:
-    """A Runner whose rows all draw token 7. ``reserved`` guards what the engine promises."""
+    """A Runner whose rows all draw token 7. ``held`` guards what the engine promises."""
 
     clock: Clock
     max_model_len: int = MAX_MODEL_LEN
-    reserved: set[str] = field(default_factory=set)
+    held: set[str] = field(default_factory=set)
+
+    @property
+    def reserved(self) -> frozenset[str]:
+        return frozenset(self.held)
 
     def reserve(self, seq_id: str, _tokens: int) -> bool:
-        self.reserved.add(seq_id)
+        self.held.add(seq_id)
         return True
 
     def release(self, seq_id: str) -> None:
-        self.reserved.remove(seq_id)
+        self.held.remove(seq_id)
 
     def step(self, batch: Batch) -> list[Drawn]:
         self.clock.tick(len(batch.works))
@@ -66,16 +70,21 @@ class NoopRunner:
 
 
 class NoopSlots:
-    """A SlotStore that keeps nothing."""
+    """A SlotStore that keeps no weights."""
 
     def __init__(self, slots: int) -> None:
         self.slots = slots
+        self._full: set[int] = set()
+
+    @property
+    def occupied(self) -> frozenset[int]:
+        return frozenset(self._full)
 
     def write(self, slot: int, weights: NoopWeights, /) -> None:
-        """Nothing to copy."""
+        self._full.add(slot)
 
     def clear(self, slot: int, /) -> None:
-        """Nothing to free."""
+        self._full.discard(slot)
 
 
 @dataclass(frozen=True)

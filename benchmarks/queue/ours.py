@@ -79,7 +79,7 @@ async def _work(arguments: argparse.Namespace) -> None:
         base_model="noop",
         max_batch=arguments.concurrency,
         claim_size=arguments.claim_size,
-        claim_ahead=arguments.concurrency,  # claims overlap with settling; Dramatiq prefetches twice that
+        claim_ahead=2 * arguments.concurrency,  # as Dramatiq prefetches: claims overlap with settling
         slots=arguments.slots,
     )
     status = await serve(config, settings, NoopModel(config, clock))

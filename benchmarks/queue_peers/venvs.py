@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
-import sys
 from dataclasses import dataclass
-from pathlib import Path
 
-PIP = ("-m", "pip", "--disable-pip-version-check", "-q", "install")
+from benchmarks import venvs
 
 
 @dataclass(frozen=True)
@@ -42,15 +39,7 @@ PEERS = {
 
 def python_of(peer: Peer) -> str:
     """The interpreter of the peer's venv, which is made if it is not there."""
-    folder = _root() / peer.venv
-    python, done = folder / "bin" / "python", folder / ".requirements"
-    wanted = "\n".join(peer.requirements)
-    if not done.exists() or done.read_text() != wanted:
-        print(f"setting up {folder}: {', '.join(peer.requirements)}")
-        subprocess.run([sys.executable, "-m", "venv", "--clear", folder], check=True)
-        subprocess.run([python, *PIP, *peer.requirements], check=True)
-        done.write_text(wanted)
-    return str(python)
+    return venvs.python_of(peer.venv, peer.requirements)
 
 
 def versions(peer: Peer) -> dict[str, str]:
@@ -60,8 +49,3 @@ def versions(peer: Peer) -> dict[str, str]:
     ).stdout
     pairs = dict(line.split("==", 1) for line in listed.splitlines() if "==" in line)
     return {name: pairs[name] for name in (peer.venv, "redis", "hiredis") if name in pairs}
-
-
-def _root() -> Path:
-    cache = os.environ.get("LORAPOOL_CACHE", "~/.cache/lorapool")
-    return Path(cache).expanduser() / "bench-venvs"

@@ -87,8 +87,7 @@ class Backlog:
     def claim(self, worker: int, ref: str, most: int) -> list[SimJob]:
         """Up to ``most`` jobs of one adapter; its starvation clock is then that of the next one."""
         jobs: list[SimJob] = []
-        for lane in (self._streams, self._crowds):
-            waiting = lane.get(ref, deque())
+        for waiting in self._lanes(ref):
             jobs += [waiting.popleft() for _ in range(min(most - len(jobs), len(waiting)))]
         if not jobs:
             return []
@@ -104,6 +103,12 @@ class Backlog:
         else:
             self.ready.drop(ref)
         return jobs
+
+    def _lanes(self, ref: str) -> list[deque[SimJob]]:
+        """The crowd last, until its turn has come."""
+        stream, crowd = self._streams.get(ref, deque()), self._crowds.get(ref, deque())
+        turned = stream and crowd and crowd[0].arrived_s + CROWD_S < stream[0].arrived_s
+        return [crowd, stream] if turned else [stream, crowd]
 
     def finish(self, job: SimJob) -> None:
         self._running[job.ref] -= 1

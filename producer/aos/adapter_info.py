@@ -17,6 +17,7 @@ from lorapool.shared.catalog import AdapterRecord
 from lorapool.shared.errors import InvalidRequest
 
 _ROLE = "aos.agent_role"
+MAX_METADATA_BYTES = 64 << 10
 _JSON = "aos.json"  # names of the values that are JSON
 
 Counters = Mapping[str, int | float]
@@ -91,14 +92,28 @@ def encoded(metadata: Mapping[str, Any] | None, role: str) -> dict[str, str]:
         except (TypeError, ValueError) as error:
             raise InvalidRequest(f"metadata {name!r}: expected what JSON can hold ({error})") from None
         json_names.append(name)
-    return texts | ({_JSON: json.dumps(sorted(json_names))} if json_names else {})
+    texts |= {_JSON: json.dumps(sorted(json_names))} if json_names else {}
+    size = sum(len(name.encode()) + len(text.encode()) for name, text in texts.items())
+    if size > MAX_METADATA_BYTES:
+        raise InvalidRequest(f"metadata of {size:,} bytes: expected at most {MAX_METADATA_BYTES:,}")
+    return texts
 
 
 def decoded(metadata: Mapping[str, str]) -> dict[str, Any]:
     """As it was given to ``encoded``; of a record from elsewhere, its strings."""
-    json_names = frozenset(json.loads(metadata.get(_JSON, "[]")))
+    json_names = _parsed(metadata.get(_JSON, "[]"))
     own = {name: text for name, text in metadata.items() if not name.startswith("aos.")}
-    return {name: json.loads(text) if name in json_names else text for name, text in own.items()}
+    if not isinstance(json_names, list):
+        return dict(own)
+    return {name: _parsed(text) if name in json_names else text for name, text in own.items()}
+
+
+def _parsed(text: str) -> Any:
+    """What it says as JSON; what is none, since anybody may write a record, is text."""
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return text
 
 
 def _role_of(record: AdapterRecord, asked: str | None) -> str:

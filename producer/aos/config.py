@@ -25,6 +25,7 @@ _CHOICES = {
     "unknown_role": ("error", "base"),
     "prompt_as": ("text", "message"),
 }
+_SCHEMES = {"s3": "s3://", "azure_blob": "az://", "huggingface": "hf://"}
 _AT_LEAST_ONE = (
     "max_concurrent_requests", "max_batch_size", "max_sequence_length", "adapter_cache_size", "tensor_parallel_size",
 )  # fmt: skip
@@ -80,7 +81,7 @@ class LoRAxConfig:
     metrics_port: int = 9090
     log_level: str = "INFO"
     # not in AOS
-    redis_url: str | None = None  # None: LORAPOOL_REDIS_URL
+    redis_url: str | None = field(default=None, repr=False)  # None: LORAPOOL_REDIS_URL; may hold a password
     pool: str | None = None  # None: LORAPOOL_POOL
     spawn_local: int = 0
     worker_command: tuple[str, ...] = ("lorapool-worker",)
@@ -107,6 +108,14 @@ class LoRAxConfig:
     def is_set(self, name: str) -> bool:
         """Whether somebody chose the value: it is not the default, or was given explicitly."""
         return name in self.explicit or getattr(self, name) != _DEFAULTS[name]
+
+    @property
+    def remote_base(self) -> str | None:
+        """The URI that relative adapter paths lie below; None for local folders."""
+        if self.adapter_source == "local":
+            return None
+        base = self.adapter_base_path.rstrip("/")
+        return base if "://" in base else f"{_SCHEMES[self.adapter_source]}{base.lstrip('/')}"
 
     def ignored(self) -> Iterator[str]:
         """One sentence for each setting that was chosen and has no effect."""
@@ -161,7 +170,7 @@ class MLConfig:
     lorax_max_batch_size: int = 32
     lorax_gpu_memory_utilization: float = 0.9
     # not in AOS; see LoRAxConfig
-    lorax_redis_url: str | None = None
+    lorax_redis_url: str | None = field(default=None, repr=False)
     lorax_pool: str | None = None
     lorax_spawn_local: int = 0
     lorax_worker_command: tuple[str, ...] = ("lorapool-worker",)

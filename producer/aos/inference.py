@@ -19,18 +19,20 @@ from lorapool.producer.aos.errors import NoRoom, UnknownAdapterId
 from lorapool.producer.aos.reply import answer
 from lorapool.producer.client import Client
 from lorapool.producer.handle import JobHandle
+from lorapool.shared.aliases import alias_of
 from lorapool.shared.catalog import PoolConfig
 from lorapool.shared.errors import InvalidRequest, LorapoolError, ResultTimeout, UnknownAdapter
 from lorapool.shared.job import BASE_REF, Result, check_name
 
 MAX_NEW_TOKENS, TEMPERATURE, TOP_P = 256, 0.7, 0.9
 LATE_S = 5.0  # beyond the deadline, until its end is heard of
-_OPTIONS = frozenset({"messages", "system", "adapter", "agent_id", "timeout", "priority", "job_id"})
+_OPTIONS = frozenset({"messages", "system", "adapter", "purpose", "agent_id", "timeout", "priority", "job_id"})
 
 
 @dataclass(frozen=True)
 class Ask:
-    """One request: for a role or an adapter id. ``adapter`` overrides what the role means, for this request alone."""
+    """One request: for a role, a role in one of its purposes, or an adapter id. ``adapter`` overrides what the role
+    means, for this request alone."""
 
     role: str | None
     adapter_id: str | None
@@ -38,6 +40,7 @@ class Ask:
     messages: Sequence[Mapping[str, str]] | None = None
     system: str | None = None
     adapter: str | None = None
+    purpose: str | None = None
     agent_id: str | None = None
     timeout: float | None = None
     priority: str = "normal"
@@ -65,10 +68,11 @@ class Inference:
         began, handle = time.monotonic(), None
         timeout_s = _seconds(self._config.request_timeout_s if ask.timeout is None else ask.timeout)
         try:
-            async with asyncio.timeout(timeout_s + LATE_S), self._admission.place():
+            async with asyncio.timeout(timeout_s) as limit, self._admission.place():
                 ref = await self._ref(ask)
-                left_s = timeout_s - (time.monotonic() - began)
+                left_s = max(0.001, timeout_s - (time.monotonic() - began))
                 handle = await self._submit(ask, ref, left_s)
+                limit.reschedule(asyncio.get_running_loop().time() + left_s + LATE_S)  # the pool ends it in time
                 result = await self._result(handle)
         except TimeoutError:
             if handle is None:
@@ -91,11 +95,12 @@ class Inference:
         if not isinstance(ask.role, str) or not ask.role:
             raise InvalidRequest(f"agent_role = {ask.role!r}: expected the name of a role")
         try:
-            return await self._client.adapters.resolve(ask.role)
+            return await self._client.adapters.resolve(_alias(ask))
         except UnknownAdapter as error:
             if self._config.unknown_role == "base":
                 return BASE_REF
-            raise UnknownAdapterId(f"no adapter registered for agent {ask.role!r}: {error}") from None
+            what = f" for {ask.purpose!r}" if ask.purpose else ""
+            raise UnknownAdapterId(f"no adapter registered for agent {ask.role!r}{what}: {error}") from None
 
     async def _of_name(self, name: str) -> str:
         """One adapter: a ref, alias or id. A list is refused: it would need a composed adapter."""
@@ -118,8 +123,6 @@ class Inference:
         return max(ready, key=lambda record: record.registered_ms).ref
 
     async def _submit(self, ask: Ask, ref: str, left_s: float) -> JobHandle:
-        if left_s <= 0:
-            raise TimeoutError
         agent = ask.agent_id or (ask.role.casefold() if ask.role else "anonymous")
         return await self._client.submit(
             ref,
@@ -151,6 +154,12 @@ class Inference:
                 with suppress(LorapoolError):
                     await handle.cancel()
                 raise
+
+
+def _alias(ask: Ask) -> str:
+    """A role means its alias, or an exact ref or an id; in a purpose it is an alias of its own."""
+    assert ask.role is not None
+    return ask.role if ask.purpose is None else alias_of(ask.role, ask.purpose)
 
 
 def _seconds(timeout: float) -> float:

@@ -98,7 +98,9 @@ class LocalWorkers:
         name = f"aos-{os.getpid()}-{secrets.token_hex(3)}"
         settings = redis_settings(self._config.redis_url, self._config.pool)
         flags = ["--worker-id", name, "--pool", settings.pool, "--grace", f"{self._config.drain_timeout_s:g}"]
-        roots = ["--adapter-root", str(Path(self._config.adapter_base_path).expanduser().resolve())]
+        remote = self._config.remote_base
+        local = str(Path(self._config.adapter_base_path).expanduser().resolve())
+        roots = ["--adapter-root", local] if remote is None else ["--adapter-source", remote]
         environment = {**os.environ, "LORAPOOL_REDIS_URL": settings.redis_url.get_secret_value()}
         log_path = folder / f"{name}.log"
         with log_path.open("wb") as log:

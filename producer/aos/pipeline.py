@@ -86,7 +86,8 @@ class MLPipelineManager:
     ) -> dict[str, Any]:
         """The answer of a role's adapter, or a dict with ``error``, ``error_type`` and ``agent_role``.
 
-        ``kwargs`` as in ``LoRAxServer.inference``, and ``adapter`` to choose another one for this request alone.
+        ``kwargs`` as in ``LoRAxServer.inference``, and for this request alone ``purpose`` (CEO in ``leadership`` is
+        the role CEO.leadership) or ``adapter`` (a ref, alias or id).
         """
         arguments = {"max_new_tokens": max_new_tokens, "temperature": temperature} | kwargs
         if self.lorax_server is None:

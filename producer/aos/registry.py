@@ -24,8 +24,6 @@ from lorapool.shared.digest import read_config
 from lorapool.shared.errors import AdapterRefused, CheckpointError, InvalidRequest, UnknownAdapter
 from lorapool.shared.job import BASE_REF, check_name
 
-_SCHEMES = {"s3": "s3://", "azure_blob": "az://", "huggingface": "hf://"}
-
 
 class LoRAxAdapterRegistry:
     """Blocking, as in AOS; each call is a few round trips. ``attachment`` is a server's, to share its connection."""
@@ -79,6 +77,13 @@ class LoRAxAdapterRegistry:
         told = f"update_usage_stats({adapter_id!r}, loaded={loaded!r}) has no effect: workers count what happens"
         warnings.warn(told, IgnoredSetting, stacklevel=2)
 
+    def unregister_adapter(self, adapter_id: str) -> bool:
+        """Take every version of that id out of service, with the roles that mean it; False if there is none.
+
+        Raises AdapterInUse while jobs of it wait or run.
+        """
+        return self._attachment.run(lambda client: _removed(client, adapter_id))
+
     @property
     def adapters(self) -> dict[str, AdapterInfo]:
         """The newest version of each id."""
@@ -117,10 +122,10 @@ class LoRAxAdapterRegistry:
         )
         if record.status == "pending":
             self._unvalidated.setdefault(record.ref, set()).add(role)
+        await _point(client, role, record)
         if metadata is not None and decoded(record.metadata) != dict(metadata):
             told = f"metadata of {record.ref} stays as first registered; a new version may bring its own"
             warnings.warn(told, IgnoredSetting, stacklevel=2)
-        await _point(client, role, record)
         return await _info(client, await client.adapters.get(record.ref), role)
 
     async def find(
@@ -137,7 +142,7 @@ class LoRAxAdapterRegistry:
             if not versions:
                 return None
             record = max(versions, key=lambda each: each.registered_ms)
-        return None if record.id == BASE_REF else await _info(client, record, role)
+        return None if record.id == BASE_REF or record.status == "removed" else await _info(client, record, role)
 
     async def all(self, client: Client) -> list[AdapterInfo]:
         """Every version, by ref."""
@@ -160,14 +165,13 @@ class LoRAxAdapterRegistry:
 
     def _uri(self, adapter_path: str) -> str:
         """An absolute path or URI as it is; a relative one from here if it is here, else from adapter_base_path."""
-        path, base = str(adapter_path), self._config.adapter_base_path
+        path, remote = str(adapter_path), self._config.remote_base
         if "://" in path:
             return path
-        if self._config.adapter_source != "local":
-            scheme = "" if "://" in base else _SCHEMES[self._config.adapter_source]
-            return f"{scheme}{base.strip('/') if scheme else base.rstrip('/')}/{path.lstrip('/')}"
-        folder = Path(path).expanduser()
-        return as_uri(folder if folder.is_absolute() or folder.exists() else Path(base).expanduser() / folder)
+        if remote is not None:
+            return f"{remote}/{path.lstrip('/')}"
+        folder, base = Path(path).expanduser(), Path(self._config.adapter_base_path).expanduser()
+        return as_uri(folder if folder.is_absolute() or folder.exists() else base / folder)
 
     def _check_base_model(self, uri: str) -> None:
         """Refuse an adapter of another base model before anybody loads it; a path as base says nothing."""
@@ -212,6 +216,15 @@ async def _decided(client: Client, ref: str) -> AdapterRecord:
         if record.status != "pending":
             return record
         await asyncio.sleep(0.05)
+
+
+async def _removed(client: Client, adapter_id: str) -> bool:
+    records = [record for record in await client.adapters.list() if record.id == adapter_id]
+    for record in records:
+        for role in record.aliases:
+            await client.adapters.unalias(role)
+        await client.adapters.remove(record.ref)
+    return bool(records)
 
 
 async def _own_id(client: Client, role: str) -> str:

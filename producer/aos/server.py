@@ -57,6 +57,7 @@ class LoRAxServer:
         self._inference: Inference | None = None
         self._latencies_ms: deque[float] = deque(maxlen=KEPT_LATENCIES)
         self._refusals = Refusals()
+        self._changing = asyncio.Lock()  # one start or stop at a time
         for told in self.config.ignored():
             warnings.warn(told, IgnoredSetting, stacklevel=2)
 
@@ -101,6 +102,10 @@ class LoRAxServer:
         or no worker is there within ``start_timeout_s``: nothing is left behind then. True with a ``last_error`` when
         an adapter that was registered before has been refused since.
         """
+        async with self._changing:
+            return await self._start()
+
+    async def _start(self) -> bool:
         again, self.last_error = self.attached, None
         no_worker = "start one with `lorapool-worker run`, or set spawn_local"
         try:
@@ -129,7 +134,8 @@ class LoRAxServer:
         """
         self.last_error = None
         try:
-            cut = await self._detach(drain_s=self.config.drain_timeout_s)
+            async with self._changing:
+                cut = await self._detach(drain_s=self.config.drain_timeout_s)
         except (LorapoolError, OSError) as error:
             self.last_error = error
             return False

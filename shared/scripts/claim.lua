@@ -79,13 +79,29 @@ local function take_lane(ref, lane, want)
   return got
 end
 
+-- By priority; but jobs that wait a lane below because their agent has many are passed by others only until their turn.
+local function lanes_by_turn(ref)
+  local lanes = { 'high', 'normal', 'low', 'again' }
+  for i = 1, 2 do
+    local above, below = lanes[i], lanes[i + 1]
+    if call('EXISTS', stream_of(ref, above)) == 1 and call('EXISTS', stream_of(ref, below)) == 1 then
+      local turn, priority = first_turn(ref, below)
+      if priority == above and turn < first_turn(ref, above) then
+        lanes[i], lanes[i + 1] = below, above
+        return lanes
+      end
+    end
+  end
+  return lanes
+end
+
 local function take_adapter(ref, want)
   local cap = tonumber(call('HGET', P .. 'adapter:' .. ref, 'max_inflight')) or 0
   if cap > 0 then
     want = math.min(want, cap - gauge('running', ref))
   end
   local got = take_lane(ref, 'again', math.min(want, math.max(1, math.floor(want / 2))))
-  for _, lane in ipairs({ 'high', 'normal', 'low', 'again' }) do
+  for _, lane in ipairs(lanes_by_turn(ref)) do
     got = got + take_lane(ref, lane, want - got)
   end
 end

@@ -73,13 +73,20 @@ local function stream_of(ref, lane)
   return P .. 'stream:' .. ref .. (lane == 'normal' and '' or ':' .. lane)
 end
 
--- Since when the job that an adapter gives next could have been claimed, or, later, since when its turn counts.
+-- Of the first job in a lane: since when it could have been claimed or, if that is later, its turn counts; its priority.
+local function first_turn(ref, lane)
+  local head = call('XRANGE', stream_of(ref, lane), '-', '+', 'COUNT', 1)[1]
+  if head then
+    local v = call('HMGET', P .. 'job:' .. head[2][2], 'submitted_ms', 'due_ms', 'turn_ms', 'priority')
+    return math.max(tonumber(v[1]) or 0, tonumber(v[2]) or 0, tonumber(v[3]) or 0), v[4]
+  end
+end
+
 local function waits_since(ref)
   for _, lane in ipairs(LANES) do
-    local head = call('XRANGE', stream_of(ref, lane), '-', '+', 'COUNT', 1)[1]
-    if head then
-      local times = call('HMGET', P .. 'job:' .. head[2][2], 'submitted_ms', 'due_ms', 'turn_ms')
-      return math.max(tonumber(times[1]) or 0, tonumber(times[2]) or 0, tonumber(times[3]) or 0)
+    local turn = first_turn(ref, lane)
+    if turn then
+      return turn
     end
   end
   return NOW

@@ -128,8 +128,8 @@ METHODS: dict[Callable[..., Any], tuple[str, dict[str, Any]]] = {
 }
 RESULT = {
     "request_id", "adapter_id", "prompt", "generated_text", "tokens_generated", "latency_ms", "adapter_loaded",
-    "timestamp", "agent_role", "adapter_version", "base_model", "worker_id", "prompt_tokens", "finish_reason", "attempt",
-    "queue_ms", "load_ms", "ttft_ms", "generate_ms", "success", "adapter_digest", "used_base",
+    "timestamp", "agent_role", "adapter_version", "base_model", "worker_id", "prompt_tokens", "finish_reason",
+    "attempt", "queue_ms", "load_ms", "ttft_ms", "generate_ms", "success", "adapter_digest", "used_base",
 }  # fmt: skip
 METRICS = [
     "total_requests", "successful_requests", "failed_requests", "average_latency_ms", "adapters_loaded", "cache_hits",

@@ -8,7 +8,7 @@ import pytest
 
 from lorapool.producer import AdapterConflict, CheckpointError, InvalidRequest
 from lorapool.producer.aos import IgnoredSetting, LoRAxAdapterRegistry, LoRAxConfig, LoRAxServer
-from tests.aos.conftest import MakeAdapter, eventually
+from tests.aos.conftest import MakeAdapter, eventually, text_of
 
 
 @pytest.fixture
@@ -91,6 +91,8 @@ def test_metadata_of_any_kind_comes_back(registry: LoRAxAdapterRegistry, make_ad
     assert metadata == registry.register_adapter("ceo", "CEO", folder, metadata=metadata).metadata
     with pytest.raises(InvalidRequest, match="what JSON can hold"):
         registry.register_adapter("ceo", "CEO", folder, metadata={"when": object()})
+    with pytest.raises(InvalidRequest, match="at most 65,536"):
+        registry.register_adapter("ceo", "CEO", folder, metadata={"notes": "x" * 70_000})
     with pytest.warns(IgnoredSetting, match="stays as first registered"):
         registry.register_adapter("ceo", "CEO", folder, metadata={"domain": "sales"})
 
@@ -115,3 +117,33 @@ def test_relative_paths_lie_below_the_base_path(
     config = LoRAxConfig(redis_url=redis_url, adapter_source="s3", adapter_base_path="bucket/adapters")
     with pytest.raises((InvalidRequest, CheckpointError), match="s3://bucket/adapters/ceo"):
         LoRAxAdapterRegistry(config).register_adapter("ceo", "CEO", "ceo")
+
+
+async def test_unregister_adapter(server: LoRAxServer, make_adapter: MakeAdapter) -> None:
+    """It is gone with its roles and all its versions; the same content may come back."""
+    folder = str(make_adapter())
+    server.registry.register_adapter("shared", "CEO", folder)
+    server.registry.register_adapter("shared", "CFO", str(make_adapter(salt="2")), version="2.0.0")
+    assert server.registry.unregister_adapter("shared")
+    assert ([], {}) == (server.registry.list_adapters(), server.registry.agent_to_adapter)
+    assert server.registry.get_adapter("shared") is None
+    assert not server.registry.unregister_adapter("shared")
+    with pytest.raises(ValueError, match="CEO"):
+        await server.inference_for_agent("CEO", "hello")
+    assert "ready" == server.registry.register_adapter("shared", "CEO", folder).status
+
+
+async def test_one_agent_has_an_adapter_for_each_purpose(server: LoRAxServer, make_adapter: MakeAdapter) -> None:
+    """Chosen with each request; counted under the one agent."""
+    executive, leadership = make_adapter("executive"), make_adapter("leadership")
+    server.registry.register_adapter("executive", "CEO", str(executive))
+    server.registry.register_adapter("leadership", "CEO.leadership", str(leadership))
+    own = await server.inference_for_agent("CEO", "hello", max_new_tokens=3)
+    led = await server.inference_for_agent("ceo", "hello", purpose="Leadership", max_new_tokens=3)
+    expected = [text_of("hello", folder, 3) for folder in (executive, leadership)]
+    assert expected == [own["generated_text"], led["generated_text"]]
+    stats = server.get_agent_stats("CEO")
+    assert stats is not None
+    assert (1, 2) == (stats["inference_count"], stats["role_stats"]["succeeded"])
+    with pytest.raises(ValueError, match="'CEO' for 'finance'"):
+        await server.inference_for_agent("CEO", "hello", purpose="finance")

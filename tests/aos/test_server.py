@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
+import threading
+
 from lorapool.producer.aos import LoRAxServer
 from tests.aos.conftest import MakeAdapter, Serve, eventually, text_of
-from tests.fleet import WorkerProcess
+from tests.fleet import WorkerProcess, until
 
 
 async def test_server_initialization(serve: Serve) -> None:
@@ -87,3 +90,12 @@ async def test_adapter_stats(server: LoRAxServer, make_adapter: MakeAdapter) -> 
     assert "test_adapter" == stats["adapter_id"]
     assert stats["last_used"] >= stats["created_at"]
     assert server.get_adapter_stats("nobody") is None
+
+
+async def test_starting_twice_at_once_is_starting_once(serve: Serve, worker: WorkerProcess) -> None:
+    """Two starts and a stop together leave neither a connection nor a thread behind."""
+    before = threading.active_count()
+    server = serve()
+    assert {True} == set(await asyncio.gather(server.start(), server.start(), server.stop()))
+    assert not server.attached
+    await until(lambda: before >= threading.active_count())

@@ -8,7 +8,7 @@ import pytest
 import redis
 
 from benchmarks.queue import rounds
-from benchmarks.queue.contest import Contest, Effort, far_away, summary
+from benchmarks.queue.contest import Contest, Effort, far_away, merged, ratios, summary
 from benchmarks.queue.rounds import Case
 from benchmarks.queue.server import Meter
 
@@ -54,6 +54,15 @@ def test_meter_counts_what_was_done(meter: Meter) -> None:
 def test_summary_is_median_and_extremes() -> None:
     """Three rounds give their middle figure and the least and greatest beside it."""
     assert {"x": 2.0, "spread": {"x": [1.0, 9.0]}} == summary([{"x": 9.0}, {"x": 1.0}, {"x": 2.0}])
+
+
+def test_parts_of_a_run_are_put_together() -> None:
+    """What a later part brings joins what the file has; ratios follow once ours and a peer were measured."""
+    before = {"ours": {"drained_jobs_s": 8.0, "not_awaited": {"drained_jobs_s": 12.0}}, "peers": {"arq": {}}}
+    after = merged(before, {"ours": {"claim": 1}, "peers": {"arq": {"drained_jobs_s": 2.0}}})
+    assert {"drained_jobs_s": 8.0, "not_awaited": {"drained_jobs_s": 12.0}, "claim": 1} == after["ours"]
+    assert {"ratio_to_best_peer": 4.0, "ratio_not_awaited": 6.0} == ratios(after)
+    assert {} == ratios(before)
 
 
 def test_proxy_delays_requests(redis_url: str) -> None:

@@ -97,7 +97,7 @@ class Report:
             yield f"only {self.busy} of {self.struck} faults struck while {BUSY} or more jobs ran"
         if not self.lost_replies:
             yield "no reply was lost"
-        if not self.verdict.numbers["counters"]["stale"]:
+        if not self.verdict.numbers["counters"].get("stale"):
             yield "no stale write was tried"
 
     def lines(self) -> Iterator[str]:

@@ -22,6 +22,7 @@ from tests.parity.verdict import MOST_EXCUSED, Tally
 from tests.parity.worlds import (
     ARCHITECTURES,
     VOCABULARY,
+    WINDOW,
     Recipe,
     adaptable,
     base_model,
@@ -137,11 +138,19 @@ def test_any_mix_of_adapters_is_near_peft_in_bfloat16(name: str, tally: Tally) -
 
 
 @pytest.mark.parametrize("name", ARCHITECTURES)
-def test_adapters_matter(name: str, tmp_path: Path) -> None:
-    """The premise: base and adapters on each adaptable part move the logits by far more than any bound here."""
-    model, prompt = base_model(name, SEED), [1, 2, 3, 4]
-    base = oracle_logits(plain(name, SEED), prompt, [0])
+def test_every_part_of_every_architecture(name: str, tmp_path: Path, tally: Tally) -> None:
+    """An adapter on each kind of module alone, LoRA or DoRA (ends: both), in one batch that decodes past
+    three windows; each moves the logits by far more than any bound, and each is PEFT's."""
+    model, prompt = base_model(name, SEED), (1, 2, 3, 4, 5)
+    oracles: dict[str, Any] = {BASE_REF: plain(name, SEED)}
+    base, folders = oracle_logits(oracles[BASE_REF], prompt, [0]), {}
     for index, part in enumerate(adaptable(name)):
-        config = {"r": 3, "target_modules": [part], "fan_in_fan_out": name == "GPT2Config"}
-        adapted = oracle_logits(make_adapter(tmp_path / part, model, Recipe(config, index)), prompt, [0])
-        assert float((adapted - base).abs().max() / base.abs().max()) > 0.01, part
+        for dora in (False, True) if part in ENDS else (bool(index % 2),):
+            ref = f"{part}-{dora}@1"
+            config = {"r": 3, "target_modules": [part], "use_dora": dora, "fan_in_fan_out": name == "GPT2Config"}
+            folders[ref] = tmp_path / ref
+            oracles[ref] = make_adapter(folders[ref], model, Recipe(config, index))
+            moved = oracle_logits(oracles[ref], prompt, [0]) - base
+            assert float(moved.abs().max() / base.abs().max()) > 0.01, part
+    rows = [Job(ref, prompt[: 1 + index % 5], 4 * WINDOW) for index, ref in enumerate(oracles)]
+    compare(Bench(runner_of(name, SEED, torch.float32), folders), rows, oracles, tally)

@@ -53,8 +53,8 @@ def may_differ(oracle: Tensor, token: int, params: SamplingParams, draw: float, 
     if params.temperature == 0:
         return float(oracle.max() - oracle[token]) <= delta
     slack = delta / params.temperature  # of a share of the distribution: d(softmax) ≤ d(logit) / T, twice over
-    near = {expected_token(oracle, params, min(max(draw + step, 0.0), 1.0)) for step in (-slack, slack)}
-    return any(abs(float(oracle[token] - oracle[other])) <= delta for other in near)
+    best, worst = (expected_token(oracle, params, min(max(draw + step, 0.0), 1.0)) for step in (-slack, slack))
+    return float(oracle[worst]) - delta <= float(oracle[token]) <= float(oracle[best]) + delta
 
 
 def judge(

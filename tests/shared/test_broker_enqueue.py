@@ -16,6 +16,7 @@ from lorapool.shared.errors import (
     UnknownJob,
 )
 from lorapool.shared.keys import Keys
+from lorapool.shared.scripts import Terms
 from tests.shared.conftest import START_MS, Bench, job
 
 
@@ -109,6 +110,31 @@ async def test_an_agent_meets_its_own_window_first(bench: Bench) -> None:
     await bench.enqueue(agent="calm")
     await bench.claim(n=1)
     await bench.enqueue(agent="flood")
+
+
+async def test_an_agents_crowd_lets_others_pass(bench: Bench) -> None:
+    """Beyond a quarter of its window an agent's jobs wait a lane below, so that another's is claimed before them; and
+    their adapter counts as younger while nobody else waits there."""
+    await bench.broker.open_adapter("cfo@1", "ab" * 32, agent_window=8)
+    crowd = [await bench.enqueue(agent="flood") for _ in range(4)]
+    assert ["normal", "normal", "low", "low"] == [(await bench.broker.get(job_id))["lane"] for job_id in crowd]
+    calm = await bench.enqueue(agent="calm")
+    assert [*crowd[:2], calm] == [claimed.job_id for claimed in await bench.claim(n=3)]
+    [waiting] = (await bench.broker.tick("w1")).waiting
+    assert START_MS + Terms().crowd_ms == waiting.since_ms
+    assert crowd[2:] == [claimed.job_id for claimed in await bench.claim(n=3)]
+
+
+async def test_an_agents_crowd_is_not_passed_for_ever(bench: Bench) -> None:
+    """Once the turn of a crowded job has come, jobs submitted later no longer pass it."""
+    await bench.broker.open_adapter("cfo@1", "ab" * 32, agent_window=4)
+    crowd = [await bench.enqueue(agent="flood") for _ in range(2)]
+    await bench.set_clock(START_MS + Terms().crowd_ms - 1)
+    early = await bench.enqueue(agent="calm")
+    assert [crowd[0], early] == [claimed.job_id for claimed in await bench.claim(n=2)]
+    await bench.set_clock(START_MS + Terms().crowd_ms + 1)
+    late = await bench.enqueue(agent="calm")
+    assert [crowd[1], late] == [claimed.job_id for claimed in await bench.claim(n=2)]
 
 
 async def test_many_at_once_keep_their_order(bench: Bench) -> None:

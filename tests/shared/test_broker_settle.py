@@ -5,6 +5,7 @@ import pytest
 from lorapool.shared.broker import Broker, ClaimedJob, Delta, Held, Settlement
 from lorapool.shared.job import JobState
 from lorapool.shared.keys import Keys
+from lorapool.shared.replies import RESULT_FIELDS
 from tests.shared.conftest import LEASE_MS, START_MS, Bench, job
 
 DAY_MS = 86_400_000
@@ -27,6 +28,18 @@ async def test_a_result_is_plain_fields_with_a_ttl(bench: Bench) -> None:
     assert (str(START_MS + 500), "4", b"\x80") == (record["finished_ms"], record["completion_tokens"], record["detail"])
     assert not await bench.redis.exists(bench.keys.payload("mine"))
     assert 0 < await bench.redis.pttl(bench.keys.job("mine")) <= DAY_MS
+
+
+async def test_results_are_the_fields_that_tell_of_an_end(bench: Bench) -> None:
+    """Many results come in one reply, as the records have them; what is not there is None."""
+    job_id = await bench.enqueue()
+    await bench.broker.settle([success(c, text="Six months.", detail=b"\xff") for c in await bench.claim()])
+    found, missing = await bench.broker.results([job_id, "0.unknown"])
+    record = await bench.broker.get(job_id)
+    assert missing is None
+    assert (b"\xff", "Six months.", "succeeded") == (found["detail"], found["text"], found["state"])
+    assert found == {name: record[name] for name in found}
+    assert set(record) & set(RESULT_FIELDS) == set(found)
 
 
 async def test_a_repeat_is_told_the_first_outcome(bench: Bench) -> None:

@@ -21,11 +21,27 @@ async def test_a_tick_is_begun_once(book: ChoreBook):
     for tick_ms in (1000, 2000):
         begun = await asyncio.gather(*(book.begin("fsck", tick_ms, f"m{n}") for n in range(20)))
         assert 1 == sum(begun)
+        await book.end("fsck", {})
+
+
+async def test_a_tick_is_not_begun_while_another_is_under_way(redis: Redis):
+    """Slow chores do not pile up; one whose worker died holds up the next for 15 seconds."""
+    await redis.set("lp:{test}:clock", 1_000_000)
+    book = ChoreBook(redis, "test", "lp:{test}:clock")
+    assert await book.begin("fsck", 1000, "m1")
+    await redis.set("lp:{test}:clock", 1_014_999)
+    assert not await book.begin("fsck", 2000, "m2")
+    assert await book.begin("schedule", 2000, "m2")
+    await redis.set("lp:{test}:clock", 1_015_000)
+    assert await book.begin("fsck", 3000, "m2")
+    await book.end("fsck", {})
+    assert await book.begin("fsck", 4000, "m1")
 
 
 async def test_a_tick_is_not_begun_after_a_later_one(book: ChoreBook):
     """A worker that comes late with an old tick does nothing; another chore is another matter."""
     assert await book.begin("fsck", 2000, "m1")
+    await book.end("fsck", {})
     assert not await book.begin("fsck", 1000, "m2")
     assert await book.begin("schedule", 1000, "m2")
 

@@ -70,8 +70,8 @@ async def test_every_operation_stays_in_one_slot(node: Redis) -> None:
     states = await broker.states([j.id for j in jobs])
     assert ["cancelled", "succeeded", "failed", "delayed", "queued", "cancelled"] == states
     assert len(await broker.inbox("c", "0-0", 0)) == 4
-    await broker.count_loads("w1", "report-1", {"cfo@1": 2})
-    await broker.count_refusals("c", "report-1", {"UnknownAdapter": 1})
+    await broker.tally.add_loads("w1", "report-1", {"cfo@1": 2})
+    await broker.tally.add_refusals("c", "report-1", {"UnknownAdapter": 1})
     assert {"cfo@1": 1} == (await broker.backlog()).waiting
     assert len(await broker.get_many([j.id for j in jobs])) == 6
     await upkeep_in_one_slot(Upkeep(node, broker.keys))

@@ -5,7 +5,7 @@ import socket
 
 import pytest
 import redis as blocking_redis
-from redis.asyncio import Redis
+from redis.asyncio import Connection, Redis
 
 from lorapool.shared.catalog import Catalog
 from lorapool.shared.errors import RedisAuthFailed, RedisFull, RedisUnreachable
@@ -149,6 +149,13 @@ async def test_a_dropped_connection_is_not_noticed(redis: Redis) -> None:
 def _address(redis: Redis) -> str:
     options = redis.connection_pool.connection_kwargs
     return f"{options['host']}:{options['port']}"
+
+
+@pytest.mark.parametrize("command", [("XINFO STREAM", "k"), ("EVALSHA", "sha", 1, b"\xff", "ü", 2.5, ""), (b"PING",)])
+def test_commands_are_packed_as_ever(command: tuple[str | bytes | float, ...]) -> None:
+    """What hiredis packs is, byte for byte, what redis-py would have sent."""
+    ours = connect(redis_settings("redis://localhost")).connection_pool.make_connection()
+    assert b"".join(Connection().pack_command(*command)) == b"".join(ours.pack_command(*command))
 
 
 async def test_replies_are_bytes(redis: Redis) -> None:

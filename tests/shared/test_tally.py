@@ -24,15 +24,15 @@ async def broker(redis: Redis) -> AsyncIterator[Broker]:
 async def test_a_report_of_loads_counts_once(broker: Broker) -> None:
     """Sent again after a lost reply it changes nothing; the next one adds up."""
     for report in ("r-0", "r-0", "r-1"):
-        await broker.count_loads("w1", report, {"cfo@1": 2})
+        await broker.tally.add_loads("w1", report, {"cfo@1": 2})
     assert 4 == (await broker.stats("cfo@1"))["loads"]
 
 
 async def test_refusals_are_counted_by_reason(broker: Broker) -> None:
     """From several clients, each report once."""
     for client, report in (("c1", "r-0"), ("c1", "r-0"), ("c2", "r-0")):
-        await broker.count_refusals(client, report, {"UnknownAdapter": 1, "InvalidRequest": 2})
-    assert {"UnknownAdapter": 2, "InvalidRequest": 4} == await broker.refusals()
+        await broker.tally.add_refusals(client, report, {"UnknownAdapter": 1, "InvalidRequest": 2})
+    assert {"UnknownAdapter": 2, "InvalidRequest": 4} == await broker.tally.refusals()
 
 
 async def test_the_backlog_is_what_waits_and_runs(broker: Broker) -> None:

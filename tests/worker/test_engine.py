@@ -237,6 +237,27 @@ def test_a_cancelled_row_frees_what_it_held() -> None:
     bench.engine.check_integrity()
 
 
+def test_a_long_prompt_delays_the_others_by_one_chunk_at_most() -> None:
+    """While 4,000 tokens are prefilled every row that runs draws a token in every step, and no step has more than the
+    budget's tokens beside them."""
+    runner = FakeRunner(max_model_len=8192)
+    adapters = AdapterCache(FakeStore(), _load, 1 << 20, Now())
+    engine = Engine(runner, adapters, Scheduler(max_batch=8, prefill_tokens=512), frozenset())
+    for index in range(5):
+        engine.add(sequence(str(index), [index] * 20, max_new_tokens=60))
+    engine.step()
+    engine.add(sequence("long", [7] * 4000, max_new_tokens=2))
+    engine.add(sequence("late", [8] * 30, max_new_tokens=2))
+    steps = []
+    while "long" not in (drew := {update.seq_id for update in engine.step()}):
+        steps.append((drew, runner.batches[-1]))
+    assert 7 == len(steps)  # and the eighth draws its first token: 4000 / 512, rounded up
+    for drew, batch in steps:
+        assert {"0", "1", "2", "3", "4"} == drew
+        assert 512 == sum(count for seq_id, _, count in batch if seq_id not in drew)
+    assert {"0", "1", "2", "3", "4", "long", "late"} == {seq_id for seq_id, _, _ in runner.batches[-1]}
+
+
 def _steps(bench: Bench, count: int, each_s: float) -> list[Update]:
     updates = []
     for _ in range(count):

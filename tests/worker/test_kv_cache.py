@@ -33,11 +33,11 @@ def test_a_rows_content_stays_its_own(moves: list[tuple[int, int]]) -> None:
             lane, row = cache.place(seq_id)
             lane.lengths[row] = tokens
             for tensor in lane.tensors():
-                tensor[row, :, :tokens] = float(number * 1000 + tokens)
+                tensor[: lane.blocks(tokens), row] = float(number * 1000 + tokens)
         cache.check_integrity()
         for other, size in held.items():
             lane, row = cache.place(other)
-            assert all(bool((t[row, :, :size] == int(other) * 1000 + size).all()) for t in lane.tensors())
+            assert all(bool((lane.row(t, row, size) == int(other) * 1000 + size).all()) for t in lane.tensors())
 
 
 def test_the_budget_is_kept_and_idle_memory_given_up() -> None:
@@ -72,6 +72,6 @@ def test_a_wiped_row_leaves_no_bad_number_behind() -> None:
     cache = _cache()
     cache.reserve("a", 10)
     lane, row = cache.place("a")
-    lane.values[0][row] = float("nan")
+    lane.values[0][:, row] = float("nan")
     cache.release("a", wipe=True)
     assert all(bool(tensor.isfinite().all()) for tensor in lane.tensors())

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lorapool.worker.lora import LoraSlots
+from lorapool.worker.lora_parts import Sums, Tile
 from tests.worker.tiny import Module, Weights
 
 PATHS = {"q": (12, 8), "k": (12, 4), "o": (8, 12)}
@@ -74,6 +75,34 @@ def test_a_cleared_slot_computes_nothing_and_changes_the_generation() -> None:
     assert not out.any()
     assert slots.generation > before
     slots.check_integrity()
+
+
+def test_a_repeated_plan_is_kept_and_sees_no_old_weights() -> None:
+    """The same segments give the same plan until a slot changes; then the new weights count."""
+    slots = LoraSlots(2, 4, torch.float32, shared_inputs=SHARED)
+
+    def added(scale: float) -> torch.Tensor:
+        slots.write(1, Weights({"q": Module(torch.ones(4, 12), torch.ones(8, 4) * scale)}))
+        out = torch.zeros(3, 8)
+        plan = slots.plan([(1, 2), (0, 1)])
+        assert plan is slots.plan([(1, 2), (0, 1)])
+        slots.apply("q", torch.ones(3, 12), out, plan)
+        return out[:, 0]
+
+    assert [48.0, 48.0, 0.0] == added(1.0).tolist()
+    assert [96.0, 96.0, 0.0] == added(2.0).tolist()
+
+
+def test_one_row_of_each_of_many_slots_is_no_padded_product() -> None:
+    """Rows of many adapters are summed, a long segment beside them is a product; both give each row its own."""
+    slots = LoraSlots(40, 4, torch.float64, shared_inputs=SHARED)
+    for slot in range(1, 41):
+        slots.write(slot, Weights({"q": Module(torch.ones(4, 12).double(), torch.full((8, 4), float(slot)).double())}))
+    plan = slots.plan([(0, 2), *((slot, 1) for slot in range(1, 41)), (3, 30)])
+    assert [Sums, Tile] == [type(part) for part in plan.parts]
+    out = torch.zeros(72, 8).double()
+    slots.apply("q", torch.ones(72, 12).double(), out, plan)
+    assert [0.0, 0.0, *(48.0 * slot for slot in range(1, 41)), *[144.0] * 30] == out[:, 0].tolist()
 
 
 def test_a_smaller_adapter_leaves_nothing_of_the_larger_one() -> None:

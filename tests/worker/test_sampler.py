@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lorapool.shared.job import SamplingParams
-from lorapool.worker.sampler import Sampler, counted, uniform
+from lorapool.worker.sampler import Sampler, argmax, counted, uniform
 from tests.transformers_sampling import EDGE, interval, warped
 from tests.worker.tiny import sequence
 
@@ -52,6 +52,19 @@ def test_the_draw_inverts_the_distribution_transformers_makes(
     low, high = interval(scores, token)
     assert scores[token] > float("-inf")
     assert low - EDGE <= uniform(seed, len(output)) <= high + EDGE
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.integers(1, 1100), st.integers(0, 1 << 30), st.sampled_from([torch.bfloat16, torch.float32]), st.booleans())
+def test_the_greedy_token_is_the_lowest_id_of_the_highest_score(
+    size: int, seed: int, dtype: torch.dtype, spoilt: bool
+) -> None:
+    """For any vocabulary, with ties everywhere: what torch's argmax says of the scores in float32; NaN is highest."""
+    generator = torch.Generator().manual_seed(seed)
+    scores = torch.randint(-3, 3, (5, size), generator=generator).to(dtype)
+    scores[0] = float("-inf")
+    scores[1, int(torch.randint(size, (1,), generator=generator))] = float("nan") if spoilt else 9.0
+    assert scores.float().argmax(dim=-1).tolist() == argmax(scores).tolist()
 
 
 def test_many_seeds_follow_the_distribution() -> None:

@@ -28,6 +28,15 @@ def test_prompts_share_the_token_budget_first_come_first_served() -> None:
     assert _counts(scheduler) == {"0": 7, "1": 3}
 
 
+def test_the_oldest_newcomer_brings_those_of_its_adapter_along() -> None:
+    """A chunk holds few adapters, and yet the oldest prompt is always in it, and the next oldest's adapter is next."""
+    scheduler = Scheduler(max_batch=8, prefill_tokens=10)
+    _started(scheduler, 4, 4, 4, 4)
+    for row, slot in zip(scheduler.running, (2, 1, 2, 3), strict=True):
+        row.slot = slot
+    assert _counts(scheduler) == {"0": 4, "2": 4, "1": 2}
+
+
 def test_decoding_goes_on_beside_a_long_prompt() -> None:
     """A row that has its first token is in every step, whatever the budget."""
     scheduler = Scheduler(max_batch=8, prefill_tokens=4)

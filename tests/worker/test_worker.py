@@ -14,7 +14,7 @@ from lorapool.shared.catalog import Catalog
 from lorapool.shared.errors import JobFailed
 from lorapool.shared.job import Job, Result
 from lorapool.shared.keys import Keys, PoolKeys
-from tests.fake_worker import BROKEN, expected
+from tests.fake_worker import BROKEN, UNREADABLE, expected
 from tests.fleet import WorkerProcess, add_adapters, alive, fake_worker, until
 
 
@@ -141,7 +141,7 @@ async def test_backlog_keeps_all_rows_busy(redis: Redis, pool: Client) -> None:
 
 async def test_unforeseen_error_in_admission(pool: Client) -> None:
     """A job that breaks its admission in a way nobody thought of is retried and fails; the worker serves on."""
-    job = await pool.submit(None, messages=[{"role": "user", "content": "the fake tokenizer knows no chats"}])
+    job = await pool.submit(None, UNREADABLE)
     with pytest.raises(JobFailed) as failed:
         await job.result(30)
     assert ("AssertionError", 3) == (failed.value.error, failed.value.attempts)
