@@ -1,8 +1,8 @@
 """What do ``--slots`` and ``--max-batch`` do? One real worker a point, the same requests each time.
 
-``python -m benchmarks.tuning --out FILE.json --sweep batch`` (or ``slots``; both go into one file), then
-``--plot FILE.png`` draws what is there. Requests of many adapters come all at once, in one shuffled order; every
-adapter has been loaded from disk once before the clock starts, so that a miss costs host memory to device.
+``python -m benchmarks.tuning --out FILE.json --sweep batch --sweep slots --plot FILE.png``. Without ``--sweep`` the
+plot is of what is in the file. Requests of many adapters come all at once, in one shuffled order; every adapter has
+been loaded from disk once before the clock starts, so that a miss costs host memory to device.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import json
 import random
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
@@ -50,33 +50,33 @@ Point = dict[str, float]
 
 def main(
     out: Annotated[Path, typer.Option(help="The JSON; a sweep that is in it already is replaced.")],
-    sweep: Annotated[Sweep | None, typer.Option(help="What to measure.")] = None,
+    sweep: Annotated[list[Sweep] | None, typer.Option(help="What to measure; repeatable.")] = None,
     plot: Annotated[Path | None, typer.Option(help="Draw what the JSON holds.")] = None,
 ) -> None:
-    """Measure one sweep, print its table, write the JSON, draw."""
+    """Measure, print a table a sweep, write the JSON after each point, draw."""
     found: dict[str, Any] = json.loads(out.read_text()) if out.exists() else {}
-    if sweep is not None:
-        points = measure(sweep)
-        found[sweep] = {"points": points, "machine": hardware.describe()}
-        out.write_text(json.dumps(found, indent=2) + "\n")
-        show(sweep, points)
+    for each in sweep or ():
+        found[each] = {"points": [], "machine": hardware.describe()}
+        for point in measure(each):
+            found[each]["points"].append(point)
+            out.write_text(json.dumps(found, indent=2) + "\n")
+        show(each, found[each]["points"])
     if plot is not None:
         from benchmarks.tuning_plot import draw
 
         draw(found, plot)
 
 
-def measure(sweep: Sweep) -> list[Point]:
+def measure(sweep: Sweep) -> Iterator[Point]:
     """Every point of a sweep, on a server and a worker of its own."""
-    points = []
     with tempfile.TemporaryDirectory() as scratch:
         adapters = Path(scratch)
         for index in range(ADAPTER_COUNT):
             derive(ADAPTERS / ROLES[index % len(ROLES)], adapters / name_of(index), 0.9 + 0.2 * index / ADAPTER_COUNT)
         for value in POINTS[sweep]:
             with console.status(f"{FLAG[sweep]} {value}"):
-                points.append(measure_point(sweep, value, adapters))
-    return points
+                point = measure_point(sweep, value, adapters)
+            yield point
 
 
 def name_of(index: int) -> str:
