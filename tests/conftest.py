@@ -101,7 +101,8 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         rows = [value for value in kept if value["dtype"] == dtype]
         positions, excused = sum(row["positions"] for row in rows), sum(row["excused"] for row in rows)
         worst, seeds = max(row["worst"] for row in rows), sorted({str(row["seed"]) for row in rows})
+        mean = sum(row["total"] for row in rows) / max(1, sum(row["positions"] for row in rows if row["total"]))
         terminalreporter.line(
-            f"{dtype}: {excused} of {positions} positions excused; a logit at most {worst:.1e} of its row's largest "
-            f"off; LORAPOOL_PARITY_SEED={' '.join(seeds)}"
+            f"{dtype}: {excused} of {positions} positions excused; logits off by at most {worst:.1e} of their row's "
+            f"largest, {mean:.1e} on average; LORAPOOL_PARITY_SEED={' '.join(seeds)}"
         )
