@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from lorapool.worker.embedding import EmbeddingTables
-from lorapool.worker.lora_parts import Part, Span, parts_of
+from lorapool.worker.lora_parts import Part, Span, plan_parts
 
 _PLANS_KEPT = 4  # decoding repeats the last step's segments: of all rows, and of those that draw
 
@@ -184,8 +184,9 @@ class LoraSlots:
             if slot and count:
                 spans.append((slot, start, start + count))
             start += count
-        parts = parts_of(spans, self._device)
-        return LoraPlan(spans, parts, frozenset(slot for slot, _, _ in spans), self.generation)
+        return LoraPlan(
+            spans, plan_parts(spans, self._device), frozenset(slot for slot, _, _ in spans), self.generation
+        )
 
     def _share(self, path: str, plan: LoraPlan) -> Share | None:
         group = self._groups.get(self._key.get(path, path))

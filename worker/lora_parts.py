@@ -1,7 +1,6 @@
-"""The ways to compute the LoRA products of some neighbouring rows, and the choice of the cheapest.
+"""How the LoRA part of neighbouring rows is computed: as batched products over slots, or as sums row by row.
 
-One batched product over the segments' slots, padded where they are unequal; or, where a slot has few rows on the CPU,
-weighted sums of weight rows. Knows segments and stores of weights; knows neither modules nor adapters.
+Chooses by rough cost. Weights are read in place, never gathered per token. Knows neither modules nor adapters.
 """
 
 from __future__ import annotations
@@ -102,8 +101,8 @@ class Sums:
         return found
 
 
-def parts_of(spans: list[Span], device: torch.device) -> list[Part]:
-    """The cheapest way to compute each run of segments that touch."""
+def plan_parts(spans: list[Span], device: torch.device) -> list[Part]:
+    """The cheapest way to compute these segments."""
     return [part for run in _runs(spans) for part in _parts(run, device)]
 
 
