@@ -90,7 +90,7 @@ class Contest:
         mine = self._round_trip(partial(ours.round_trips, self._url, count, self._meter))
         theirs = {}
         for peer in self._peers:
-            few = max(count // 10 if peer.slow else count, 5)
+            few = max(count // 10 if peer.slow or peer.polls else count, 5)
             trips = self._round_trip(partial(peers.round_trips, peer, self._url, few, self._meter))
             theirs[peer.name] = {"round_trip": trips}
         return {"ours": {"round_trip": mine}, "peers": theirs}

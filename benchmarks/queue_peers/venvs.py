@@ -10,12 +10,14 @@ from benchmarks import venvs
 
 @dataclass(frozen=True)
 class Peer:
-    """``module`` below benchmarks.queue_peers, run by ``venv``. ``slow``: needs fewer jobs for a steady figure."""
+    """``module`` below benchmarks.queue_peers, run by ``venv``. ``slow``: needs fewer jobs for a steady figure;
+    ``polls``: an answer takes about a second, so that a few tell."""
 
     name: str
     venv: str
     requirements: tuple[str, ...]
     slow: bool = False
+    polls: bool = False
 
     @property
     def module(self) -> str:
@@ -29,7 +31,9 @@ PEERS = {
     for peer in (
         Peer("arq", "arq", ARQ, slow=True),
         Peer("arq_eager", "arq", ARQ, slow=True),
-        Peer("saq", "saq", ("saq[redis]", "typing_extensions", "hiredis")),  # imports it, does not require it
+        Peer(
+            "saq", "saq", ("saq[redis]", "typing_extensions", "hiredis"), polls=True
+        ),  # imports it, does not require it
         Peer("dramatiq", "dramatiq", DRAMATIQ),
         Peer("dramatiq_8", "dramatiq", DRAMATIQ),
         Peer("bullmq", "bullmq", ("bullmq", "redis<8", "hiredis")),  # its QueueEvents cannot read redis 8's replies
