@@ -68,7 +68,7 @@ csuite: setup
 	@$(BIN)/python -m examples.csuite
 
 test: setup
-	@$(BIN)/python -m pytest -q -n $(PROCESSES) --dist loadgroup $(ARGS)
+	@$(BIN)/python -m pytest -q -n $(PROCESSES) --no-loadscope-reorder $(ARGS)
 
 chaos: setup
 	@$(BIN)/python -m tests.chaos $(ARGS)

@@ -40,6 +40,7 @@ LEASE_S = 3.0  # how long a dead worker's jobs stay with it; 15 s unless told
 def main() -> int:
     """Run the whole discussion; 0 when all went as it should, the failures included."""
     options = _options()
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # two workers here: idle threads leave the cores to the other
     screen = Screen()
     try:
         with scratch_folder() as folder, embedded_server(folder) as url:

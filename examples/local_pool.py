@@ -97,7 +97,6 @@ def embedded_server(folder: Path, port: int | None = None) -> Iterator[str]:
 def worker_process(arguments: Sequence[str], folder: Path, name: str = "worker") -> Iterator[LocalProcess]:
     """``lorapool-worker run`` with ``arguments``, started; whether it is ready is the caller's to see."""
     environment = {**os.environ, "TMPDIR": str(folder), "HF_HUB_OFFLINE": "1"}  # torch leaves caches in TMPDIR
-    environment.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # idle threads leave the cores to the others here
     command = [str(Path(sys.executable).parent / "lorapool-worker"), "run", *arguments]
     worker = LocalProcess(name, command, folder, environment)
     try:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Callable
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -29,7 +30,7 @@ class Runner(Protocol):
     max_model_len: int
 
     @property
-    def reserved(self) -> frozenset[str]: ...
+    def reserved(self) -> AbstractSet[str]: ...
     def reserve(self, seq_id: str, tokens: int) -> bool: ...
     def release(self, seq_id: str) -> None: ...
     def step(self, batch: Batch) -> list[Drawn]: ...

@@ -13,6 +13,7 @@ from safetensors.torch import load_file, save_file
 
 from lorapool.producer.client import Client
 from lorapool.shared.catalog import AdapterRecord, Catalog
+from lorapool.shared.digest import adapter_digest
 from lorapool.shared.errors import (
     AdapterRefused,
     CheckpointError,
@@ -176,7 +177,24 @@ async def test_weights_made_to_harm(real_pool: RealPool, spoil: Callable[[Path],
     """A header that claims 4 EiB, a NaN, a tensor that is no LoRA's, terabytes of holes: each is refused by name."""
     folder = copy_of("cfo", real_pool.adapter_root / spoil.__name__)
     spoil(folder / WEIGHTS)
-    assert told in await _verdict(real_pool, spoil.__name__.strip("_"), f"file://{folder}")
+    digest = "0" * 64 if spoil is _holes else adapter_digest(folder)  # nobody hashes four terabytes
+    assert told in await _verdict(real_pool, spoil.__name__.strip("_"), f"file://{folder}", digest)
+
+
+async def test_chat_templates_made_to_harm(real_pool: RealPool, pool: Client) -> None:
+    """An adapter whose template never ends is refused; one that turns on its first user fails that job, with words."""
+    endless = "{% for i in range(99999) %}{% for j in range(99999) %}{% endfor %}{% endfor %}"
+    folder = copy_of("cfo", real_pool.adapter_root / "endless")
+    (folder / "chat_template.jinja").write_text(endless)
+    with pytest.raises(AdapterRefused, match="longer than 5 s"):
+        await pool.adapters.register("endless", folder)
+    folder = copy_of("cfo", real_pool.adapter_root / "turncoat")
+    bomb = "{% if 'please' in messages[0].content %}{{ 'x' * 10 ** 10 }}{% endif %}{{ messages[0].content }}"
+    (folder / "chat_template.jinja").write_text(bomb)
+    await pool.adapters.register("turncoat", folder)
+    job = await pool.submit("turncoat", messages=[{"role": "user", "content": "Answer, please."}], max_new_tokens=2)
+    with pytest.raises(JobFailed, match="chat template"):
+        await job.result(60)
 
 
 async def test_config_made_to_harm(real_pool: RealPool) -> None:

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from lorapool.shared.job import BASE_REF
 from tests.parity.bench import Bench, Job, compare, runner_of
 from tests.parity.conftest import EXAMPLES, SEED
-from tests.parity.verdict import MOST_EXCUSED, Tally
+from tests.parity.verdict import MEAN_BOUND, MOST_EXCUSED, Tally
 from tests.parity.worlds import (
     ARCHITECTURES,
     VOCABULARY,
@@ -120,7 +120,7 @@ def test_any_mix_of_adapters_is_peft_in_float32(name: str, tally: Tally) -> None
 
     run()
     assert tally.positions > 0
-    assert tally.excused <= MOST_EXCUSED[torch.float32] * max(tally.positions, 100)
+    assert tally.excused <= MOST_EXCUSED * max(tally.positions, 100)
 
 
 @pytest.mark.parametrize("name", ["LlamaConfig", "GPT2Config", "Gemma2Config"])
@@ -134,7 +134,8 @@ def test_any_mix_of_adapters_is_near_peft_in_bfloat16(name: str, tally: Tally) -
         check(name, torch.bfloat16, case, tally)
 
     run()
-    assert tally.excused <= MOST_EXCUSED[torch.bfloat16] * max(tally.positions, 100)
+    assert tally.positions > 0
+    assert tally.mean <= MEAN_BOUND
 
 
 @pytest.mark.parametrize("name", ARCHITECTURES)

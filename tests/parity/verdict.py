@@ -16,8 +16,9 @@ from torch import Tensor
 from lorapool.shared.job import SamplingParams
 from lorapool.worker.sampler import uniform
 
-BOUNDS = {torch.float32: 1e-4, torch.bfloat16: 0.08}
-MOST_EXCUSED = {torch.float32: 0.01, torch.bfloat16: 0.10}
+BOUNDS = {torch.float32: 1e-4, torch.bfloat16: 0.25}
+MEAN_BOUND = 0.03  # of the same distance, on average over a test's positions, in bfloat16
+MOST_EXCUSED = 0.01  # of a test's positions, in float32; in bfloat16 they are counted only
 
 
 @dataclass
@@ -27,7 +28,12 @@ class Tally:
     positions: int = 0
     excused: int = 0
     worst: float = 0.0  # largest relative difference of a logit
+    total: float = 0.0  # the sum of those differences
     dtype: str = "float32"
+
+    @property
+    def mean(self) -> float:
+        return self.total / max(self.positions, 1)
 
 
 def distance(found: Tensor, oracle: Tensor) -> float:
@@ -53,8 +59,8 @@ def may_differ(oracle: Tensor, token: int, params: SamplingParams, draw: float, 
     if params.temperature == 0:
         return float(oracle.max() - oracle[token]) <= delta
     slack = delta / params.temperature  # of a share of the distribution: d(softmax) ≤ d(logit) / T, twice over
-    near = {expected_token(oracle, params, min(max(draw + step, 0.0), 1.0)) for step in (-slack, slack)}
-    return any(abs(float(oracle[token] - oracle[other])) <= delta for other in near)
+    best, worst = (expected_token(oracle, params, min(max(draw + step, 0.0), 1.0)) for step in (-slack, slack))
+    return float(oracle[worst]) - delta <= float(oracle[token]) <= float(oracle[best]) + delta
 
 
 def judge(
@@ -68,6 +74,7 @@ def judge(
     tally.positions += 1
     tally.dtype = str(dtype).removeprefix("torch.")
     tally.worst = max(tally.worst, off)
+    tally.total += off
     assert off <= BOUNDS[dtype], f"token {place}: a logit is {off:.2g} off, relative to the largest"
     if token != expected:
         tally.excused += 1
