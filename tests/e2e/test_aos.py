@@ -96,8 +96,8 @@ async def test_a_worker_has_the_last_word(real_pool: RealPool) -> None:
     folder = foreign(real_pool.adapter_root / "foreign-to-aos")
     server = LoRAxServer(LoRAxConfig(base_model=BASE_MODEL, redis_url=real_pool.url))
     with pytest.raises(AdapterRefused) as refused:
-        server.registry.register_adapter("foreign", "FOREIGN", str(folder))
+        server.registry.register_adapter("foreign-to-aos", "FOREIGN", str(folder))
     assert "adapter_config.json does not choose this module" in refused.value.reason
-    info = server.registry.get_adapter("foreign")
+    info = server.registry.get_adapter("foreign-to-aos")
     assert info is not None
     assert ("refused", refused.value.reason) == (info.status, info.reason)

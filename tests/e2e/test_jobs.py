@@ -109,4 +109,4 @@ async def _is(state: object, wanted: JobState) -> bool:
 
 async def _nothing_held(pool: Client) -> bool:
     """All rows of all workers are free, as their heartbeats say."""
-    return all((worker["held"], worker["free_rows"]) == ("0", "18") for worker in await pool.workers())
+    return all((worker["held"], worker["free_rows"]) == ("0", "20") for worker in await pool.workers())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import signal
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,11 +13,12 @@ import pytest
 
 from examples.voices import UNSEEN
 from lorapool.producer.client import Client
+from lorapool.producer.handle import JobHandle
 from lorapool.shared.job import Result
 from lorapool.shared.settings import connect, redis_settings
 from tests.e2e.conftest import ADAPTERS, NAMES, RealPool, register_all
 from tests.e2e.peft_reference import Answer, PeftReference
-from tests.fleet import alive, real_worker
+from tests.fleet import WorkerProcess, alive, real_worker
 
 WAVES, WAVE_SIZE = 4, 10
 MOST_TOKENS = 12
@@ -40,16 +42,25 @@ class Run:
 @pytest.fixture(scope="module")
 def waves() -> list[list[dict[str, Any]]]:
     """Four waves of ten requests: all five adapters, three of them twice, and two base rows. Who is asked what is
-    always the same, so that the oracle's near ties are; the order is not."""
+    always the same, so that the oracle's near ties are; the order is not, but agents take turns: no adapter is asked
+    again before two others were."""
     seed = random.SystemRandom().randrange(2**32)
     print("order of the requests: seed", seed)
     draw = random.Random(seed)
-    waves = []
+    waves: list[list[dict[str, Any]]] = []
     for wave in range(WAVES):
         wanted = [*NAMES, *(NAMES[(wave + extra) % len(NAMES)] for extra in range(3)), None, None]
-        waves.append([_request(wave * WAVE_SIZE + index, name) for index, name in enumerate(wanted)])
-        draw.shuffle(waves[-1])
+        requests = [_request(wave * WAVE_SIZE + index, name) for index, name in enumerate(wanted)]
+        before = [item["adapter"] for item in (waves[-1] if waves else [])]
+        while not _take_turns([*before, *(item["adapter"] for item in requests)]):
+            draw.shuffle(requests)
+        waves.append(requests)
     return waves
+
+
+def _take_turns(order: list[str | None]) -> bool:
+    names = [name for name in order if name is not None]
+    return all(name not in names[max(0, place - 2) : place] for place, name in enumerate(names))
 
 
 def _request(number: int, adapter: str | None) -> dict[str, Any]:
@@ -59,16 +70,29 @@ def _request(number: int, adapter: str | None) -> dict[str, Any]:
     return {"adapter": adapter, "max_new_tokens": MOST_TOKENS - number % 5, **asked}
 
 
-async def _run(url: str, pool: str, worker: str, waves: list[list[dict[str, Any]]]) -> Run:
-    before = await _counters(url, pool, worker)
+async def _run(url: str, pool: str, worker: WorkerProcess, waves: list[list[dict[str, Any]]]) -> Run:
+    before = await _counters(url, pool, worker.name)
     results: list[Result] = []
     async with Client(url, pool=pool) as client:
         for wave in waves:
-            for answer in await client.gather(wave, timeout=100):
+            for answer in await client.gather(await _backlog(client, worker, wave), timeout=100):
                 assert isinstance(answer, Result), answer
                 results.append(answer)
-    after = await _counters(url, pool, worker)
+    after = await _counters(url, pool, worker.name)
     return Run(results, {name: after[name] - before.get(name, 0) for name in after})
+
+
+async def _backlog(client: Client, worker: WorkerProcess, wave: list[dict[str, Any]]) -> list[JobHandle]:
+    """Submit one after another, each at a time of its own, while the worker is frozen: it finds them all waiting."""
+    worker.signal(signal.SIGSTOP)
+    handles = []
+    try:
+        for request in wave:
+            handles.append(await client.submit(**request))
+            await asyncio.sleep(0.003)
+    finally:
+        worker.signal(signal.SIGCONT)
+    return handles
 
 
 async def _counters(url: str, pool: str, worker: str) -> dict[str, int]:
@@ -85,14 +109,14 @@ def _own_worker(url: str, base_model: Path, waves: list[list[dict[str, Any]]], n
     shared = ("--pool", name, "--max-batch", "16", "--starvation", "60", "--adapter-root", str(ADAPTERS))
     with real_worker(url, *shared, *flags, name=name, base_model=base_model) as worker:
         asyncio.run(register_all(url, name, name))
-        run = asyncio.run(_run(url, name, name, waves))
+        run = asyncio.run(_run(url, name, worker, waves))
         assert worker.stop() == 0
     return run
 
 
 @pytest.fixture(scope="module")
 def two_slots(real_pool: RealPool, waves: list[list[dict[str, Any]]]) -> Run:
-    return asyncio.run(_run(real_pool.url, "default", "w1", waves))
+    return asyncio.run(_run(real_pool.url, "default", real_pool.worker, waves))
 
 
 @pytest.fixture(scope="module")
