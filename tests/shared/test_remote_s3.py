@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import boto3
-import fsspec
 import pytest
+import s3fs
 from moto.server import ThreadedMotoServer
 
 from lorapool.producer import Client
@@ -36,8 +36,9 @@ def s3() -> Iterator[str]:
         }.items():
             patch.setenv(name, value)
         boto3.client("s3").create_bucket(Bucket="models")
+        s3fs.S3FileSystem.clear_instance_cache()  # one that an earlier test made knows nothing of this environment
         yield URI
-        fsspec.filesystem("s3").clear_instance_cache()
+        s3fs.S3FileSystem.clear_instance_cache()
     server.stop()
 
 
