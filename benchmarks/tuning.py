@@ -40,7 +40,7 @@ class Sweep(StrEnum):
 ADAPTER_COUNT = 16
 REQUESTS = 48
 NEW_TOKENS = 24
-POINTS = {Sweep.BATCH: (1, 4, 8, 16, 32), Sweep.SLOTS: (2, 4, 8, 16)}
+POINTS = {Sweep.BATCH: (4, 8, 16, 32), Sweep.SLOTS: (2, 4, 8, 16)}
 FIXED = {Sweep.BATCH: ("--slots", str(ADAPTER_COUNT)), Sweep.SLOTS: ("--max-batch", "16")}
 FLAG = {Sweep.BATCH: "--max-batch", Sweep.SLOTS: "--slots"}
 START_S = 120.0
