@@ -61,10 +61,9 @@ class Heartbeat:
         await self._loads.send(self._engine.counters().loaded)
         self._on_peers([peer["worker"] for peer in await self._catalog.workers() if peer.get("state") != "draining"])
 
-    async def drain(self) -> None:
-        """Say that no more will be claimed."""
+    def drain(self) -> None:
+        """Say from the next beat on that no more will be claimed."""
         self._state = "draining"
-        await self._tell()
 
     async def _tell(self) -> None:
         fields = self.fields()

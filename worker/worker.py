@@ -123,6 +123,7 @@ class Worker:
                 duties = [group.create_task(duty) for duty in self._duties()]
                 log.info("ready", worker=self._config.worker_id, pool=self._config.pool)
                 await self._stopping.wait()
+                self._heartbeat.drain()
                 await self._within(LAST_WORDS_S, asyncio.wait([claiming]))  # longer only while Redis is away
                 await put_down([claiming])
                 await self._drain()

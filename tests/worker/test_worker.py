@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 from collections.abc import AsyncIterator, Iterator
 
 import pytest
@@ -146,3 +147,20 @@ async def test_unforeseen_error_in_admission(pool: Client) -> None:
         await job.result(30)
     assert ("AssertionError", 3) == (failed.value.error, failed.value.attempts)
     assert (await (await pool.submit(None, "hello", max_new_tokens=1)).result(10)).attempts == 1
+
+
+async def test_a_draining_worker_says_so(redis_url: str, redis: Redis) -> None:
+    """While a worker that was told to stop finishes its jobs, its heartbeat says that it claims no more."""
+    with fake_worker(redis_url, model={"step_s": 0.02}) as leaving:
+        assert "running" == (await alive(redis, leaving.name))["state"]
+        async with Client(redis_url) as pool:
+            job = await pool.submit(None, "hello", max_new_tokens=100, stream=True)
+            await anext(job.stream(10))
+            leaving.signal(signal.SIGTERM)
+            await until(lambda: _is_draining(redis, leaving.name))
+            assert 100 == (await job.result(20)).usage.completion_tokens
+        assert leaving.wait() == 0
+
+
+async def _is_draining(redis: Redis, name: str) -> bool:
+    return (await redis.hget(PoolKeys("default").worker(name), "state")) == b"draining"
