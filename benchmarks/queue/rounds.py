@@ -56,7 +56,7 @@ def drain(case: Case, url: str, jobs: int, meter: Meter) -> dict[str, Any]:
         meter.start()
         for worker in workers:
             worker.thaw()
-        _until_done(client, workers, case, jobs, meter)
+        client_cpu_s = _until_done(client, workers, case, jobs, meter)
         work = meter.read()
         clocks = [_clock(worker) for worker in workers]
     first_s = min(clock["first_s"] for clock in clocks if clock["rows"])
@@ -64,6 +64,7 @@ def drain(case: Case, url: str, jobs: int, meter: Meter) -> dict[str, Any]:
         "enqueued_jobs_s": jobs / enqueued["seconds"],
         "drained_jobs_s": jobs / (max(clock["last_s"] for clock in clocks) - first_s),
         "worker_cpu_us_job": round(sum(clock["cpu_s"] for clock in clocks) / jobs * 1e6, 1),
+        "client_cpu_us_job": round(client_cpu_s / jobs * 1e6, 1),
         **work.per_job(jobs),
     }
 
@@ -147,14 +148,16 @@ def _freeze_once_alive(workers: list[Talker], meter: Meter) -> None:
         worker.freeze()
 
 
-def _until_done(client: Talker, workers: list[Talker], case: Case, jobs: int, meter: Meter) -> None:
+def _until_done(client: Talker, workers: list[Talker], case: Case, jobs: int, meter: Meter) -> float:
+    """Seconds of CPU that the client took to await its results, none where it does not."""
     if case.awaited:
-        awaited = client.hear("awaited", beside=workers)["awaited"]
-        assert awaited == jobs, f"{awaited} results of {jobs} jobs"
-        return
+        heard = client.hear("awaited", beside=workers)
+        assert heard["awaited"] == jobs, f"{heard['awaited']} results of {jobs} jobs"
+        return float(heard["cpu_s"])
     key, give_up_at = Keys("default").agent(AGENT), time.monotonic() + 120
     while int(meter.redis.hget(key, "succeeded") or 0) < jobs:  # type: ignore[arg-type]  # redis types it for asyncio too
         assert time.monotonic() < give_up_at, f"not drained: {meter.redis.hgetall(key)!r}"
         for worker in workers:
             worker.check()
         time.sleep(0.02)
+    return 0.0
