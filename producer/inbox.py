@@ -1,9 +1,10 @@
 """Inbox: how one client hears of its jobs' ends, at a cost that does not grow with the number of jobs awaited.
 
 One reader blocks on the client's inbox stream; one sweeper does what has no notice: it polls jobs that another client
-submitted, expires own overdue ones, and audits. A notice is a hint: the record is fetched before anything is
-believed, a gap or a reconnect makes every open job be looked up again, and a few are looked up every ten seconds
-anyway. Both tasks run only while somebody waits. Knows nothing of results: it hands out terminal records.
+submitted, expires own overdue ones, and audits. A notice that brings a short answer is believed, written as it was in
+one step with the record; any other is a hint, and the record is fetched. A gap or a reconnect makes every open job be
+looked up again, and a few are looked up every ten seconds anyway. Both tasks run only while somebody waits. Knows
+nothing of results: it hands out terminal records.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ AUDIT_S = 10.0
 AUDIT_SAMPLE = 2  # jobs looked up a round: 0.2 commands a second
 POLL_FIRST_S, POLL_LAST_S = 0.02, 0.5
 CHUNK = 500
+BELIEVED_S = 3600.0  # a notice: while the record must still be there, and its id cannot be another job's
 DEADLINE_GRACE_S = 0.25  # lets a worker settle or a tick expire first
 
 
@@ -73,6 +75,7 @@ class Inbox:
         self._known: WeakValueDictionary[str, Ticket] = WeakValueDictionary()
         self._open: dict[str, Ticket] = {}
         self._last_id, self._read, self._written = "0-0", 0, 0
+        self._heard_at = time.monotonic()
         self._next_audit = 0.0
         self._stir = asyncio.Event()
         self._reader: asyncio.Task[None] | None = None
@@ -184,17 +187,22 @@ class Inbox:
 
     async def _hear(self) -> None:
         notices = await self._broker.inbox(self._client, self._last_id, BLOCK_S)
+        unheard_s, self._heard_at = time.monotonic() - self._heard_at, time.monotonic()
         if not notices:
             return
         self._last_id = notices[-1].entry_id
-        self._read += len(notices)
-        ended = []
+        self._read += len({notice.entry_id for notice in notices})
+        hinted = []
         for notice in notices:
             ticket = self._known.get(notice.job_id)
-            if ticket is not None:
-                ticket.due = 0.0  # one that nobody awaits yet is looked up when somebody does
-                ended.append(ticket)
-        await self._fetch([ticket for ticket in ended if ticket.job_id in self._open])
+            if ticket is None:
+                continue
+            ticket.due = 0.0  # one that nobody awaits yet is looked up when somebody does
+            if notice.record is not None and unheard_s < BELIEVED_S:
+                self._answer(ticket, notice.record)
+            elif ticket.job_id in self._open:
+                hinted.append(ticket)
+        await self._fetch(hinted)
 
     def _doubt(self) -> None:
         """Notices may have been missed: look every open job up."""

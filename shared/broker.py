@@ -154,10 +154,10 @@ class Broker:
     async def inbox(self, client: str, last_id: str, timeout_s: float) -> list[Notice]:
         """Notices after ``last_id`` ("0-0" at first), waiting up to ``timeout_s`` for one."""
         entries = await self._blocking.read(self.keys.inbox(client), last_id, timeout_s)
-        return [replies.notice(entry_id, fields, self.keys) for entry_id, fields in entries]
+        return [notice for entry in entries for notice in replies.notices(*entry, self.keys)]
 
     async def inbox_written(self, client: str) -> int:
-        """How many notices were ever written to that inbox (0 when it is gone): to see that none was trimmed unread."""
+        """How many entries were ever written to that inbox (0 when it is gone): to see that none was trimmed unread."""
         try:
             facts = await self._server.command("XINFO STREAM", self.keys.inbox(client))
         except ResponseError as error:

@@ -137,11 +137,14 @@ class Explanation:
 
 @dataclass(frozen=True, slots=True)
 class Notice:
-    """A hint from a client's inbox: that job ended. ``entry_id`` is where to read on."""
+    """What a client's inbox says of one job: that it ended, a hint; or a short answer as a whole, ``record``, written
+    together with the job's own record (as ``Broker.results`` has it). ``entry_id`` is where to read on: one entry may
+    tell of many jobs."""
 
     entry_id: str
     job_id: str
     state: JobState
+    record: Mapping[str, str | bytes] | None = None
 
 
 @dataclass(frozen=True, slots=True)

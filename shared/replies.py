@@ -5,7 +5,7 @@ The other half of the scripts' ``returns`` lines. Pure; knows no connection.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal, cast
 
 from lorapool.shared.errors import AdapterClosed, AdapterNotReady, JobConflict, LorapoolError, QueueFull, UnknownAdapter
@@ -50,6 +50,10 @@ RESULT_FIELDS = (
     "error",
     "message",
 )
+
+_ANSWER_FIELDS = tuple(
+    name for name in RESULT_FIELDS if name not in {"text", "detail", "error", "message"}
+)  # of a notice, in this order
 
 
 def enqueued(answer: str, job: Job, keys: Keys) -> Enqueued | LorapoolError:
@@ -153,9 +157,20 @@ def result(values: Sequence[bytes | None]) -> dict[str, str | bytes] | None:
     }
 
 
-def notice(entry_id: str, fields: Mapping[str, bytes], keys: Keys) -> Notice:
-    """One entry of an inbox."""
-    return Notice(entry_id, keys.full_id(fields["job"].decode()), JobState(fields["state"].decode()))
+def notices(entry_id: str, fields: Mapping[str, bytes], keys: Keys) -> Iterator[Notice]:
+    """One entry of an inbox: by job id a state, or an answer (settle.lua)."""
+    for job_id, value in fields.items():
+        head, _, rest = value.partition(b"\n")
+        state, *values = head.decode().split("\t")
+        record = _answer(state, values, rest) if values else None
+        yield Notice(entry_id, keys.full_id(job_id), JobState(state), record)
+
+
+def _answer(state: str, values: list[str], rest: bytes) -> dict[str, str | bytes]:
+    text_bytes = int(values.pop())
+    record: dict[str, str | bytes] = dict(zip(_ANSWER_FIELDS, (state, *values), strict=True))
+    record["text"], record["detail"] = rest[:text_bytes].decode(), rest[text_bytes:]
+    return record
 
 
 def token_item(entry_id: str, fields: Mapping[str, bytes]) -> StreamItem:

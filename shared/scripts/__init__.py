@@ -33,6 +33,7 @@ class Terms:
     tokens_ttl_ms: int = 3_600_000
     inbox_ttl_ms: int = 3_600_000
     inbox_max: int = 10_000
+    notice_bytes: int = 512
     max_attempts: int = 3
     max_lost: int = 3
     backoff_ms: int = 1_000

@@ -79,10 +79,12 @@ local function accept(job, adapter, delay, deadline, payload, ...)
   end
   counted_window(job, 1)
   count(job, 'submitted', 1)
-  call('HSET', P .. 'job:' .. job.id, 'state', state, 'ref', job.ref, 'digest', adapter.digest or '',
-    'agent', job.agent, 'client', job.client, 'priority', job.priority, 'stream', job.stream, 'seed', job.seed,
-    'cost', job.cost, 'attempts', 0, 'lost', 0, 'fence', 0, 'retries', 0, 'lease', '', 'worker', '', 'lane', job.lane,
-    'entry', entry, 'submitted_ms', NOW, 'due_ms', due, 'turn_ms', job.turn or '', 'deadline_ms', limit, 'fingerprint', job.fingerprint, ...)
+  -- What claim and settle read comes first: a small hash is searched from its beginning.
+  call('HSET', P .. 'job:' .. job.id, 'state', state, 'lease', '', 'ref', job.ref, 'agent', job.agent, 'attempts', 0,
+    'cost', job.cost, 'submitted_ms', NOW, 'stream', job.stream, 'deadline_ms', limit, 'worker', '', 'client', job.client,
+    'lost', 0, 'fence', 0, 'digest', adapter.digest or '', 'seed', job.seed, 'priority', job.priority,
+    'lane', job.lane, 'entry', entry, 'retries', 0, 'due_ms', due, 'turn_ms', job.turn or '',
+    'fingerprint', job.fingerprint, ...)
   call('SET', P .. 'payload:' .. job.id, payload)
   return state
 end
@@ -93,7 +95,7 @@ local function announce()
   for ref in pairs(touched) do
     refs[#refs + 1] = ref
   end
-  settle_sums()
+  conclude()
   for _, ref in ipairs(refs) do
     wake(ref)
   end

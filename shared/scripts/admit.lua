@@ -10,7 +10,7 @@ if not before then
 end
 call('HSET', key, 'state', ARGV[2])
 touched[ARGV[1]] = true
-settle_sums()
+conclude()
 if call('ZSCORE', P .. 'ready', ARGV[1]) then
   wake(ARGV[1])
 end

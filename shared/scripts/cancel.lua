@@ -16,5 +16,5 @@ elseif job.state == 'running' and job.cancel ~= 'cancelled' then
   call('XADD', key, 'MAXLEN', '~', 1000, '*', 'op', 'cancel', 'job_id', job.id, 'lease', job.lease)
   call('PEXPIRE', key, 3600000)
 end
-settle_sums()
+conclude()
 return job.state

@@ -8,27 +8,41 @@
 local worker, lease = ARGV[1], ARGV[2]
 local n, max_adapters, per_adapter = tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5])
 local lease_ms, resident_count = tonumber(ARGV[6]), tonumber(ARGV[7])
-local reply, taken, claimed = { '' }, {}, {}
+local heads, payloads, taken, claimed = {}, {}, {}, {}
+
+local QUEUED = { 'state', 'ref', 'agent', 'attempts', 'cost', 'submitted_ms', 'stream', 'deadline_ms', 'lost', 'fence',
+  'digest', 'seed' }
+
+-- As load_job, but only what a claim needs: it is most of what a claim costs.
+local function load_queued(id)
+  local v = call('HMGET', P .. 'job:' .. id, unpack(QUEUED))
+  if v[1] ~= 'queued' then
+    return nil
+  end
+  return { id = id, ref = v[2], agent = v[3], attempts = tonumber(v[4]), cost = tonumber(v[5]), submitted = v[6],
+    stream = v[7], deadline = tonumber(v[8]), lost = v[9], fence = tonumber(v[10]), digest = v[11], seed = v[12] }
+end
 
 local function hand_over(job)
   local digest = job.digest ~= '' and job.digest or '-'
-  reply[#reply + 1] = table.concat({ job.id, job.ref, digest, job.agent, job.attempts, job.lost, job.fence, job.seed,
-    string.format('%d', job.submitted), string.format('%d', job.started),
-    job.deadline and string.format('%d', job.deadline) or '-' }, ' ')
-  reply[#reply + 1] = call('GET', P .. 'payload:' .. job.id) or ''
+  heads[#heads + 1] = table.concat({ job.id, job.ref, digest, job.agent, job.attempts, job.lost, job.fence, job.seed,
+    job.submitted, job.started, job.deadline or '-' }, ' ')
+  payloads[#payloads + 1] = P .. 'payload:' .. job.id
 end
 
 local function begin_attempt(job)
   job.attempts, job.fence, job.started = job.attempts + 1, job.fence + 1, NOW
-  call('HSET', P .. 'job:' .. job.id, 'state', 'running', 'lease', lease, 'worker', worker, 'attempts', job.attempts,
-    'fence', job.fence, 'started_ms', NOW, 'emitted', 0, 'entry', '')
+  local key = P .. 'job:' .. job.id
+  call('HSET', key, 'state', 'running', 'lease', lease, 'worker', worker, 'attempts', job.attempts,
+    'fence', job.fence, 'started_ms', NOW)
   if job.stream == '1' and job.fence > 1 then
+    call('HSET', key, 'emitted', 0)
     call('XADD', P .. 'tokens:' .. job.id, '*', 'kind', 'restart', 'attempt', job.attempts)
     call('PEXPIRE', P .. 'tokens:' .. job.id, TERMS.RESULT_TTL_MS)
   end
   counted_window(job, -1)
-  add(gauges, P .. 'running', job.ref, 1)
-  add(gauges, P .. 'held', worker, 1)
+  add(gauges, 'running', job.ref, 1)
+  add(gauges, 'held', worker, 1)
   touched[job.ref], claimed[job.ref] = true, true
   charge(job, job.cost)
   count(job, 'claimed', 1)
@@ -38,17 +52,17 @@ end
 
 -- One entry of a stream that was read: begun, or settled at once if it may not begin.
 local function begin_entry(id, ref)
-  local job = load_job(id)
-  if not job or job.state ~= 'queued' then
-    add(gauges, P .. 'waiting', ref, -1)
-    add(gauges, P .. 'waiting', '*', -1)
+  local job = load_queued(id)
+  if not job then
+    add(gauges, 'waiting', ref, -1)
+    add(gauges, 'waiting', '*', -1)
     touched[ref] = true
     return
   end
   counted_waiting(job, -1)
   if overdue(job) then
     counted_window(job, -1)
-    finish(job, 'expired', 'message', LATE .. 'while it waited')
+    finish(load_job(id), 'expired', 'message', LATE .. 'while it waited')
     return
   end
   begin_attempt(job)
@@ -208,21 +222,26 @@ for i = 1, resident_count do
 end
 call('DEL', P .. 'idle:' .. worker)
 duties(lease_ms)
-settle_sums()
+conclude()
 if not repeated() then
   if not kept_apart() then
     take_preferred()
   end
   if #taken > 0 then
     record_claim()
-    settle_sums(claimed)
+    conclude(claimed)
     if call('EXISTS', P .. 'ready') == 1 then
       call('ZADD', P .. 'wake', 'NX', NOW, '1')
       call('PEXPIRE', P .. 'wake', 60000)
     end
   else
-    settle_sums()
+    conclude()
   end
 end
-reply[1] = view(residents)
+local reply = { view(residents) }
+local found = #payloads > 0 and call('MGET', unpack(payloads))
+for i, head in ipairs(heads) do
+  reply[2 * i] = head
+  reply[2 * i + 1] = found[i] or ''
+end
 return reply

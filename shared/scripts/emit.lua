@@ -28,5 +28,5 @@ for i = 1, #ARGV, 7 do
     end
   end
 end
-settle_sums()
+conclude()
 return table.concat(lost, ' ')

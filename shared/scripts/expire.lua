@@ -14,5 +14,5 @@ if overdue(job) and (job.state == 'queued' or job.state == 'delayed' or job.stat
     reap_one(job)
   end
 end
-settle_sums()
+conclude()
 return job.state

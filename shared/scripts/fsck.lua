@@ -48,7 +48,7 @@ elseif phase == 'sums' then
 else
   position = check_set(phase, position)
 end
-settle_sums()
+conclude()
 if words[3] then
   onward = table.concat(words, ' ')
 elseif position == '0' then

@@ -249,8 +249,8 @@ local function check_gauges(ref)
   local had = tonumber(call('HGET', P .. 'waiting', ref)) or 0
   if had ~= waiting then
     damaged('waiting_gauge', ref)
-    add(gauges, P .. 'waiting', ref, waiting - had)
-    add(gauges, P .. 'waiting', '*', waiting - had)
+    add(gauges, 'waiting', ref, waiting - had)
+    add(gauges, 'waiting', '*', waiting - had)
   end
   for _, agent in ipairs(set_gauges(P .. 'window:' .. ref, window)) do
     damaged('window_gauge', ref .. ' ' .. agent)
@@ -275,7 +275,7 @@ end
 local function check_adapter(ref)
   if size_of(ref) <= MOST then
     check_gauges(ref)
-    write_sums(gauges, true)
+    write_sums(gauges, P, true)
     gauges = {}
   end
   check_ready(ref)
@@ -295,7 +295,7 @@ local function check_sums()
   local total = tonumber(call('HGET', P .. 'waiting', '*')) or 0
   if sum ~= total then
     damaged('waiting_gauge', '*')
-    add(gauges, P .. 'waiting', '*', sum - total)
+    add(gauges, 'waiting', '*', sum - total)
   end
   for _, set in ipairs({ 'ready', 'served' }) do
     for _, ref in ipairs(call('ZRANGE', P .. set, 0, MOST)) do

@@ -1,6 +1,6 @@
 -- A job's record and its moves. A job that has not ended is in exactly one place: a stream, `suspects`, `delayed` or
 -- `leases`. Gauges (waiting, window, running, held) follow from the places, counters from the records; both are summed
--- up here and written once, by settle_sums().
+-- up here and written once, by conclude(), with what else many jobs of one call can share a command for.
 
 local FIELDS = { 'state', 'lease', 'ref', 'agent', 'client', 'stream', 'attempts', 'lost', 'fence', 'submitted_ms',
   'deadline_ms', 'cancel', 'cost', 'lane', 'entry', 'worker', 'priority', 'settled', 'digest', 'seed', 'started_ms',
@@ -20,7 +20,7 @@ end
 
 -- Sums
 
-local gauges, counters, charges, touched, entered = {}, {}, {}, {}, {}
+local gauges, by_ref, by_agent, charges, touched, entered = {}, {}, {}, {}, {}, {}
 
 local function add(sums, key, field, n)
   local fields = sums[key]
@@ -33,19 +33,19 @@ end
 
 local function count(job, field, n)
   if n ~= 0 then
-    add(counters, P .. 'stats:' .. job.ref, field, n)
-    add(counters, P .. 'agent:' .. job.agent, field, n)
+    add(by_ref, job.ref, field, n)
+    add(by_agent, job.agent, field, n)
   end
 end
 
 local function gauge(key, field)
-  local pending = gauges[P .. key] and gauges[P .. key][field] or 0
+  local pending = gauges[key] and gauges[key][field] or 0
   return (tonumber(call('HGET', P .. key, field)) or 0) + pending
 end
 
-local function write_sums(sums, drop_zero)
-  for key, fields in pairs(sums) do
-    local names, values = {}, {}
+local function write_sums(sums, prefix, drop_zero)
+  for name, fields in pairs(sums) do
+    local key, names, values = prefix .. name, {}, {}
     for field in pairs(fields) do
       names[#names + 1] = field
     end
@@ -124,13 +124,32 @@ local function review(ref, claimed)
   end
 end
 
-local function settle_sums(claimed)
-  write_sums(gauges, true)
-  write_sums(counters, false)
+local unleased, answered, notices = {}, {}, {} -- job ids out of `leases`, payload keys, notices by client
+
+local function write_notices()
+  for client, notice in pairs(notices) do
+    local key = P .. 'inbox:' .. client
+    call('XADD', key, 'MAXLEN', '~', TERMS.INBOX_MAX, '*', unpack(notice))
+    call('PEXPIRE', key, TERMS.INBOX_TTL_MS)
+  end
+end
+
+local function conclude(claimed)
+  if #unleased > 0 then
+    call('ZREM', P .. 'leases', unpack(unleased))
+  end
+  if #answered > 0 then
+    call('UNLINK', unpack(answered))
+  end
+  write_notices()
+  write_sums(gauges, P, true)
+  write_sums(by_ref, P .. 'stats:', false)
+  write_sums(by_agent, P .. 'agent:', false)
   for ref in pairs(touched) do
     review(ref, claimed and claimed[ref])
   end
-  gauges, counters, charges, touched, entered = {}, {}, {}, {}, {}
+  gauges, by_ref, by_agent, charges, touched, entered = {}, {}, {}, {}, {}, {}
+  unleased, answered, notices = {}, {}, {}
 end
 
 local function charge(job, tokens)
@@ -140,13 +159,13 @@ end
 -- Places
 
 local function counted_waiting(job, n)
-  add(gauges, P .. 'waiting', job.ref, n)
-  add(gauges, P .. 'waiting', '*', n)
+  add(gauges, 'waiting', job.ref, n)
+  add(gauges, 'waiting', '*', n)
   touched[job.ref] = true
 end
 
 local function counted_window(job, n)
-  add(gauges, P .. 'window:' .. job.ref, job.agent, n)
+  add(gauges, 'window:' .. job.ref, job.agent, n)
 end
 
 local function enter_stream(job, lane)
@@ -166,9 +185,9 @@ local function leave_stream(job)
 end
 
 local function leave_running(job)
-  call('ZREM', P .. 'leases', job.id)
-  add(gauges, P .. 'running', job.ref, -1)
-  add(gauges, P .. 'held', job.worker, -1)
+  unleased[#unleased + 1] = job.id
+  add(gauges, 'running', job.ref, -1)
+  add(gauges, 'held', job.worker, -1)
   touched[job.ref] = true
 end
 
@@ -194,16 +213,14 @@ end
 
 -- Ends
 
-local noticed = {}
-
+-- To the client's inbox, where one entry tells of all its jobs that this call ends: their ids, and of each its state,
+-- or a short answer as a whole (job.answer), which saves reading the record.
 local function notify(job, state)
   if job.client and job.client ~= '' then
-    local key = P .. 'inbox:' .. job.client
-    call('XADD', key, 'MAXLEN', '~', TERMS.INBOX_MAX, '*', 'job', job.id, 'state', state)
-    if not noticed[key] then
-      call('PEXPIRE', key, TERMS.INBOX_TTL_MS)
-      noticed[key] = true
-    end
+    local notice = notices[job.client] or {}
+    notices[job.client] = notice
+    notice[#notice + 1] = job.id
+    notice[#notice + 1] = job.answer or state
   end
   if job.stream == '1' then
     local key = P .. 'tokens:' .. job.id
@@ -228,7 +245,7 @@ local function finish(job, state, ...)
   local key = P .. 'job:' .. job.id
   call('HSET', key, 'state', state, 'finished_ms', NOW, 'lease', '', ...)
   call('PEXPIRE', key, TERMS.RESULT_TTL_MS)
-  call('UNLINK', P .. 'payload:' .. job.id)
+  answered[#answered + 1] = P .. 'payload:' .. job.id
   if job.deadline then
     call('ZREM', P .. 'deadlines', job.id)
   end

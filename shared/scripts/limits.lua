@@ -17,7 +17,7 @@ for i = 2, #ARGV, 2 do
 end
 if ref ~= '*' and #ARGV > 1 then
   touched[ref] = true
-  settle_sums()
+  conclude()
   if call('ZSCORE', P .. 'ready', ref) then
     wake(ref)
   end

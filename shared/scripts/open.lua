@@ -14,5 +14,5 @@ for i = 3, #ARGV, 2 do
   call('HSET', key, ARGV[i], ARGV[i + 1])
 end
 touched[ARGV[1]] = true
-settle_sums()
+conclude()
 return state

@@ -44,5 +44,5 @@ if name == 'suspects' or name == 'delayed' then
 else
   onward = purge_streams()
 end
-settle_sums()
+conclude()
 return { onward, ended }

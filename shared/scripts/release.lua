@@ -28,7 +28,7 @@ for i = 1, #ARGV, 2 do
     end
   end
 end
-settle_sums()
+conclude()
 for ref in pairs(refs) do
   wake(ref)
 end

@@ -24,5 +24,5 @@ end
 if #extended > 0 then
   call('ZADD', P .. 'leases', unpack(extended))
 end
-settle_sums()
+conclude()
 return { table.concat(lost, ' '), table.concat(stop.cancelled, ' '), table.concat(stop.deadline, ' ') }

@@ -15,7 +15,7 @@ if state and wish == 'close' then
   state = waiting + running == 0 and 'removed' or 'closed'
   call('HSET', key, 'state', state)
   touched[ref] = true
-  settle_sums()
+  conclude()
   if call('ZSCORE', P .. 'ready', ref) then -- it may have been paused
     wake(ref)
   end

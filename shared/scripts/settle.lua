@@ -6,10 +6,45 @@
 -- returns for each job 'settled STATE' or 'stale STATE' ('-' when the record is gone)
 local WIDTH = 16
 
+local RUNNING = { 'state', 'lease', 'ref', 'agent', 'attempts', 'cost', 'submitted_ms', 'stream', 'deadline_ms',
+  'worker', 'client', 'lost', 'digest', 'seed', 'started_ms' }
+
+-- As load_job, but only what a settlement needs: it is much of what one costs.
+local function load_running(id)
+  local v = call('HMGET', P .. 'job:' .. id, unpack(RUNNING))
+  if not v[1] then
+    return nil
+  end
+  return { id = id, state = v[1], lease = v[2], ref = v[3], agent = v[4], attempts = tonumber(v[5]),
+    cost = tonumber(v[6]), submitted = tonumber(v[7]), stream = v[8], deadline = tonumber(v[9]), worker = v[10],
+    client = v[11], lost = tonumber(v[12]), digest = v[13], seed = v[14], started = tonumber(v[15]) }
+end
+
+local function field(job, name)
+  return call('HGET', P .. 'job:' .. job.id, name)
+end
+
 local function result_fields(job, i)
-  return 'settled', ARGV[i + 1], 'text', ARGV[i + 5], 'finish_reason', ARGV[i + 6], 'prompt_tokens', ARGV[i + 7],
+  local fields = { 'settled', ARGV[i + 1], 'text', ARGV[i + 5], 'finish_reason', ARGV[i + 6], 'prompt_tokens', ARGV[i + 7],
     'completion_tokens', ARGV[i + 8], 'load_ms', ARGV[i + 9], 'first_token_ms', job.first_token or '', 'resident', ARGV[i + 11],
-    'device', ARGV[i + 12], 'dtype', ARGV[i + 13], 'detail', ARGV[i + 14], 'error', ARGV[i + 3]
+    'device', ARGV[i + 12], 'dtype', ARGV[i + 13], 'detail', ARGV[i + 14] }
+  local n = #fields
+  if ARGV[i + 3] ~= '' or ARGV[i + 4] ~= '' or job.attempts > 1 then -- an earlier attempt may have left its own
+    fields[n + 1], fields[n + 2], fields[n + 3], fields[n + 4] = 'error', ARGV[i + 3], 'message', ARGV[i + 4]
+  end
+  return unpack(fields)
+end
+
+-- What an awaiter reads of the record (replies.py), with tabs between, then text and detail; nil where that is long, or
+-- no plain success.
+local function answer(job, i)
+  local text, detail = ARGV[i + 5], ARGV[i + 14]
+  if ARGV[i + 2] ~= 'succeeded' or ARGV[i + 4] ~= '' or #text + #detail > TERMS.NOTICE_BYTES then
+    return nil
+  end
+  return table.concat({ 'succeeded', job.ref, job.digest, job.agent, job.seed, job.attempts, job.worker, job.submitted,
+    job.started, job.first_token or '', NOW, ARGV[i + 9], ARGV[i + 11], ARGV[i + 12], ARGV[i + 13], ARGV[i + 6], ARGV[i + 7],
+    ARGV[i + 8], #text }, '\t') .. '\n' .. text .. detail
 end
 
 local function count_work(job, i)
@@ -17,7 +52,7 @@ local function count_work(job, i)
   count(job, 'completion_tokens', tonumber(ARGV[i + 8]))
   count(job, 'load_ms', tonumber(ARGV[i + 9]))
   count(job, ARGV[i + 11] == '1' and 'slot_hits' or 'slot_misses', 1)
-  job.first_token = tonumber(ARGV[i + 10]) or job.first_token -- else the first delta's time, of a streamed job
+  job.first_token = tonumber(ARGV[i + 10]) or tonumber(field(job, 'first_token_ms')) -- of a streamed job's first delta
 end
 
 local function backoff(failures, jitter)
@@ -40,7 +75,7 @@ local function end_attempt(job, i)
   local outcome, error, message = ARGV[i + 2], ARGV[i + 3], ARGV[i + 4]
   leave_running(job)
   charge(job, ARGV[i + 7] + ARGV[i + 8] - job.cost)
-  if outcome == 'retry' and job.cancel == 'cancelled' then
+  if outcome == 'retry' and field(job, 'cancel') == 'cancelled' then
     outcome = 'cancelled'
   elseif outcome == 'retry' and overdue(job) then
     outcome = 'expired'
@@ -49,7 +84,8 @@ local function end_attempt(job, i)
     retry(job, i)
   elseif outcome ~= 'retry' and outcome ~= 'dead' then
     count_work(job, i)
-    finish(job, outcome, 'message', message, result_fields(job, i))
+    job.answer = answer(job, i)
+    finish(job, outcome, result_fields(job, i))
   else
     count_work(job, i)
     bury(job, error, message, result_fields(job, i))
@@ -57,13 +93,13 @@ local function end_attempt(job, i)
 end
 
 local function settle(i)
-  local job = load_job(ARGV[i])
+  local job = load_running(ARGV[i])
   if not job then
     return 'stale -'
   end
   if job.state == 'running' and job.lease == ARGV[i + 1] then
     end_attempt(job, i)
-  elseif job.settled ~= ARGV[i + 1] then
+  elseif field(job, 'settled') ~= ARGV[i + 1] then
     count(job, 'stale', 1)
     return 'stale ' .. job.state
   end
@@ -74,5 +110,5 @@ local replies = {}
 for i = 1, #ARGV, WIDTH do
   replies[#replies + 1] = settle(i)
 end
-settle_sums()
+conclude()
 return replies

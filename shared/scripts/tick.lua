@@ -4,7 +4,7 @@
 -- ARGV worker, resident refs...
 -- returns the view (view.lua)
 duties()
-settle_sums()
+conclude()
 call('DEL', P .. 'idle:' .. ARGV[1])
 local residents = {}
 for i = 2, #ARGV do

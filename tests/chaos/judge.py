@@ -115,9 +115,8 @@ class Judge:
         heard: Counter[str] = Counter()
         for client in clients:
             found = await self._server.command("XRANGE", self._keys.inbox(client), "-", "+")
-            heard.update(
-                fields[b"job"].decode() if isinstance(fields, dict) else fields[1].decode() for _, fields in found
-            )
+            for _, fields in found:
+                heard.update(job_id.decode() for job_id in (fields if isinstance(fields, dict) else fields[::2]))
         told = Counter(entry.job_id for entry in entries)
         self._complain(f"{job_id}: {heard[job_id]} notices" for job_id in told | heard if heard[job_id] != 1)
 

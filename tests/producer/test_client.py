@@ -30,6 +30,7 @@ from lorapool.producer import (
     ResultTimeout,
     UnknownAdapter,
     UnknownJob,
+    inbox,
 )
 from tests.producer.canned_worker import CannedWorker, serving
 
@@ -300,8 +301,11 @@ async def test_an_unknown_job_is_said_to_be_unknown(client: Client, ask: str) ->
         await getattr(client.get("nothing"), ask)()
 
 
-async def test_an_own_result_that_is_gone_has_expired(redis_url: str, pool_name: str, client: Client) -> None:
-    """It was here, so it is not unknown."""
+async def test_an_own_result_that_is_gone_has_expired(
+    redis_url: str, pool_name: str, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was here, so it is not unknown; heard of so late, its notice is no longer believed."""
+    monkeypatch.setattr(inbox, "BELIEVED_S", 0.0)
     job = await client.submit(None, "hello")
     async with serving(redis_url, pool_name), Redis.from_url(redis_url) as redis:
         await _until(job, JobState.SUCCEEDED)

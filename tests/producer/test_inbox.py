@@ -170,6 +170,23 @@ async def test_after_an_outage_open_jobs_are_looked_up_at_once(
     assert (await waiting).text == "_base heard: x"
 
 
+async def test_a_notice_heard_late_is_only_a_hint(
+    redis_url: str, pool_name: str, client: Client, redis: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By then its id may be another job's: the record is asked, which does not know of an end."""
+    monkeypatch.setattr(inbox, "BELIEVED_S", 0.0)
+    job = await client.submit(None, "x", job_id="again")
+    async with serving(redis_url, pool_name):
+        await _all_ended([job])
+    await redis.delete(f"lp:{{{pool_name}.0}}:job:again")
+    second = await client.submit(None, "y", job_id="again")
+    waiting = asyncio.create_task(second.result(timeout=8))
+    await asyncio.sleep(0.2)
+    assert not waiting.done()
+    async with serving(redis_url, pool_name):
+        assert (await waiting).text == "_base heard: y"
+
+
 async def test_a_client_that_polls_hears_within_half_a_second(
     redis_url: str, pool_name: str, client: Client, worker: CannedWorker
 ) -> None:

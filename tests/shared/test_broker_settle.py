@@ -337,7 +337,7 @@ async def test_the_first_token_is_timed(bench: Bench) -> None:
 
 
 async def test_the_waiting_client_is_told(bench: Bench) -> None:
-    """One notice an end, in its inbox; trimming can be seen from what was ever written."""
+    """One notice an end, in its inbox, one entry a call; trimming can be seen from what was ever written."""
     for name in ("a", "b"):
         await bench.enqueue(id=name, client="me")
     await bench.enqueue(id="other", client="you")
@@ -345,7 +345,40 @@ async def test_the_waiting_client_is_told(bench: Bench) -> None:
     notices = await bench.broker.inbox("me", "0-0", 0)
     assert [("0.a", "succeeded"), ("0.b", "succeeded")] == [(n.job_id, n.state) for n in notices]
     assert [] == await bench.broker.inbox("me", notices[-1].entry_id, 0.01)
-    assert (2, 0) == (await bench.broker.inbox_written("me"), await bench.broker.inbox_written("nobody"))
+    assert (1, 0) == (await bench.broker.inbox_written("me"), await bench.broker.inbox_written("nobody"))
+
+
+async def test_a_short_answer_comes_with_its_notice(bench: Bench) -> None:
+    """As the record has it, whatever bytes are in text and detail."""
+    await bench.enqueue(id="mine", client="me")
+    answer = {"text": "a\tb\n\nc é", "detail": b"\n\t\x80\xff", "device": "cuda:0", "first_token_ms": START_MS + 1}
+    await bench.broker.settle([success(c, finish_reason="length", **answer) for c in await bench.claim()])
+    [notice] = await bench.broker.inbox("me", "0-0", 0)
+    [record] = await bench.broker.results(["mine"])
+    assert record == notice.record
+
+
+@pytest.mark.parametrize(
+    ("outcome", "fields"),
+    [("succeeded", {"text": "x" * 600}), ("failed", {"error": "TooHot"}), ("cancelled", {"message": "on request"})],
+)
+async def test_any_other_end_is_only_hinted_at(bench: Bench, outcome: str, fields: dict[str, str]) -> None:
+    """A long answer or a failure is read from the record."""
+    await bench.enqueue(id="mine", client="me")
+    await bench.broker.settle([Settlement(c.job_id, c.lease, outcome, **fields) for c in await bench.claim()])
+    [notice] = await bench.broker.inbox("me", "0-0", 0)
+    assert (outcome, None) == (notice.state, notice.record)
+
+
+async def test_a_success_clears_what_an_earlier_attempt_left(bench: Bench) -> None:
+    """Error and message are those of the attempt that ended the job."""
+    await bench.enqueue(id="mine", client="me")
+    [first] = await bench.claim()
+    await bench.broker.settle([Settlement(first.job_id, first.lease, "retry", error="OutOfMemory", message="no room")])
+    await bench.set_clock(START_MS + 60_000)
+    await bench.broker.settle([success(c) for c in await bench.claim()])
+    record = await bench.broker.get("mine")
+    assert ("succeeded", "2", "", "") == tuple(record[name] for name in ("state", "attempts", "error", "message"))
 
 
 async def test_counters_are_the_sum_of_the_records(bench: Bench) -> None:
