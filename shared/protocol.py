@@ -1,14 +1,14 @@
 """The claim protocol's words: what the broker's operations take and return.
 
-Plain frozen data; the behaviour is in broker.py and the scripts. Times are milliseconds of the server's clock, job
-ids are full (``<partition>.<id>``).
+Plain frozen data, named tuples where one is made for every job (in a third of the time); the behaviour is in broker.py
+and the scripts. Times are milliseconds of the server's clock, job ids are full (``<partition>.<id>``).
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from lorapool.shared.job import JobState
 
@@ -43,8 +43,7 @@ class View:
     suspects: int = 0  # jobs whose worker vanished; each waits for a worker that holds nothing else
 
 
-@dataclass(frozen=True, slots=True)
-class ClaimedJob:
+class ClaimedJob(NamedTuple):
     """A job now owned by ``lease``."""
 
     job_id: str  # full id
@@ -68,8 +67,7 @@ class Claim:
     view: View
 
 
-@dataclass(frozen=True, slots=True)
-class Held:
+class Held(NamedTuple):
     """What a worker says it owns."""
 
     job_id: str
@@ -95,8 +93,7 @@ class Delta:
     token_ids: tuple[int, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Settlement:
+class Settlement(NamedTuple):
     """The end of one attempt. ``outcome`` retry means: failed in a way that may pass; dead: failed for good here, with
     the request kept as a dead letter, since another release may serve it."""
 
@@ -117,8 +114,7 @@ class Settlement:
     detail: bytes = b""  # codec.encode_detail: token ids, logprobs
 
 
-@dataclass(frozen=True, slots=True)
-class Settled:
+class Settled(NamedTuple):
     job_id: str
     outcome: Literal["settled", "stale"]
     state: str  # the job's state afterwards ("" when gone)
@@ -135,8 +131,7 @@ class Explanation:
     facts: Mapping[str, str] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
-class Notice:
+class Notice(NamedTuple):
     """What a client's inbox says of one job: that it ended, a hint; or a short answer as a whole, ``record``, written
     together with the job's own record (as ``Broker.results`` has it). ``entry_id`` is where to read on: one entry may
     tell of many jobs."""

@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Callable
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from lorapool.shared.errors import InvalidRequest
 from lorapool.shared.job import BASE_REF, FinishReason
@@ -55,8 +55,7 @@ class Adapters(Protocol):
     def check_integrity(self) -> None: ...
 
 
-@dataclass(frozen=True, slots=True)
-class Update:
+class Update(NamedTuple):
     """What one step did to one sequence. With ``finish_reason`` or ``error`` set it has left the engine.
 
     ``offset`` is the index of ``token_ids[0]`` in the completion; ``first`` marks its first token. ``text_delta``

@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import structlog
 
@@ -30,8 +31,7 @@ Order = Callable[[], None]
 log = structlog.get_logger()
 
 
-@dataclass(frozen=True, slots=True)
-class Start:
+class Start(NamedTuple):
     """A sequence got its row. ``resident``: its adapter was in a slot when it was first looked at."""
 
     seq_id: str

@@ -13,14 +13,14 @@ local heads, payloads, taken, claimed = {}, {}, {}, {}
 local QUEUED = { 'state', 'ref', 'agent', 'attempts', 'cost', 'submitted_ms', 'stream', 'deadline_ms', 'lost', 'fence',
   'digest', 'seed' }
 
--- As load_job, but only what a claim needs: it is most of what a claim costs.
+-- As load_job, but only what a claim needs, and what is not reckoned with as text.
 local function load_queued(id)
   local v = call('HMGET', P .. 'job:' .. id, unpack(QUEUED))
   if v[1] ~= 'queued' then
     return nil
   end
-  return { id = id, ref = v[2], agent = v[3], attempts = tonumber(v[4]), cost = tonumber(v[5]), submitted = v[6],
-    stream = v[7], deadline = tonumber(v[8]), lost = v[9], fence = tonumber(v[10]), digest = v[11], seed = v[12] }
+  return { id = id, ref = v[2], agent = v[3], attempts = v[4], cost = v[5], submitted = v[6], stream = v[7],
+    deadline = tonumber(v[8]), lost = v[9], fence = v[10], digest = v[11], seed = v[12] }
 end
 
 local function hand_over(job)
@@ -31,11 +31,12 @@ local function hand_over(job)
 end
 
 local function begin_attempt(job)
-  job.attempts, job.fence, job.started = job.attempts + 1, job.fence + 1, NOW
+  job.attempts, job.fence = string.format('%d', job.attempts + 1), string.format('%d', job.fence + 1)
+  job.started = AT
   local key = P .. 'job:' .. job.id
   call('HSET', key, 'state', 'running', 'lease', lease, 'worker', worker, 'attempts', job.attempts,
-    'fence', job.fence, 'started_ms', NOW)
-  if job.stream == '1' and job.fence > 1 then
+    'fence', job.fence, 'started_ms', AT)
+  if job.stream == '1' and job.fence ~= '1' then
     call('HSET', key, 'emitted', 0)
     call('XADD', P .. 'tokens:' .. job.id, '*', 'kind', 'restart', 'attempt', job.attempts)
     call('PEXPIRE', P .. 'tokens:' .. job.id, TERMS.RESULT_TTL_MS)

@@ -20,7 +20,8 @@ end
 
 -- Sums
 
-local gauges, by_ref, by_agent, charges, touched, entered = {}, {}, {}, {}, {}, {}
+local AT = string.format('%d', NOW) -- as text: a number is printed anew for each command, and slowly
+local gauges, counts, charges, touched, entered = {}, {}, {}, {}, {} -- counts: by ref, agent, field
 
 local function add(sums, key, field, n)
   local fields = sums[key]
@@ -33,8 +34,9 @@ end
 
 local function count(job, field, n)
   if n ~= 0 then
-    add(by_ref, job.ref, field, n)
-    add(by_agent, job.agent, field, n)
+    local of_ref = counts[job.ref] or {}
+    counts[job.ref] = of_ref
+    add(of_ref, job.agent, field, n)
   end
 end
 
@@ -124,6 +126,20 @@ local function review(ref, claimed)
   end
 end
 
+local function write_counts()
+  local by_ref, by_agent = {}, {}
+  for ref, agents in pairs(counts) do
+    for agent, fields in pairs(agents) do
+      for field, n in pairs(fields) do
+        add(by_ref, ref, field, n)
+        add(by_agent, agent, field, n)
+      end
+    end
+  end
+  write_sums(by_ref, P .. 'stats:', false)
+  write_sums(by_agent, P .. 'agent:', false)
+end
+
 local unleased, answered, notices = {}, {}, {} -- job ids out of `leases`, payload keys, notices by client
 
 local function write_notices()
@@ -143,12 +159,11 @@ local function conclude(claimed)
   end
   write_notices()
   write_sums(gauges, P, true)
-  write_sums(by_ref, P .. 'stats:', false)
-  write_sums(by_agent, P .. 'agent:', false)
+  write_counts()
   for ref in pairs(touched) do
     review(ref, claimed and claimed[ref])
   end
-  gauges, by_ref, by_agent, charges, touched, entered = {}, {}, {}, {}, {}, {}
+  gauges, counts, charges, touched, entered = {}, {}, {}, {}, {}
   unleased, answered, notices = {}, {}, {}
 end
 
@@ -243,7 +258,7 @@ end
 -- The one way into a terminal state. The caller has taken the job out of its place; ... are more fields of the record.
 local function finish(job, state, ...)
   local key = P .. 'job:' .. job.id
-  call('HSET', key, 'state', state, 'finished_ms', NOW, 'lease', '', ...)
+  call('HSET', key, 'state', state, 'finished_ms', AT, 'lease', '', ...)
   call('PEXPIRE', key, TERMS.RESULT_TTL_MS)
   answered[#answered + 1] = P .. 'payload:' .. job.id
   if job.deadline then

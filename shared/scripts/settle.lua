@@ -9,15 +9,15 @@ local WIDTH = 16
 local RUNNING = { 'state', 'lease', 'ref', 'agent', 'attempts', 'cost', 'submitted_ms', 'stream', 'deadline_ms',
   'worker', 'client', 'lost', 'digest', 'seed', 'started_ms' }
 
--- As load_job, but only what a settlement needs: it is much of what one costs.
+-- As load_job, but only what a settlement needs, as text: it is reckoned with once or not at all.
 local function load_running(id)
   local v = call('HMGET', P .. 'job:' .. id, unpack(RUNNING))
   if not v[1] then
     return nil
   end
-  return { id = id, state = v[1], lease = v[2], ref = v[3], agent = v[4], attempts = tonumber(v[5]),
-    cost = tonumber(v[6]), submitted = tonumber(v[7]), stream = v[8], deadline = tonumber(v[9]), worker = v[10],
-    client = v[11], lost = tonumber(v[12]), digest = v[13], seed = v[14], started = tonumber(v[15]) }
+  return { id = id, state = v[1], lease = v[2], ref = v[3], agent = v[4], attempts = v[5], cost = v[6],
+    submitted = v[7], stream = v[8], deadline = tonumber(v[9]), worker = v[10], client = v[11], lost = v[12],
+    digest = v[13], seed = v[14], started = v[15] }
 end
 
 local function field(job, name)
@@ -29,7 +29,7 @@ local function result_fields(job, i)
     'completion_tokens', ARGV[i + 8], 'load_ms', ARGV[i + 9], 'first_token_ms', job.first_token or '', 'resident', ARGV[i + 11],
     'device', ARGV[i + 12], 'dtype', ARGV[i + 13], 'detail', ARGV[i + 14] }
   local n = #fields
-  if ARGV[i + 3] ~= '' or ARGV[i + 4] ~= '' or job.attempts > 1 then -- an earlier attempt may have left its own
+  if ARGV[i + 3] ~= '' or ARGV[i + 4] ~= '' or job.attempts ~= '1' then -- an earlier attempt may have left its own
     fields[n + 1], fields[n + 2], fields[n + 3], fields[n + 4] = 'error', ARGV[i + 3], 'message', ARGV[i + 4]
   end
   return unpack(fields)
@@ -43,7 +43,7 @@ local function answer(job, i)
     return nil
   end
   return table.concat({ 'succeeded', job.ref, job.digest, job.agent, job.seed, job.attempts, job.worker, job.submitted,
-    job.started, job.first_token or '', NOW, ARGV[i + 9], ARGV[i + 11], ARGV[i + 12], ARGV[i + 13], ARGV[i + 6], ARGV[i + 7],
+    job.started, job.first_token or '', AT, ARGV[i + 9], ARGV[i + 11], ARGV[i + 12], ARGV[i + 13], ARGV[i + 6], ARGV[i + 7],
     ARGV[i + 8], #text }, '\t') .. '\n' .. text .. detail
 end
 
@@ -52,7 +52,8 @@ local function count_work(job, i)
   count(job, 'completion_tokens', tonumber(ARGV[i + 8]))
   count(job, 'load_ms', tonumber(ARGV[i + 9]))
   count(job, ARGV[i + 11] == '1' and 'slot_hits' or 'slot_misses', 1)
-  job.first_token = tonumber(ARGV[i + 10]) or tonumber(field(job, 'first_token_ms')) -- of a streamed job's first delta
+  local first = ARGV[i + 10] ~= '' and ARGV[i + 10] or field(job, 'first_token_ms') -- of a streamed job's first delta
+  job.first_token = first ~= '' and first
 end
 
 local function backoff(failures, jitter)
