@@ -14,6 +14,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from lorapool.worker import lora_kernel
 from lorapool.worker.embedding import EmbeddingTables
 from lorapool.worker.lora_parts import Part, Span, plan_parts
 
@@ -103,6 +104,8 @@ class LoraSlots:
         self._groups: dict[str, Group] = {}
         self._plans: dict[tuple[tuple[int, int], ...], LoraPlan] = {}  # the latest, of this generation
         self._tables = EmbeddingTables(embeddings, dtype, self._device)
+        if lora_kernel.serves(dtype, self._device):
+            lora_kernel.prepare(dtype)
 
     @property
     def nbytes(self) -> int:
@@ -185,7 +188,10 @@ class LoraSlots:
                 spans.append((slot, start, start + count))
             start += count
         return LoraPlan(
-            spans, plan_parts(spans, self._device), frozenset(slot for slot, _, _ in spans), self.generation
+            spans,
+            plan_parts(spans, self._dtype, self._device),
+            frozenset(slot for slot, _, _ in spans),
+            self.generation,
         )
 
     def _share(self, path: str, plan: LoraPlan) -> Share | None:

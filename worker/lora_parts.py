@@ -1,19 +1,22 @@
-"""How the LoRA part of neighbouring rows is computed: as batched products over slots, or as sums row by row.
+"""How the LoRA part of neighbouring rows is computed: by our own kernels on the CPU, elsewhere as batched products.
 
-Chooses by rough cost. Weights are read in place, never gathered per token. Knows neither modules nor adapters.
+Batched products are padded and divided by rough cost. Weights are read in place, never gathered per token. Knows
+neither modules nor adapters.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
+from lorapool.worker import lora_kernel
+
 # Rough microseconds of one batched product: to call it, per slot read, per row, and more per row where rows are padded.
 _CALL, _SLOT, _ROW, _PADDED_ROW = 8.0, 1.0, 0.2, 0.35
-_SUMS, _SUM, _FEW = 12.0, 0.45, 8  # of a weighted sum: to call it, per row; and rows of a slot up to which it is tried
+_FEW = 8  # rows of a slot: segments of fewer are not padded to the length of longer ones
 
 Span = tuple[int, int, int]  # slot, and the rows [start, stop) of one segment
 
@@ -67,51 +70,28 @@ class Tile:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Sums:
-    """Rows ``start`` to ``stop``, few of each slot, as weighted sums of weight rows: ``slots`` [rows] names each row's.
+class Groups:
+    """Rows of any slots by the kernels of lora_kernel; ``listed`` as its ``tiles`` makes them."""
 
-    An embedding bag reads the weights once as they lie; a batched product of a few rows spends most of its time on
-    rearranging them. Its cost is that of the rows, whatever the number of slots.
-    """
-
-    start: int
-    stop: int
-    slots: Tensor
-    indices: dict[int, tuple[Tensor, Tensor]] = field(default_factory=dict)  # by the rows a slot has in the store
+    listed: Tensor
 
     def of(self, store: Tensor) -> Tensor:
         return store
 
     def down(self, x: Tensor, weights: Tensor) -> Tensor:
-        return self._sums(x[self.start : self.stop], weights)[None]
+        return lora_kernel.down(x, weights, self.listed)[None]
 
     def up(self, hidden: Tensor, weights: Tensor, out: Tensor) -> None:
-        out[self.start : self.stop] += self._sums(hidden[0], weights)
-
-    def _sums(self, x: Tensor, store: Tensor) -> Tensor:
-        """[rows, in] times each row's [in, out] of ``store`` [slots, in, out]."""
-        width = store.shape[1]
-        if width not in self.indices:
-            rows = self.slots[:, None] * width + torch.arange(width, dtype=torch.int32)
-            self.indices[width] = rows.flatten(), torch.arange(len(rows), dtype=torch.int32) * width
-        rows, offsets = self.indices[width]
-        found: Tensor = torch.embedding_bag(
-            store.view(-1, store.shape[-1]), rows, offsets, mode=0, per_sample_weights=x.reshape(-1)
-        )[0]
-        return found
+        lora_kernel.up(hidden[0], weights, out, self.listed)
 
 
-def plan_parts(spans: list[Span], device: torch.device) -> list[Part]:
-    """The cheapest way to compute these segments."""
-    return [part for run in _runs(spans) for part in _parts(run, device)]
-
-
-def _parts(run: list[Span], device: torch.device) -> list[Part]:
-    tiles = _partition(run)
-    rows = [slot for slot, start, stop in run for _ in range(start, stop)]
-    if device.type == "cpu" and _SUMS + _SUM * len(rows) < sum(map(_cost, tiles)):
-        return [Sums(run[0][1], run[-1][2], torch.tensor(rows, dtype=torch.int32))]
-    return [_tile(tile, device) for tile in tiles]
+def plan_parts(spans: list[Span], dtype: torch.dtype, device: torch.device) -> list[Part]:
+    """The cheapest way to compute these segments with weights of a dtype."""
+    if not spans:
+        return []
+    if lora_kernel.serves(dtype, device):
+        return [Groups(lora_kernel.tiles(spans))]
+    return [_tile(tile, device) for run in _runs(spans) for tile in _partition(run)]
 
 
 def _tile(spans: list[Span], device: torch.device) -> Tile:

@@ -1,0 +1,64 @@
+"""Kernels of our own: what they compute, bit by bit where it can be said, and on which threads."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from lorapool.worker import lora_kernel, machine_code
+
+
+def _bits(values: list[float]) -> torch.Tensor:
+    return torch.tensor(values, dtype=torch.bfloat16)
+
+
+@pytest.mark.parametrize("dtype", machine_code.DTYPES)
+@pytest.mark.parametrize(("width", "rank", "out"), [(1, 1, 1), (17, 3, 15), (513, 16, 64), (1_030, 33, 1_100)])
+def test_a_row_does_not_depend_on_its_neighbours(dtype: torch.dtype, width: int, rank: int, out: int) -> None:
+    """Bit for bit the same, whether a row is alone, in a full tile or the last of a ragged one."""
+    torch.manual_seed(width)
+    x, base = torch.randn(11, width).to(dtype), torch.randn(11, out).to(dtype)
+    downs, ups = torch.randn(3, width, rank).to(dtype), torch.randn(3, rank, out).to(dtype)
+
+    def added(rows: slice, segments: list[tuple[int, int, int]]) -> torch.Tensor:
+        got, groups = base[rows].clone(), lora_kernel.tiles(segments)
+        hidden = lora_kernel.down(x[rows], downs, groups)
+        lora_kernel.up(hidden[:, :rank], ups, got, groups)
+        return got
+
+    together = added(slice(0, 11), [(2, 0, 5), (1, 5, 11)])
+    for row in range(11):
+        alone = added(slice(row, row + 1), [(2 if row < 5 else 1, 0, 1)])
+        assert torch.equal(alone[0], together[row])
+    exact = base[:5].double() + x[:5].double() @ downs[2].double() @ ups[2].double()
+    largest = float(exact.abs().max())
+    assert torch.allclose(
+        exact, together[:5].double(), rtol=0, atol=largest * (1e-2 if dtype == torch.bfloat16 else 1e-5)
+    )
+
+
+def test_bfloat16_is_rounded_to_nearest_even_as_torch_does() -> None:
+    """Ties, overflow to infinity, infinities and NaN."""
+    base = _bits([1.0, 1.0, 3.3895e38, float("inf"), float("nan"), -0.0])
+    added = torch.tensor([2.0**-8, 3 * 2.0**-8, 3e38, 1.0, 1.0, 0.0])
+    got = base.clone()[None]
+    lora_kernel.up(torch.ones(1, 1), added.to(torch.bfloat16)[None, None], got, lora_kernel.tiles([(0, 0, 1)]))
+    want = (base.float() + added.to(torch.bfloat16).float()).to(torch.bfloat16)
+    assert torch.equal(want.view(torch.int16)[[0, 1, 2, 3, 5]], got[0].view(torch.int16)[[0, 1, 2, 3, 5]])
+    assert torch.isnan(got[0, 4])
+
+
+def test_runs_alone_where_torch_has_no_openmp(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a team to join, one thread does all the work."""
+    monkeypatch.setattr(machine_code, "_team", lambda: None)
+    lora_kernel._down.cache_clear()
+    try:
+        hidden = lora_kernel.down(torch.ones(9, 20), torch.ones(1, 20, 2), lora_kernel.tiles([(0, 0, 9)]))
+    finally:
+        lora_kernel._down.cache_clear()
+    assert torch.equal(torch.full((9, 2), 20.0), hidden[:, :2])
+
+
+def test_joins_the_threads_of_torch() -> None:
+    """On Linux the team is that of the OpenMP library which torch brings."""
+    assert machine_code._team() is not None

@@ -1,0 +1,275 @@
+"""Small kernels of our own, compiled by LLVM for this very CPU, run by torch's own threads.
+
+A kernel gets an array of 64-bit numbers (addresses, sizes, strides in elements) and which part of the work is its own:
+``(arguments, part, parts)``. It runs on the OpenMP team that torch's operations use, so that both share their threads.
+No compiler is needed where it runs. Knows no kernel: this is what they are written with.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
+
+import torch
+from llvmlite import binding, ir
+from llvmlite.ir import Value
+
+LANES = 16  # of a vector: one register of AVX-512, two of AVX2, four of NEON
+DTYPES = (torch.float32, torch.bfloat16)  # what kernels can read and write; they compute in float32
+
+I8, I16, I32, I64, F32 = (*(ir.IntType(bits) for bits in (8, 16, 32, 64)), ir.FloatType())
+VECTOR, BITS = ir.VectorType(F32, LANES), ir.VectorType(I32, LANES)
+_SIGNATURE = (I64.as_pointer(), I64, I64)
+_FUSED = ("contract",)  # a product and a sum may become one operation
+
+Kernel = Callable[..., None]
+
+
+class Code:
+    """Writes one function's body. Values are LLVM's: 64-bit numbers, or vectors of float32."""
+
+    def __init__(self, function: ir.Function, arguments: int) -> None:
+        self.ir = ir.IRBuilder(function.append_basic_block())
+        self._function, self._first = function, function.entry_basic_block
+        self.arguments = [self.ir.load(self.ir.gep(function.args[0], [number(at)])) for at in range(arguments)]
+
+    def share(self, items: Value) -> tuple[Value, Value]:
+        """The part [first, last) of so many items that is this thread's."""
+        _, part, parts = self._function.args
+        bounds = (part, self.ir.add(part, number(1)))
+        first, last = (self.ir.sdiv(self.ir.mul(items, bound), parts) for bound in bounds)
+        return first, last
+
+    @contextmanager
+    def loop(self, first: Value, last: Value, step: int = 1) -> Iterator[Value]:
+        """Do what follows for first, first + step, ... below ``last``."""
+        counter = self.room(I64)
+        self.ir.store(first, counter)
+        head, body, end = (self._function.append_basic_block() for _ in range(3))
+        self.ir.branch(head)
+        self.ir.position_at_end(head)
+        at = self.ir.load(counter)
+        self.ir.cbranch(self.ir.icmp_signed("<", at, last), body, end)
+        self.ir.position_at_end(body)
+        yield at
+        self.ir.store(self.ir.add(at, number(step)), counter)
+        self.ir.branch(head)
+        self.ir.position_at_end(end)
+
+    def vectors(self, first: Value, last: Value, each: Callable[[Value, Value | None], None]) -> None:
+        """Do ``each(at, mask)`` for every vector of [first, last): unmasked, and once with a mask if some lanes are
+        left over."""
+        whole = self.down_to(first, last, LANES)
+        with self.loop(first, whole, LANES) as at:
+            each(at, None)
+        with self.when("<", whole, last):
+            each(whole, self.mask(self.ir.sub(last, whole)))
+
+    @contextmanager
+    def when(self, relation: str, a: Value, b: Value) -> Iterator[None]:
+        with self.ir.if_then(self.ir.icmp_signed(relation, a, b)):
+            yield
+
+    def sum(self, *values: Value | int) -> Value:
+        found = _value(values[0])
+        for value in values[1:]:
+            found = self.ir.add(found, _value(value))
+        return found
+
+    def product(self, *values: Value | int) -> Value:
+        found = _value(values[0])
+        for value in values[1:]:
+            found = self.ir.mul(found, _value(value))
+        return found
+
+    def least(self, a: Value, b: Value) -> Value:
+        return self.ir.select(self.ir.icmp_signed("<", a, b), a, b)
+
+    def pieces(self, size: Value, each: int) -> Value:
+        """How many pieces of ``each`` hold ``size``."""
+        return self.ir.sdiv(self.sum(size, each - 1), number(each))
+
+    def down_to(self, first: Value, last: Value, step: int) -> Value:
+        """Where whole steps (a power of two) from ``first`` on end, at most ``last``."""
+        return self.sum(first, self.ir.and_(self.ir.sub(last, first), number(-step)))
+
+    def room(self, kind: ir.Type, count: int = 1) -> Value:
+        """Room on the stack for ``count`` of a kind, made once, whatever loop asks for it."""
+        with self.ir.goto_block(self._first):
+            self.ir.position_at_start(self._first)
+            room = self.ir.alloca(kind, count)
+            room.align = 64
+            return room
+
+    def at(self, address: Value, index: Value, kind: ir.Type) -> Value:
+        """A pointer to element ``index`` of the array of ``kind`` at an address."""
+        return self.ir.gep(self.ir.inttoptr(address, kind.as_pointer()), [index])
+
+    def int32(self, address: Value, index: Value) -> Value:
+        """Element ``index`` of an array of 32-bit numbers."""
+        return self.ir.sext(self.ir.load(self.at(address, index, I32)), I64)
+
+    def multiply_add(self, a: Value, b: Value, c: Value) -> Value:
+        return self.ir.fadd(self.ir.fmul(a, b, flags=_FUSED), c, flags=_FUSED)
+
+    def splat(self, scalar: Value) -> Value:
+        """The same number in all lanes."""
+        none = ir.Constant(ir.VectorType(scalar.type, LANES), ir.Undefined)
+        first = self.ir.insert_element(none, scalar, ir.Constant(I32, 0))
+        return self.ir.shuffle_vector(first, none, every(BITS, 0))
+
+    def mask(self, lanes: Value) -> Value:
+        """True in the first so many lanes."""
+        numbered = ir.Constant(ir.VectorType(I64, LANES), list(range(LANES)))
+        return self.ir.icmp_signed("<", numbered, self.splat(lanes))
+
+    def prefetch(self, address: Value, index: Value, kind: ir.Type) -> None:
+        """Have memory brought near that will be read soon; any address is harmless."""
+        pointer = self.ir.bitcast(self.at(address, index, kind), I8.as_pointer())
+        self.call("llvm.prefetch.p0", ir.VoidType(), pointer, *(ir.Constant(I32, what) for what in (0, 3, 1)))
+
+    def call(self, name: str, returns: ir.Type, *values: Value) -> Value:
+        """Call an intrinsic, declared on first use."""
+        known = self.ir.module.globals
+        if name not in known:
+            ir.Function(self.ir.module, ir.FunctionType(returns, [value.type for value in values]), name)
+        return self.ir.call(known[name], values)
+
+
+class Floats:
+    """How vectors of one dtype are read and written, as float32."""
+
+    def __init__(self, code: Code, dtype: torch.dtype) -> None:
+        assert dtype in DTYPES, f"no kernel reads {dtype}"
+        self._code, self._half = code, dtype == torch.bfloat16
+        self.kind = I16 if self._half else F32
+        self._stored, self._align = ir.VectorType(self.kind, LANES), 2 if self._half else 4
+
+    def load(self, address: Value, index: Value, mask: Value | None = None) -> Value:
+        """The vector from element ``index`` on; lanes outside ``mask`` are zero and not touched."""
+        at = self._code.ir
+        pointer = at.bitcast(self._code.at(address, index, self.kind), self._stored.as_pointer())
+        if mask is None:
+            found = at.load(pointer, align=self._align)
+        else:
+            zero, align = ir.Constant(self._stored, None), ir.Constant(I32, self._align)
+            found = self._code.call(self._named("load"), self._stored, pointer, align, mask, zero)
+        return at.bitcast(at.shl(at.zext(found, BITS), every(BITS, 16)), VECTOR) if self._half else found
+
+    def store(self, value: Value, address: Value, index: Value, mask: Value | None = None) -> None:
+        """Write a vector, rounded to nearest even; lanes outside ``mask`` are not touched."""
+        at = self._code.ir
+        pointer = at.bitcast(self._code.at(address, index, self.kind), self._stored.as_pointer())
+        value = self._rounded(value) if self._half else value
+        if mask is None:
+            at.store(value, pointer, align=self._align)
+        else:
+            align = ir.Constant(I32, self._align)
+            self._code.call(self._named("store"), ir.VoidType(), value, pointer, align, mask)
+
+    def _named(self, what: str) -> str:
+        return f"llvm.masked.{what}.v{LANES}{'i16' if self._half else 'f32'}.p0"
+
+    def _rounded(self, value: Value) -> Value:
+        at = self._code.ir
+        bits = at.bitcast(value, BITS)
+        odd = at.and_(at.lshr(bits, every(BITS, 16)), every(BITS, 1))
+        nearest = at.lshr(at.add(at.add(bits, every(BITS, 0x7FFF)), odd), every(BITS, 16))
+        kept = at.select(at.fcmp_unordered("uno", value, value), every(BITS, 0x7FC0), nearest)
+        return at.trunc(kept, self._stored)
+
+
+def number(value: int) -> Value:
+    """A constant."""
+    return ir.Constant(I64, value)
+
+
+def every(kind: ir.VectorType, value: float) -> Value:
+    """The same constant in all lanes."""
+    return ir.Constant(kind, [value] * LANES)
+
+
+def _value(value: Value | int) -> Value:
+    return number(value) if isinstance(value, int) else value
+
+
+def compiled(write: Callable[[Code], None], arguments: int) -> Kernel:
+    """Compile what ``write`` writes; the kernel takes its arguments and runs to the end on all of torch's threads."""
+    module = ir.Module()
+    function = ir.Function(module, ir.FunctionType(ir.VoidType(), _SIGNATURE), "kernel")
+    code = Code(function, arguments)
+    write(code)
+    code.ir.ret_void()
+    team = _team()
+    _add_member(module, function, ("omp_get_thread_num", "omp_get_num_threads") if team is not None else None)
+    engine, address = _machine_code(str(module))
+    array = ctypes.c_int64 * arguments
+    alone = ctypes.CFUNCTYPE(None, ctypes.c_void_p)(address)
+
+    def kernel(*numbers: int, _keep: object = engine) -> None:
+        given = array(*numbers)
+        if team is not None:
+            team(address, ctypes.addressof(given), torch.get_num_threads(), 0)
+        else:
+            alone(ctypes.addressof(given))
+
+    return kernel
+
+
+def _add_member(module: ir.Module, kernel: ir.Function, who: Sequence[str] | None) -> None:
+    """The function that each thread of the team runs: it asks which part is its own."""
+    member = ir.Function(module, ir.FunctionType(ir.VoidType(), _SIGNATURE[:1]), "member")
+    at = ir.IRBuilder(member.append_basic_block())
+    part: list[Value] = [number(0), number(1)]
+    if who is not None:
+        asked = [ir.Function(module, ir.FunctionType(I32, []), name) for name in who]
+        part = [at.sext(at.call(function, []), I64) for function in asked]
+    at.call(kernel, [member.args[0], *part])
+    at.ret_void()
+
+
+def _machine_code(text: str) -> tuple[object, int]:
+    """The engine, which must live as long as its code is used, and the address of ``member``."""
+    binding.initialize_native_target()
+    binding.initialize_native_asmprinter()
+    module = binding.parse_assembly(text)
+    module.verify()
+    machine = binding.Target.from_default_triple().create_target_machine(
+        cpu=binding.get_host_cpu_name(), features=binding.get_host_cpu_features().flatten(), opt=3
+    )
+    passes = binding.create_pass_builder(machine, binding.create_pipeline_tuning_options(speed_level=3))
+    passes.getModulePassManager().run(module, passes)
+    engine = binding.create_mcjit_compiler(module, machine)
+    engine.finalize_object()
+    return engine, engine.get_function_address("member")
+
+
+@cache
+def _team() -> Callable[..., None] | None:
+    """``GOMP_parallel`` of the OpenMP library that torch uses; None where it uses another kind of threads."""
+    library = _openmp()
+    if library is None:
+        return None
+    for name in ("omp_get_thread_num", "omp_get_num_threads"):
+        address = ctypes.cast(getattr(library, name), ctypes.c_void_p).value
+        binding.add_symbol(name, address)
+    run: Callable[..., None] = library.GOMP_parallel
+    run.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_uint, ctypes.c_uint]  # type: ignore[attr-defined]
+    run.restype = None  # type: ignore[attr-defined]
+    return run
+
+
+def _openmp() -> ctypes.CDLL | None:
+    """The one OpenMP library in this process, torch's own where there are several."""
+    torch.get_num_threads()
+    maps = Path("/proc/self/maps")
+    lines = maps.read_text().splitlines() if maps.exists() else []
+    paths = {line.split(maxsplit=5)[-1] for line in lines if "libgomp" in line or "libiomp5" in line}
+    for path in sorted(paths, key=lambda path: "torch" not in path):
+        library = ctypes.CDLL(path)
+        if hasattr(library, "GOMP_parallel"):
+            return library
+    return None
