@@ -16,7 +16,7 @@ from torch import Tensor
 
 from lorapool.worker import lora_kernel
 from lorapool.worker.embedding import EmbeddingTables
-from lorapool.worker.lora_parts import Part, Span, plan_parts
+from lorapool.worker.lora_parts import Bound, Part, Span, plan_parts
 
 _PLANS_KEPT = 4  # decoding repeats the last step's segments: of all rows, and of those that draw
 
@@ -63,15 +63,11 @@ class Group:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Share:
-    """What a plan needs of one module: its columns [first, last) of the group's A products, and of each part of the
-    plan its A's and its B'."""
+    """What a plan needs of modules that read one input: which of them have weights, where they lie among all, and
+    the plan's parts bound to their A's and B's."""
 
-    group: Group
-    site: Site
-    first: int
-    last: int
-    downs: list[Tensor]
-    ups: list[Tensor]
+    sites: list[tuple[int, Site]]
+    parts: list[Bound]
 
 
 @dataclass(slots=True, eq=False)
@@ -82,8 +78,7 @@ class LoraPlan:
     parts: list[Part]
     slots: frozenset[int]
     generation: int  # of the slots it was made for
-    shares: dict[str, Share | None] = field(default_factory=dict)  # by module; None where no row has anything there
-    cached: tuple[Group, Tensor, list[Tensor]] | None = None  # the last group's A products
+    shares: dict[str, Share | None] = field(default_factory=dict)  # by first module; None where no row has anything
 
 
 class LoraSlots:
@@ -148,24 +143,26 @@ class LoraSlots:
         """Plan a step whose flat row consists of these (slot, rows), in this order; the same again: the same plan."""
         key = tuple(segments)
         plan = self._plans.pop(key, None) or self._new_plan(key)
-        plan.cached = None
         self._plans[key] = plan
         if len(self._plans) > _PLANS_KEPT:
             del self._plans[next(iter(self._plans))]
         return plan
 
-    def apply(self, path: str, x: Tensor, out: Tensor, plan: LoraPlan) -> None:
-        """Add the adapters' part to ``out`` [rows, out_features] in place; ``x`` is [rows, in_features]."""
+    def apply(self, paths: Sequence[str], x: Tensor, outs: Sequence[Tensor], plan: LoraPlan) -> None:
+        """Add the adapters' part in place to what modules that read ``x`` [rows, in_features] gave: ``outs`` [rows,
+        out_features], in the order of ``paths``, which are one of the slots' ``shared_inputs`` or one module alone."""
         assert plan.generation == self.generation, "the slots changed between plan and computation"
-        if path not in plan.shares:
-            plan.shares[path] = self._share(path, plan)
-        share = plan.shares[path]
+        if paths[0] not in plan.shares:
+            plan.shares[paths[0]] = self._share(paths, plan)
+        share = plan.shares[paths[0]]
         if share is None:
             return
-        if share.site.gains or share.site.offsets:
-            _gain(share.site, out, plan)
-        for part, hidden, up in zip(plan.parts, _hidden(share, x, plan), share.ups, strict=True):
-            part.up(hidden[:, :, share.first : share.last], up, out)
+        for index, site in share.sites:
+            if site.gains or site.offsets:
+                _gain(site, outs[index], plan)
+        x, given = x.to(self._dtype), [outs[index] for index, _ in share.sites]
+        for part in share.parts:
+            part(x, given)
 
     def embed(self, path: str, ids: Tensor, out: Tensor, plan: LoraPlan) -> None:
         """Add the adapters' part to an embedding's ``out`` [rows, dim] in place; ``ids`` [rows]."""
@@ -194,14 +191,14 @@ class LoraSlots:
             self.generation,
         )
 
-    def _share(self, path: str, plan: LoraPlan) -> Share | None:
-        group = self._groups.get(self._key.get(path, path))
-        site = group.sites.get(path) if group is not None else None
-        if group is None or site is None or plan.slots.isdisjoint(site.slots):
+    def _share(self, paths: Sequence[str], plan: LoraPlan) -> Share | None:
+        group = self._groups.get(self._key.get(paths[0], paths[0]))
+        if group is None:
             return None
-        first = site.index * group.rank
-        downs, ups = ([part.of(store) for part in plan.parts] for store in (group.down, site.up))
-        return Share(group, site, first, first + group.rank, downs, ups)
+        found = [(index, group.sites[path]) for index, path in enumerate(paths) if path in group.sites]
+        sites = [(index, site) for index, site in found if not plan.slots.isdisjoint(site.slots)]
+        ups = [(site.index * group.rank, site.up) for _, site in sites]
+        return Share(sites, [part.bind(group.down, ups) for part in plan.parts]) if sites else None
 
     def _write_site(self, slot: int, path: str, module: ModuleWeights) -> None:
         group, site = self._site(path, module)
@@ -240,17 +237,6 @@ class LoraSlots:
 
     def _zeros(self, *shape: int) -> Tensor:
         return torch.zeros(self.slots + 1, *shape, dtype=self._dtype, device=self._device)
-
-
-def _hidden(share: Share, x: Tensor, plan: LoraPlan) -> list[Tensor]:
-    """A·x of all the group's modules, for each part; computed once for a shared input."""
-    cached = plan.cached
-    if cached is not None and cached[0] is share.group and cached[1].data_ptr() == x.data_ptr():
-        return cached[2]
-    own = x.to(share.group.down.dtype)
-    hidden = [part.down(own, down) for part, down in zip(plan.parts, share.downs, strict=True)]
-    plan.cached = (share.group, x, hidden)
-    return hidden
 
 
 def _gain(site: Site, out: Tensor, plan: LoraPlan) -> None:

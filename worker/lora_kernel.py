@@ -1,13 +1,14 @@
-"""LoRA's two products for rows of many adapters, a few rows of each, as kernels of our own.
+"""LoRA's two products for rows of many adapters, a few rows of each, as one kernel of our own.
 
 torch's products rearrange a weight before they multiply, which for four rows of an adapter takes longer than reading
-it. These read each weight once, as it lies, for four rows together, and sum in float32. A row's sums are made in the
+it. This reads each weight once, as it lies, for four rows together, and sums in float32. A row's sums are made in the
 same order whatever its neighbours are.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from ctypes import addressof
 from functools import cache, partial
 
 import torch
@@ -22,6 +23,7 @@ from lorapool.worker.machine_code import (
     Code,
     Floats,
     Kernel,
+    arguments,
     compiled,
     every,
     number,
@@ -32,11 +34,12 @@ _CHUNK = 512  # inputs converted to float32 at a time
 _COLUMNS = 4  # vectors of outputs computed together
 _PIECE = 16 * _COLUMNS * LANES  # outputs of a tile that one thread computes at a time
 _AHEAD = 2 * _COLUMNS * LANES  # how many outputs ahead weights are asked for
+_SITE = 6  # numbers that describe a module: its weights, first column, rank, width, and where its output lies
 _ZERO = every(VECTOR, 0.0)
 
 
 def serves(dtype: torch.dtype, device: torch.device) -> bool:
-    """Whether the kernels compute weights of this dtype on this device."""
+    """Whether the kernel computes weights of this dtype on this device."""
     return device.type == "cpu" and dtype in DTYPES
 
 
@@ -47,39 +50,51 @@ def tiles(segments: Sequence[tuple[int, int, int]]) -> Tensor:
     return torch.tensor(listed, dtype=torch.int32).view(-1, 1 + ROWS)
 
 
-def down(x: Tensor, weights: Tensor, groups: Tensor) -> Tensor:
-    """A·x: ``x`` [rows, in] times ``weights`` [slots, in, ranks] → float32 [rows, at least ranks]."""
+def bind(
+    weights: Tensor, ups: Sequence[tuple[int, Tensor]], groups: Tensor
+) -> Callable[[Tensor, Sequence[Tensor]], None]:
+    """Make ready for modules that read one input. ``weights`` [slots, in, ranks] holds the A's of all of them; ``ups``
+    is of each its first column there, and its B's [slots, rank, out]; ``groups`` as ``tiles`` makes them.
+
+    The function adds to each module's ``outs`` [rows, out] in place, given ``x`` [rows, in]. Weights must stay where
+    they are.
+    """
     _, width, ranks = weights.shape
-    hidden = torch.empty(len(x), -(-ranks // LANES) * LANES)
-    _down(weights.dtype)(
-        x.data_ptr(), x.stride(0), weights.data_ptr(), width, ranks, hidden.data_ptr(), groups.data_ptr(), len(groups)
+    padded = -(-ranks // LANES) * LANES
+    sites = arguments(*(value for first, up in ups for value in (up.data_ptr(), first, up.shape[1], up.shape[2], 0, 0)))
+    given = arguments(
+        0, 0, weights.data_ptr(), width, ranks, 0, padded, groups.data_ptr(), len(groups), addressof(sites), len(ups)
     )
-    return hidden
+    dtype = weights.dtype
 
+    def add(x: Tensor, outs: Sequence[Tensor], _keep: object = (weights, ups, groups)) -> None:
+        hidden = torch.empty(len(x), padded)
+        given[0], given[1], given[5] = x.data_ptr(), x.stride(0), hidden.data_ptr()
+        for index, out in enumerate(outs):
+            sites[_SITE * index + 4], sites[_SITE * index + 5] = out.data_ptr(), out.stride(0)
+        _kernel(dtype, outs[0].dtype)(given)
 
-def up(hidden: Tensor, weights: Tensor, out: Tensor, groups: Tensor) -> None:
-    """Add B'·hidden: ``hidden`` float32 [rows, rank] times ``weights`` [slots, rank, out] to ``out`` [rows, out]."""
-    _, rank, width = weights.shape
-    _up(weights.dtype, out.dtype)(
-        hidden.data_ptr(), hidden.stride(0), weights.data_ptr(), rank, width,
-        out.data_ptr(), out.stride(0), groups.data_ptr(), len(groups),
-    )  # fmt: skip
+    return add
 
 
 def prepare(dtype: torch.dtype) -> None:
     """Compile what a dtype needs: about a tenth of a second, once."""
-    _down(dtype)
-    _up(dtype, dtype)
+    _kernel(dtype, dtype)
 
 
 @cache
-def _down(dtype: torch.dtype) -> Kernel:
-    return compiled(partial(_write_down, dtype), 8)
+def _kernel(dtype: torch.dtype, out: torch.dtype) -> Kernel:
+    return compiled(partial(_write, dtype, out), 11)
 
 
-@cache
-def _up(dtype: torch.dtype, out: torch.dtype) -> Kernel:
-    return compiled(partial(_write_up, dtype, out), 9)
+def _write(dtype: torch.dtype, out: torch.dtype, code: Code) -> None:
+    """All A products, then, when every thread has come so far, all B products."""
+    x, stride, weights, width, ranks, hidden, padded, groups, count, sites, modules = code.arguments
+    _write_down(code, dtype, (x, stride, weights, width, ranks, hidden, padded, groups, count))
+    code.barrier()
+    with code.loop(number(0), modules) as module:
+        site = [code.int64(sites, code.sum(code.product(module, _SITE), at)) for at in range(_SITE)]
+        _write_up(code, dtype, out, site, (hidden, padded, groups, count))
 
 
 def _tile(code: Code, groups: Value, index: Value) -> tuple[Value, list[Value]]:
@@ -87,9 +102,9 @@ def _tile(code: Code, groups: Value, index: Value) -> tuple[Value, list[Value]]:
     return slot, rows
 
 
-def _write_down(dtype: torch.dtype, code: Code) -> None:
+def _write_down(code: Code, dtype: torch.dtype, given: tuple[Value, ...]) -> None:
     """An item is a tile and one vector of its ranks."""
-    x, stride, weights, width, ranks, hidden, groups, count = code.arguments
+    x, stride, weights, width, ranks, hidden, padded, groups, count = given
     floats, exact = Floats(code, dtype), Floats(code, torch.float32)
     inputs = code.ir.ptrtoint(code.room(F32, ROWS * _CHUNK), groups.type)
     sums = [[code.room(VECTOR) for _ in range(ROWS)] for _ in range(2)]  # even and odd inputs apart: both can proceed
@@ -133,40 +148,41 @@ def _write_down(dtype: torch.dtype, code: Code) -> None:
                 with code.loop(number(0), width, _CHUNK) as at:
                     chunk(at, weight, rows, mask)
         for row, (even, odd) in enumerate(zip(*sums, strict=True)):
-            place = code.sum(code.product(rows[row], vectors, LANES), rank)
+            place = code.sum(code.product(rows[row], padded), rank)
             exact.store(code.ir.fadd(code.ir.load(even), code.ir.load(odd)), hidden, place)
 
 
-def _write_up(dtype: torch.dtype, result: torch.dtype, code: Code) -> None:
-    """An item is a tile and one piece of its outputs."""
-    hidden, hidden_stride, weights, rank, width, out, out_stride, groups, count = code.arguments
+def _write_up(code: Code, dtype: torch.dtype, result: torch.dtype, site: list[Value], given: tuple[Value, ...]) -> None:
+    """An item is a tile and one piece of the module's outputs."""
+    weights, column, rank, width, out, out_stride = site
+    hidden, padded, groups, count = given
     floats, results = Floats(code, dtype), Floats(code, result)
     sums = [[code.room(VECTOR) for _ in range(ROWS)] for _ in range(_COLUMNS)]
     pieces = code.pieces(width, _PIECE)
 
     def multiply(weight: Value, rows: list[Value], at: Value, columns: int, mask: Value | None) -> None:
-        starts = [column * LANES for column in range(columns)]
+        starts = [block * LANES for block in range(columns)]
         factors = [floats.load(weights, code.sum(weight, start), mask) for start in starts]
         if columns > 1:
             for start in starts[::2]:
                 code.prefetch(weights, code.sum(weight, _AHEAD + start), floats.kind)
         for row, place in enumerate(rows):
-            index = code.sum(code.product(place, hidden_stride), at)
+            index = code.sum(code.product(place, padded), column, at)
             own = code.splat(code.ir.load(code.at(hidden, index, F32)))
-            for column, factor in enumerate(factors):
-                room = sums[column][row]
+            for block, factor in enumerate(factors):
+                room = sums[block][row]
                 code.ir.store(code.multiply_add(own, factor, code.ir.load(room)), room)
 
     def compute(first: Value, rows: list[Value], columns: int, at: Value, mask: Value | None) -> None:
-        rooms = [(column, row) for column in range(columns) for row in range(ROWS)]
-        for column, row in rooms:
-            code.ir.store(_ZERO, sums[column][row])
+        rooms = [(block, row) for block in range(columns) for row in range(ROWS)]
+        for block, row in rooms:
+            code.ir.store(_ZERO, sums[block][row])
         with code.loop(number(0), rank) as inner:
             multiply(code.sum(first, code.product(inner, width), at), rows, inner, columns, mask)
-        places = [code.sum(code.product(rows[row], out_stride), at, column * LANES) for column, row in rooms]
+        places = [code.sum(code.product(rows[row], out_stride), at, block * LANES) for block, row in rooms]
         found = [results.load(out, place, mask) for place in places]  # all before a row is written twice
-        for (column, row), place, before in zip(rooms, places, found, strict=True):
-            results.store(code.ir.fadd(before, code.ir.load(sums[column][row])), out, place, mask)
+        for (block, row), place, before in zip(rooms, places, found, strict=True):
+            results.store(code.ir.fadd(before, code.ir.load(sums[block][row])), out, place, mask)
 
     first, last = code.share(code.product(count, pieces))
     with code.loop(first, last) as item:

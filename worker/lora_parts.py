@@ -6,6 +6,7 @@ neither modules nor adapters.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -21,19 +22,15 @@ _FEW = 8  # rows of a slot: segments of fewer are not padded to the length of lo
 Span = tuple[int, int, int]  # slot, and the rows [start, stop) of one segment
 
 
+Bound = Callable[[Tensor, Sequence[Tensor]], None]  # adds to outputs [rows, out] in place, given an input [rows, in]
+Ups = Sequence[tuple[int, Tensor]]  # of each module its first column among A's products, and its B's [slots, rank, out]
+
+
 class Part(Protocol):
     """Some neighbouring rows of the flat row, computed together."""
 
-    def of(self, store: Tensor) -> Tensor:
-        """What the part reads of a store [slots, in, out], as a view."""
-        ...
-
-    def down(self, x: Tensor, weights: Tensor) -> Tensor:
-        """A·x of the part's rows of ``x`` [rows, in]: [some, more, out]."""
-        ...
-
-    def up(self, hidden: Tensor, weights: Tensor, out: Tensor) -> None:
-        """Add B'·hidden to the part's rows of ``out`` [rows, out] in place."""
+    def bind(self, down: Tensor, ups: Ups) -> Bound:
+        """Make ready for modules that read one input, whose A's are ``down`` [slots, in, ranks]."""
         ...
 
 
@@ -53,14 +50,19 @@ class Tile:
     pad: Tensor | None = None
     keep: Tensor | None = None
 
-    def of(self, store: Tensor) -> Tensor:
-        return store[self.slot : self.slot + self.count]
+    def bind(self, down: Tensor, ups: Ups) -> Bound:
+        factors = down[self.slot : self.slot + self.count]
+        sites = [(first, first + up.shape[1], up[self.slot : self.slot + self.count]) for first, up in ups]
 
-    def down(self, x: Tensor, weights: Tensor) -> Tensor:
-        rows = x[self.start : self.stop] if self.pad is None else x.index_select(0, self.pad)
-        return torch.bmm(rows.view(self.count, self.each, -1), weights)
+        def bound(x: Tensor, outs: Sequence[Tensor]) -> None:
+            rows = x[self.start : self.stop] if self.pad is None else x.index_select(0, self.pad)
+            hidden = torch.bmm(rows.view(self.count, self.each, -1), factors)
+            for (first, last, weights), out in zip(sites, outs, strict=True):
+                self._add(hidden[:, :, first:last], weights, out)
 
-    def up(self, hidden: Tensor, weights: Tensor, out: Tensor) -> None:
+        return bound
+
+    def _add(self, hidden: Tensor, weights: Tensor, out: Tensor) -> None:
         rows = out[self.start : self.stop]
         if self.keep is None and out.dtype == weights.dtype:
             rows.view(self.count, self.each, -1).baddbmm_(hidden, weights)
@@ -71,18 +73,12 @@ class Tile:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Groups:
-    """Rows of any slots by the kernels of lora_kernel; ``listed`` as its ``tiles`` makes them."""
+    """Rows of any slots by the kernel of lora_kernel; ``listed`` as its ``tiles`` makes them."""
 
     listed: Tensor
 
-    def of(self, store: Tensor) -> Tensor:
-        return store
-
-    def down(self, x: Tensor, weights: Tensor) -> Tensor:
-        return lora_kernel.down(x, weights, self.listed)[None]
-
-    def up(self, hidden: Tensor, weights: Tensor, out: Tensor) -> None:
-        lora_kernel.up(hidden[0], weights, out, self.listed)
+    def bind(self, down: Tensor, ups: Ups) -> Bound:
+        return lora_kernel.bind(down, ups, self.listed)
 
 
 def plan_parts(spans: list[Span], dtype: torch.dtype, device: torch.device) -> list[Part]:

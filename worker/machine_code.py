@@ -8,7 +8,7 @@ No compiler is needed where it runs. Knows no kernel: this is what they are writ
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
@@ -23,9 +23,10 @@ DTYPES = (torch.float32, torch.bfloat16)  # what kernels can read and write; the
 I8, I16, I32, I64, F32 = (*(ir.IntType(bits) for bits in (8, 16, 32, 64)), ir.FloatType())
 VECTOR, BITS = ir.VectorType(F32, LANES), ir.VectorType(I32, LANES)
 _SIGNATURE = (I64.as_pointer(), I64, I64)
+_WHO, _WAIT = ("omp_get_thread_num", "omp_get_num_threads"), "GOMP_barrier"
 _FUSED = ("contract",)  # a product and a sum may become one operation
 
-Kernel = Callable[..., None]
+Kernel = Callable[[ctypes.Array[ctypes.c_int64]], None]
 
 
 class Code:
@@ -42,6 +43,10 @@ class Code:
         bounds = (part, self.ir.add(part, number(1)))
         first, last = (self.ir.sdiv(self.ir.mul(items, bound), parts) for bound in bounds)
         return first, last
+
+    def barrier(self) -> None:
+        """Wait here until all threads have come so far."""
+        self.call("barrier", ir.VoidType())
 
     @contextmanager
     def loop(self, first: Value, last: Value, step: int = 1) -> Iterator[Value]:
@@ -107,6 +112,10 @@ class Code:
     def at(self, address: Value, index: Value, kind: ir.Type) -> Value:
         """A pointer to element ``index`` of the array of ``kind`` at an address."""
         return self.ir.gep(self.ir.inttoptr(address, kind.as_pointer()), [index])
+
+    def int64(self, address: Value, index: Value) -> Value:
+        """Element ``index`` of an array of numbers."""
+        return self.ir.load(self.at(address, index, I64))
 
     def int32(self, address: Value, index: Value) -> Value:
         """Element ``index`` of an array of 32-bit numbers."""
@@ -204,13 +213,11 @@ def compiled(write: Callable[[Code], None], arguments: int) -> Kernel:
     write(code)
     code.ir.ret_void()
     team = _team()
-    _add_member(module, function, ("omp_get_thread_num", "omp_get_num_threads") if team is not None else None)
+    (_add_team if team is not None else _add_loner)(module, function)
     engine, address = _machine_code(str(module))
-    array = ctypes.c_int64 * arguments
     alone = ctypes.CFUNCTYPE(None, ctypes.c_void_p)(address)
 
-    def kernel(*numbers: int, _keep: object = engine) -> None:
-        given = array(*numbers)
+    def kernel(given: ctypes.Array[ctypes.c_int64], _keep: object = engine) -> None:
         if team is not None:
             team(address, ctypes.addressof(given), torch.get_num_threads(), 0)
         else:
@@ -219,15 +226,41 @@ def compiled(write: Callable[[Code], None], arguments: int) -> Kernel:
     return kernel
 
 
-def _add_member(module: ir.Module, kernel: ir.Function, who: Sequence[str] | None) -> None:
+def arguments(*numbers: int) -> ctypes.Array[ctypes.c_int64]:
+    """What a kernel is given."""
+    return (ctypes.c_int64 * len(numbers))(*numbers)
+
+
+def _add_team(module: ir.Module, kernel: ir.Function) -> None:
     """The function that each thread of the team runs: it asks which part is its own."""
+    asked = [ir.Function(module, ir.FunctionType(I32, []), name) for name in _WHO]
+    at, given = _member(module)
+    at.call(kernel, [given, *(at.sext(at.call(function, []), I64) for function in asked)])
+    at.ret_void()
+    wait = ir.Function(module, ir.FunctionType(ir.VoidType(), []), _WAIT)
+    _define_barrier(module, wait)
+
+
+def _add_loner(module: ir.Module, kernel: ir.Function) -> None:
+    """The function that one thread runs alone: all is its part, and it waits for nobody."""
+    at, given = _member(module)
+    at.call(kernel, [given, number(0), number(1)])
+    at.ret_void()
+    _define_barrier(module, None)
+
+
+def _member(module: ir.Module) -> tuple[ir.IRBuilder, Value]:
     member = ir.Function(module, ir.FunctionType(ir.VoidType(), _SIGNATURE[:1]), "member")
-    at = ir.IRBuilder(member.append_basic_block())
-    part: list[Value] = [number(0), number(1)]
-    if who is not None:
-        asked = [ir.Function(module, ir.FunctionType(I32, []), name) for name in who]
-        part = [at.sext(at.call(function, []), I64) for function in asked]
-    at.call(kernel, [member.args[0], *part])
+    return ir.IRBuilder(member.append_basic_block()), member.args[0]
+
+
+def _define_barrier(module: ir.Module, wait: ir.Function | None) -> None:
+    known = module.globals
+    kind = ir.FunctionType(ir.VoidType(), [])
+    barrier = known["barrier"] if "barrier" in known else ir.Function(module, kind, "barrier")
+    at = ir.IRBuilder(barrier.append_basic_block())
+    if wait is not None:
+        at.call(wait, [])
     at.ret_void()
 
 
@@ -253,7 +286,7 @@ def _team() -> Callable[..., None] | None:
     library = _openmp()
     if library is None:
         return None
-    for name in ("omp_get_thread_num", "omp_get_num_threads"):
+    for name in (*_WHO, _WAIT):
         address = ctypes.cast(getattr(library, name), ctypes.c_void_p).value
         binding.add_symbol(name, address)
     run: Callable[..., None] = library.GOMP_parallel

@@ -7,7 +7,7 @@ LoRA slots. A self-check at load refuses a model whose rows depend on their neig
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -191,9 +191,10 @@ class ModelRunner:
     def _adapt(self, shared: list[list[str]]) -> None:
         """Let the adapters' part be added behind every linear module and embedding; names and weights stay."""
         head, modules = self.model.get_output_embeddings(), _linear(self.model)
-        for path, product in products(modules, shared).items():
+        self._head = {path for path, module in modules.items() if module is head}
+        for path, product in products(modules, shared, self._adapted).items():
             module: Any = modules[path]
-            module.forward = self._adapted(path, product, module is head)
+            module.forward = product
             self._wrapped.append(module)
         for path, spec in self.spec.modules.items():
             if spec.kind == "embedding":
@@ -201,15 +202,12 @@ class ModelRunner:
                 table.forward = self._embedded(path, table.forward)
                 self._wrapped.append(table)
 
-    def _adapted(self, path: str, base: Callable[[Tensor], Tensor], head: bool) -> Callable[[Tensor], Tensor]:
-        def forward(x: Tensor) -> Tensor:
-            out = base(x)
-            plan = self._head_plan if head else self._plan
-            if plan is not None and plan.parts:
-                self.lora.apply(path, x.reshape(-1, x.shape[-1]), out.view(-1, out.shape[-1]), plan)
-            return out
-
-        return forward
+    def _adapted(self, paths: Sequence[str], x: Tensor, outs: list[Tensor]) -> None:
+        """Add the adapters' part to what modules that read ``x`` gave."""
+        plan = self._head_plan if paths[0] in self._head else self._plan
+        if plan is not None and plan.parts:
+            flat = [out.view(-1, out.shape[-1]) for out in outs]
+            self.lora.apply(paths, x.reshape(-1, x.shape[-1]), flat, plan)
 
     def _embedded(self, path: str, base: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
         def forward(ids: Tensor) -> Tensor:

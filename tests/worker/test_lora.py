@@ -60,15 +60,17 @@ def test_each_row_gets_its_own_slots_weights(
     segments.sort(key=lambda segment: chance.random() if chance.random() < 0.3 else segment[0])
     plan, total = slots.plan(segments), sum(count for _, count in segments)
     x, inner = torch.randn(total, 12, dtype=dtype), torch.randn(total, 8, dtype=dtype)
-    for path, row in (("q", x), ("k", x), ("o", inner)):
-        out = torch.randn(total, 2 * PATHS[path][1], dtype=dtype)[:, : PATHS[path][1]]  # a part of a wider product
-        got, start = out.clone(), 0
-        slots.apply(path, row, got, plan)
-        for slot, count in segments:
-            part = slice(start, start + count)
-            want = _expected(held.get(slot), path, row[part].double(), out[part].double())
-            assert torch.allclose(want, got[part].double(), rtol=BOUNDS[dtype], atol=BOUNDS[dtype])
-            start += count
+    for paths, row in ((["q", "k"], x), (["o"], inner)):
+        wide = torch.randn(total, sum(PATHS[path][1] for path in paths), dtype=dtype)  # one product of both
+        outs, got = (list(of.split([PATHS[path][1] for path in paths], dim=-1)) for of in (wide.clone(), wide))
+        slots.apply(paths, row, got, plan)
+        for path, out, added in zip(paths, outs, got, strict=True):
+            start = 0
+            for slot, count in segments:
+                part = slice(start, start + count)
+                want = _expected(held.get(slot), path, row[part].double(), out[part].double())
+                assert torch.allclose(want, added[part].double(), rtol=BOUNDS[dtype], atol=BOUNDS[dtype])
+                start += count
 
 
 def test_a_cleared_slot_computes_nothing_and_changes_the_generation() -> None:
@@ -78,7 +80,7 @@ def test_a_cleared_slot_computes_nothing_and_changes_the_generation() -> None:
     before = slots.generation
     slots.clear(1)
     out = torch.zeros(3, 8)
-    slots.apply("q", torch.ones(3, 12), out, slots.plan([(1, 3)]))
+    slots.apply(["q", "k"], torch.ones(3, 12), [out, torch.zeros(len(out), 4)], slots.plan([(1, 3)]))
     assert not out.any()
     assert slots.generation > before
     slots.check_integrity()
@@ -93,7 +95,7 @@ def test_a_repeated_plan_is_kept_and_sees_no_old_weights() -> None:
         out = torch.zeros(3, 8)
         plan = slots.plan([(1, 2), (0, 1)])
         assert plan is slots.plan([(1, 2), (0, 1)])
-        slots.apply("q", torch.ones(3, 12), out, plan)
+        slots.apply(["q", "k"], torch.ones(3, 12), [out, torch.zeros(len(out), 4)], plan)
         return out[:, 0]
 
     assert [48.0, 48.0, 0.0] == added(1.0).tolist()
@@ -109,7 +111,7 @@ def test_one_row_of_each_of_many_slots(dtype: torch.dtype, kinds: set[type]) -> 
     plan = slots.plan([(0, 2), *((slot, 1) for slot in range(1, 41)), (3, 30)])
     assert kinds == {type(part) for part in plan.parts}
     out = torch.zeros(72, 8, dtype=dtype)
-    slots.apply("q", torch.ones(72, 12, dtype=dtype), out, plan)
+    slots.apply(["q", "k"], torch.ones(72, 12, dtype=dtype), [out, torch.zeros(len(out), 4)], plan)
     assert [0.0, 0.0, *(48.0 * slot for slot in range(1, 41)), *[144.0] * 30] == out[:, 0].tolist()
 
 
@@ -119,7 +121,7 @@ def test_a_smaller_adapter_leaves_nothing_of_the_larger_one() -> None:
     slots.write(1, Weights({"q": Module(torch.ones(4, 12).double(), torch.ones(8, 4).double())}))
     slots.write(1, Weights({"q": Module(torch.ones(1, 12).double(), torch.ones(8, 1).double())}))
     out = torch.zeros(2, 8).double()
-    slots.apply("q", torch.ones(2, 12).double(), out, slots.plan([(1, 2)]))
+    slots.apply(["q", "k"], torch.ones(2, 12).double(), [out, torch.zeros(len(out), 4)], slots.plan([(1, 2)]))
     assert torch.equal(torch.full((2, 8), 12.0).double(), out)
 
 

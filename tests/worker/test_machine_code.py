@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 
 from lorapool.worker import lora_kernel, machine_code
 
 
-def _bits(values: list[float]) -> torch.Tensor:
+def _bits(values: list[Any]) -> torch.Tensor:
     return torch.tensor(values, dtype=torch.bfloat16)
 
 
@@ -21,9 +23,8 @@ def test_a_row_does_not_depend_on_its_neighbours(dtype: torch.dtype, width: int,
     downs, ups = torch.randn(3, width, rank).to(dtype), torch.randn(3, rank, out).to(dtype)
 
     def added(rows: slice, segments: list[tuple[int, int, int]]) -> torch.Tensor:
-        got, groups = base[rows].clone(), lora_kernel.tiles(segments)
-        hidden = lora_kernel.down(x[rows], downs, groups)
-        lora_kernel.up(hidden[:, :rank], ups, got, groups)
+        got = base[rows].clone()
+        lora_kernel.bind(downs, [(0, ups)], lora_kernel.tiles(segments))(x[rows], [got])
         return got
 
     together = added(slice(0, 11), [(2, 0, 5), (1, 5, 11)])
@@ -42,7 +43,8 @@ def test_bfloat16_is_rounded_to_nearest_even_as_torch_does() -> None:
     base = _bits([1.0, 1.0, 3.3895e38, float("inf"), float("nan"), -0.0])
     added = torch.tensor([2.0**-8, 3 * 2.0**-8, 3e38, 1.0, 1.0, 0.0])
     got = base.clone()[None]
-    lora_kernel.up(torch.ones(1, 1), added.to(torch.bfloat16)[None, None], got, lora_kernel.tiles([(0, 0, 1)]))
+    ups = added.to(torch.bfloat16)[None, None]
+    lora_kernel.bind(_bits([[[1.0]]]), [(0, ups)], lora_kernel.tiles([(0, 0, 1)]))(_bits([[1.0]]), [got])
     want = (base.float() + added.to(torch.bfloat16).float()).to(torch.bfloat16)
     assert torch.equal(want.view(torch.int16)[[0, 1, 2, 3, 5]], got[0].view(torch.int16)[[0, 1, 2, 3, 5]])
     assert torch.isnan(got[0, 4])
@@ -51,12 +53,14 @@ def test_bfloat16_is_rounded_to_nearest_even_as_torch_does() -> None:
 def test_runs_alone_where_torch_has_no_openmp(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without a team to join, one thread does all the work."""
     monkeypatch.setattr(machine_code, "_team", lambda: None)
-    lora_kernel._down.cache_clear()
+    lora_kernel._kernel.cache_clear()
     try:
-        hidden = lora_kernel.down(torch.ones(9, 20), torch.ones(1, 20, 2), lora_kernel.tiles([(0, 0, 9)]))
+        out = torch.zeros(9, 3)
+        add = lora_kernel.bind(torch.ones(1, 20, 2), [(0, torch.ones(1, 2, 3))], lora_kernel.tiles([(0, 0, 9)]))
+        add(torch.ones(9, 20), [out])
     finally:
-        lora_kernel._down.cache_clear()
-    assert torch.equal(torch.full((9, 2), 20.0), hidden[:, :2])
+        lora_kernel._kernel.cache_clear()
+    assert torch.equal(torch.full((9, 3), 40.0), out)
 
 
 def test_joins_the_threads_of_torch() -> None:
