@@ -231,11 +231,13 @@ class Broker:
         for part in arguments.chunks(held):
             await self._scripts.run("release", *arguments.of_held(part))
 
-    async def wait_for_work(self, worker: str, timeout_s: float) -> bool:
-        """Sleep until work is signalled (True) or ``timeout_s`` passed (False). A hint: look in either case."""
+    async def wait_for_work(self, worker: str, timeout_s: float, *, own: bool = False) -> bool:
+        """Sleep until work is signalled (True) or ``timeout_s`` passed (False). A hint: look in either case. ``own``:
+        heed only what is signalled to this worker, for adapters that it ran lately."""
         block_s = self._blocking.block_s(timeout_s)
         idle = ("SET", self.keys.one(f"idle:{worker}"), 1, "PX", round(block_s * 1000) + 500)
-        pop = ("BZPOPMIN", self.keys.wake(worker), self.keys.wake(), block_s)
+        markers = (self.keys.wake(worker),) if own else (self.keys.wake(worker), self.keys.wake())
+        pop = ("BZPOPMIN", *markers, block_s)
         try:
             _, popped = await self._blocking.pipeline([idle, pop])
         except RedisFull:  # took no mark, which is a hint; the wait took place

@@ -14,9 +14,12 @@ from typing import Literal
 
 from lorapool.shared.broker import View, WaitingAdapter
 from lorapool.shared.job import BASE_REF
+from lorapool.shared.scripts import Terms
 
 FAIR_TOKENS = 4096  # served so much beyond the least served, an adapter has had more than its share
 MOST_GUESSED = 64  # adapters named in a claim made unseen
+CROWD_MS = Terms().crowd_ms
+ROWS_TO_RESERVED = 8  # one in so many of a worker's rows stays free of jobs that one agent sent beyond its share
 
 PolicyKind = Literal["affinity", "arrival"]
 
@@ -32,7 +35,7 @@ class Policy:
     least_lead_ms: int = 500  # about what a load costs
     yield_share: float = 0.2  # of the longest wait: what adapters served beyond their share give way
     stranger_share: float = 0.3  # of the lead: what adapters at home elsewhere wait before they are loaded here
-    patience_ms: int = 500  # for so long a worker that is nearly full leaves newcomers to those that have them, or room
+    patience_ms: int = 500  # for so long, at most, newcomers are left to workers that have them, or more room
     claim_size: int = 32  # jobs, at most, in one claim
 
 
@@ -43,6 +46,7 @@ class Holding:
     slots: int
     resident: frozenset[str] = frozenset()  # refs in a device slot, or on their way into one
     held: Mapping[str, int] = field(default_factory=dict)  # ref -> unfinished jobs of ours
+    loads: bool = False  # an adapter is on its way to the device, and others would wait behind it
 
     def open_slots(self) -> int:
         """Slots that no unfinished job of ours needs."""
@@ -88,15 +92,16 @@ def choose(view: View, holding: Holding, free_rows: int, policy: Policy, worker:
         return Choice()
     if policy.kind == "arrival":
         return _choose_by_arrival(view, holding)
-    patient = len(homes.workers) > 1 and _nearly_full(holding, free_rows)
-    ordered = _ordered(view, holding, policy, worker, homes, patience_ms=policy.patience_ms if patient else 0)
+    reserved = _reserved(view, holding, free_rows)
+    ordered = _ordered(view, holding, free_rows, policy, worker, homes, crowds=free_rows > reserved)
     if not ordered:
         return Choice()
     yielding = _yields_slot(ordered[0], holding)
     fitting = _within_slots((ref for ref in ordered if ref != yielding), holding)
     if not fitting:
         return Choice()
-    jobs = min(free_rows, policy.claim_size)
+    crowded = any(item.since_ms > view.now_ms and item.ref in fitting for item in view.waiting)
+    jobs = min(free_rows - (reserved if crowded else 0), policy.claim_size)
     return Choice(tuple(fitting), jobs, per_adapter=-(-jobs // len(fitting)))
 
 
@@ -115,14 +120,20 @@ def _choose_by_arrival(view: View, holding: Holding) -> Choice:
     return Choice()
 
 
-def _nearly_full(holding: Holding, free_rows: int) -> bool:
-    return 4 * free_rows <= sum(holding.held.values()) and len(holding.resident) >= holding.slots
+def _reserved(view: View, holding: Holding, free_rows: int) -> int:
+    """Rows that stay free of crowds, jobs whose turn has not come (trunk reservation): none while nobody else is here.
+
+    A few suffice for others to find a row where their adapter is; who crowds has all the rest, or waits for its turn.
+    """
+    refs = holding.held.keys() | {item.ref for item in view.waiting}
+    return (free_rows + sum(holding.held.values())) // ROWS_TO_RESERVED if len(refs) > 1 else 0
 
 
-def _ordered(view: View, holding: Holding, policy: Policy, worker: str, homes: Homes, *, patience_ms: int) -> list[str]:
-    """Those that wait, by when their next job came, each bent by what is said of leads above; newcomers only when
-    they have waited for ``patience_ms``."""
-    longest_ms = view.now_ms - min(item.since_ms for item in view.waiting)
+def _ordered(
+    view: View, holding: Holding, free_rows: int, policy: Policy, worker: str, homes: Homes, *, crowds: bool
+) -> list[str]:
+    """Those that wait, by when their next job came, each bent by what is said of leads above; of newcomers, one."""
+    longest_ms = max(0, view.now_ms - min(item.since_ms for item in view.waiting))
     lead_ms = min(policy.starvation_ms, policy.least_lead_ms + policy.lead_share * longest_ms)
     fair = min(item.served for item in view.waiting) + FAIR_TOKENS
     here = holding.resident | holding.held.keys() | {BASE_REF}
@@ -134,8 +145,28 @@ def _ordered(view: View, holding: Holding, policy: Policy, worker: str, homes: H
         at_home = homes.home(item.ref) in {worker, None}
         return from_ms if at_home else from_ms + policy.stranger_share * lead_ms
 
-    ripe = [item for item in view.waiting if item.ref in here or view.now_ms - item.since_ms >= patience_ms]
-    return [item.ref for item in sorted(ripe, key=lambda item: (counts_from_ms(item), item.served, item.ref))]
+    def order(items: Iterable[WaitingAdapter]) -> list[WaitingAdapter]:
+        return sorted(items, key=lambda item: (counts_from_ms(item), item.served, item.ref))
+
+    alone = len(homes.workers) < 2
+    patience_ms = 0.0 if alone else _patience_ms(holding, free_rows, policy)
+    turned = [item for item in view.waiting if crowds or item.since_ms <= view.now_ms]
+    newcomers = [item for item in turned if item.ref not in here and _waited_ms(item, view) >= patience_ms]
+    if not alone:
+        newcomers = order(newcomers)[:1]
+    return [item.ref for item in order([*(item for item in turned if item.ref in here), *newcomers])]
+
+
+def _waited_ms(item: WaitingAdapter, view: View) -> int:
+    """Since its next job came, whose turn may be later."""
+    return view.now_ms - item.since_ms + (CROWD_MS if item.since_ms > view.now_ms else 0)
+
+
+def _patience_ms(holding: Holding, free_rows: int, policy: Policy) -> float:
+    """How long newcomers are left to others: all the patience while one loads, for loads go one after another; else
+    the fuller this worker, the longer."""
+    busy = sum(holding.held.values())
+    return policy.patience_ms * (1.0 if holding.loads else (busy / (busy + free_rows)) ** 3)
 
 
 def _yields_slot(first: str, holding: Holding) -> str | None:

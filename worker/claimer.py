@@ -11,6 +11,8 @@ from collections.abc import Callable
 from itertools import count
 
 from lorapool.shared.broker import Broker, Claim, ClaimedJob, View
+from lorapool.shared.job import BASE_REF
+from lorapool.worker.adapters import Residency
 from lorapool.worker.affinity import Choice, Holding, Homes, Policy, choose, guess
 from lorapool.worker.clock import ServerClock
 from lorapool.worker.held_jobs import HeldJobs
@@ -25,7 +27,7 @@ OUTRUN_S = 0.01  # others took what the view had shown; doubles while that goes 
 
 
 class Claimer:
-    """Claims for one worker. ``resident`` tells the adapters that are in device slots or on their way there."""
+    """Claims for one worker. ``residency`` tells the adapters that are in device slots or on their way there."""
 
     def __init__(
         self,
@@ -33,7 +35,7 @@ class Claimer:
         jobs: HeldJobs,
         clock: ServerClock,
         policy: Policy,
-        resident: Callable[[], frozenset[str]],
+        residency: Callable[[], Residency],
         *,
         worker: str,
         boot_id: str,
@@ -41,7 +43,7 @@ class Claimer:
         rows: int,
         slots: int,
     ) -> None:
-        self._broker, self._jobs, self._clock, self._policy, self._resident = broker, jobs, clock, policy, resident
+        self._broker, self._jobs, self._clock, self._policy, self._residency = broker, jobs, clock, policy, residency
         self._worker, self._boot_id, self._lease_ms = worker, boot_id, lease_ms
         self._rows, self._slots = rows, slots
         self._nonces = count(1)
@@ -49,6 +51,8 @@ class Claimer:
         self._view: View | None = None
         self._stopping = asyncio.Event()
         self._stirred = asyncio.Event()
+        self._apart = asyncio.Event()
+        self._heard = False
         self.homes = Homes([worker])
 
     def stir(self) -> None:
@@ -59,6 +63,17 @@ class Claimer:
         """Claim no more; what waits, returns."""
         self._stopping.set()
         self.stir()
+
+    async def listen(self) -> None:
+        """Beside ``claim``: while that leaves what waits to others, hear of jobs for adapters that are here. Not broken
+        off when a row falls free: that would cost a connection each time."""
+        while True:
+            await self._apart.wait()
+            self._apart.clear()
+            call = persist(lambda: self._broker.wait_for_work(self._worker, BLOCKED_S, own=True), "wait for own work")
+            if await call:
+                self._heard = True
+                self.stir()
 
     async def claim(self) -> tuple[ClaimedJob, ...]:
         """Jobs that are ours now; empty when there was nothing, or on ``stop``."""
@@ -93,7 +108,13 @@ class Claimer:
         return guess(self._holding(), room, self._policy)
 
     def _holding(self) -> Holding:
-        return Holding(self._slots, self._resident(), self._jobs.unfinished_by_adapter())
+        residency, held = self._residency(), self._jobs.unfinished_by_adapter()
+        loads = not residency.loading | held.keys() <= residency.device | {BASE_REF}
+        return Holding(self._slots, residency.device | residency.loading, held, loads)
+
+    def _resident(self) -> tuple[str, ...]:
+        residency = self._residency()
+        return tuple(residency.device | residency.loading)
 
     def _may_take_suspect(self) -> bool:
         """A job whose worker vanished runs alone: the server gives it to a worker that holds nothing."""
@@ -122,12 +143,12 @@ class Claimer:
             max(1, choice.jobs),
             max(1, len(choice.preferences)),
             self._lease_ms,
-            residents=tuple(self._resident()),
+            residents=self._resident(),
             per_adapter=choice.per_adapter,
         )
 
     async def _tick(self) -> None:
-        residents = tuple(self._resident())
+        residents = self._resident()
         self._see(await persist(lambda: self._broker.tick(self._worker, residents), "tick"))
 
     def _see(self, view: View) -> None:
@@ -140,8 +161,13 @@ class Claimer:
             return False
         if room > 0 and not self._view.ready_count:
             return await self._idle(self._view)
-        await self._sleep(TICK_S if room <= 0 else BLOCKED_S)
-        return False
+        if room <= 0:
+            await self._sleep(TICK_S)
+            return False
+        self._apart.set()
+        await self._sleep(BLOCKED_S)
+        heard, self._heard = self._heard, False
+        return heard
 
     async def _idle(self, view: View) -> bool:
         """Sleep on the wake marker, at most until the next delayed job, lease or deadline is due; True if woken."""

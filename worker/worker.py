@@ -72,7 +72,7 @@ class Worker:
                 starvation_ms=round(config.starvation_s * 1000),
                 claim_size=config.claim_size,
             ),
-            self._resident,
+            self._engine.residency,
             worker=config.worker_id,
             boot_id=secrets.token_hex(6),
             lease_ms=config.lease_ms,
@@ -151,6 +151,7 @@ class Worker:
     def _duties(self) -> Iterable[Coroutine[Any, Any, None]]:
         yield self._step_and_publish()
         yield self._publisher.settle_ended()
+        yield self._claimer.listen()
         yield self._keeper.run()
         yield self._heartbeat.run()
         yield self._control.run()
@@ -214,10 +215,6 @@ class Worker:
     def _on_change(self) -> None:
         self._changed.set()
         self._claimer.stir()
-
-    def _resident(self) -> frozenset[str]:
-        residency = self._engine.residency()
-        return residency.device | residency.loading
 
     def _meet(self, workers: list[str]) -> None:
         if (members := tuple(sorted({*workers, self._config.worker_id}))) != self._claimer.homes.workers:

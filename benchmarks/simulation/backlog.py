@@ -17,6 +17,7 @@ from lorapool.shared.scripts import Terms
 
 VIEW_SIZE = 32
 WINDOW = Terms().agent_window
+LAST_WORKERS = Terms().last_workers
 CROWD_S = Terms().crowd_ms / 1000
 
 
@@ -66,7 +67,7 @@ class Backlog:
     def __init__(self) -> None:
         self.ready = Ranking()  # claimable -> arrival of its oldest job
         self.undelivered: Counter[tuple[int, str]] = Counter()  # agent's window, by (agent, ref)
-        self.last_worker: dict[str, int] = {}
+        self.last_workers: dict[str, list[int]] = {}  # the latest first
         self._streams: dict[str, deque[SimJob]] = {}
         self._crowds: dict[str, deque[SimJob]] = {}  # what one agent sent beyond a quarter of its window
         self._served = Ranking()  # adapters with waiting or running jobs -> tokens served
@@ -94,7 +95,8 @@ class Backlog:
         for job in jobs:
             self.undelivered[job.agent, ref] -= 1
         self._running[ref] += len(jobs)
-        self.last_worker[ref] = worker
+        others = [other for other in self.last_workers.get(ref, ()) if other != worker]
+        self.last_workers[ref] = [worker, *others[: LAST_WORKERS - 1]]
         self._served.put(ref, self._served.keys[ref] + sum(job.tokens for job in jobs))
         if stream := self._streams.get(ref):
             self.ready.put(ref, stream[0].arrived_s)
@@ -134,4 +136,5 @@ class Backlog:
         )
 
     def _waiting(self, ref: str) -> WaitingAdapter:
-        return WaitingAdapter(ref, round(self.ready.keys[ref] * 1000), len(self.jobs_of(ref)), self._served.keys[ref])
+        depth = len(self._streams.get(ref, ())) + len(self._crowds.get(ref, ()))
+        return WaitingAdapter(ref, round(self.ready.keys[ref] * 1000), depth, self._served.keys[ref])

@@ -36,8 +36,9 @@ class SimWorker:
     def free_rows(self) -> int:
         return self.shape.rows - self.held.total()
 
-    def holding(self) -> Holding:
-        return Holding(self.shape.slots, frozenset(self.resident), dict(self.held))
+    def holding(self, now_s: float) -> Holding:
+        loads = self.loader_free_s > now_s
+        return Holding(self.shape.slots, frozenset(self.resident), dict(self.held), loads)
 
     def fits(self, ref: str) -> bool:
         """Whether a job of it could run now: resident, or a slot is not in use."""

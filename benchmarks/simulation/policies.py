@@ -19,9 +19,9 @@ NEVER_MS = 10**12
 
 
 class Chooser(Protocol):
-    """One policy for the fleet. ``wakes_last_worker``: an arrival goes to the worker that ran its adapter last."""
+    """One policy for the fleet. ``wakes_last_workers``: an arrival goes to one that ran its adapter lately."""
 
-    wakes_last_worker: ClassVar[bool]
+    wakes_last_workers: ClassVar[bool]
 
     def choose(self, backlog: Backlog, worker: SimWorker, now_s: float) -> Choice: ...
 
@@ -30,14 +30,14 @@ class Chooser(Protocol):
 class Affinity:
     """lorapool.worker.affinity."""
 
-    wakes_last_worker: ClassVar[bool] = True
+    wakes_last_workers: ClassVar[bool] = True
 
     homes: Homes
     policy: Policy = field(default_factory=Policy)
 
     def choose(self, backlog: Backlog, worker: SimWorker, now_s: float) -> Choice:
         view = backlog.view(worker.resident, now_s)
-        return choose(view, worker.holding(), worker.free_rows, self.policy, name_of(worker.index), self.homes)
+        return choose(view, worker.holding(now_s), worker.free_rows, self.policy, name_of(worker.index), self.homes)
 
 
 def pure(homes: Homes) -> Affinity:
@@ -48,7 +48,7 @@ def pure(homes: Homes) -> Affinity:
 class Arrival:
     """The oldest job first."""
 
-    wakes_last_worker: ClassVar[bool] = False
+    wakes_last_workers: ClassVar[bool] = False
 
     def choose(self, backlog: Backlog, worker: SimWorker, _now_s: float) -> Choice:
         found = next((ref for ref in backlog.ready.first(LOOKS) if worker.fits(ref)), None)
@@ -59,7 +59,7 @@ class Arrival:
 class Random:
     """A job of any adapter, each as likely as its backlog's being there."""
 
-    wakes_last_worker: ClassVar[bool] = False
+    wakes_last_workers: ClassVar[bool] = False
 
     draw: random.Random
 

@@ -1,8 +1,8 @@
 """The events of one simulated run, and what came of it.
 
-An arrival wakes the adapter's last worker if that waits (for the policies that know of residency), else whoever has
-waited longest, as the broker's markers do; a worker that took something while more is claimable wakes the next. Knows
-no policy and no plots.
+An arrival wakes one of the adapter's last workers if one waits (for the policies that know of residency), else whoever
+has waited longest, as the broker's markers do; a worker that took something while more is claimable wakes the next.
+Knows no policy and no plots.
 """
 
 from __future__ import annotations
@@ -92,11 +92,16 @@ class Run:
             self._arrive(SimJob(ref, FLOODER, self._now_s, flood.service_s))
 
     def _wake(self, ref: str) -> None:
-        last = self._backlog.last_worker.get(ref) if self._chooser.wakes_last_worker else None
-        if last in self._waiting and last is not None:
-            self._look(last)
+        holders = self._backlog.last_workers.get(ref, ()) if self._chooser.wakes_last_workers else ()
+        holder = next((index for index in holders if self._listens(index)), None)
+        if holder is not None:
+            self._look(holder)
         elif self._waiting:
             self._look(next(iter(self._waiting)))
+
+    def _listens(self, index: int) -> bool:
+        """A worker with free rows hears of jobs of its own adapters, also while it leaves other jobs to others."""
+        return index in self._waiting or (index in self._retrying and self._workers[index].free_rows > 0)
 
     def _look(self, index: int) -> None:
         """Claim until nothing fits or nothing is left, then wait."""

@@ -52,6 +52,12 @@ def _homes(workers: int) -> Homes:
     return Homes(name_of(index) for index in range(workers))
 
 
+@cache
+def _calm(scale: Scale, name: str, load: float) -> Outcome:
+    """The same whatever is flooded."""
+    return scale.run(rivals(scale.homes())[name], load)
+
+
 def figures(outcome: Outcome) -> dict[str, float]:
     """Loads per job, waits in seconds, and the longest that any adapter's next job waited."""
     return {
@@ -104,7 +110,7 @@ def flood(scale: Scale, load: float, jobs: int, adapter: int) -> dict[str, Any]:
     found: dict[str, Any] = {}
     torrent = Flood(adapter, jobs, at_s=WARM_UP * scale.duration_s, service_s=scale.service_s)
     for name in ("affinity", "arrival"):
-        calm = scale.run(rivals(scale.homes())[name], load)
+        calm = _calm(scale, name, load)
         wild = scale.run(rivals(scale.homes())[name], load, torrent)
         ratio = wild.wait_s(0.95) / max(calm.wait_s(0.95), 1e-3)
         found[name] = {

@@ -41,8 +41,9 @@ class Terms:
     lease_ms: int = 15_000
     max_depth: int = 10_000
     agent_window: int = 64
-    crowd_ms: int = 2_000
+    crowd_ms: int = 5_000
     view_size: int = 32
+    last_workers: int = 16
 
 
 @dataclass(frozen=True, slots=True)

@@ -200,6 +200,17 @@ local function repeated()
   return true
 end
 
+-- Who ran an adapter last, the latest first: workers that likely still hold it.
+local function last_workers(ref)
+  local names = { worker }
+  for name in string.gmatch(call('HGET', P .. 'last_worker', ref) or '', '%S+') do
+    if name ~= worker and #names < TERMS.LAST_WORKERS then
+      names[#names + 1] = name
+    end
+  end
+  return table.concat(names, ' ')
+end
+
 local function record_claim()
   local due = NOW + lease_ms
   local leases, homes = {}, {}
@@ -208,7 +219,7 @@ local function record_claim()
   end
   for ref in pairs(claimed) do
     homes[#homes + 1] = ref
-    homes[#homes + 1] = worker
+    homes[#homes + 1] = last_workers(ref)
     call('HSET', P .. 'adapter:' .. ref, 'claimed_ms', NOW)
   end
   call('ZADD', P .. 'leases', unpack(leases))

@@ -293,10 +293,24 @@ end
 
 local LATE = 'its deadline passed '
 
--- Who sleeps on what: the adapter's last worker if it is idle and answers within 20 ms, else any.
+-- The latest of the adapter's last workers that is idle.
+local function idle_holder(ref)
+  local names, keys = {}, {}
+  for name in string.gmatch(call('HGET', P .. 'last_worker', ref) or '', '%S+') do
+    names[#names + 1], keys[#keys + 1] = name, P .. 'idle:' .. name
+  end
+  local idle = #keys > 0 and call('MGET', unpack(keys)) or {}
+  for i, name in ipairs(names) do
+    if idle[i] then
+      return name
+    end
+  end
+end
+
+-- Who sleeps on what: a worker that likely holds the adapter, if one is idle and answers within 20 ms, else any.
 local function wake(ref)
-  local worker = call('HGET', P .. 'last_worker', ref)
-  if worker and call('EXISTS', P .. 'idle:' .. worker) == 1 then
+  local worker = idle_holder(ref)
+  if worker then
     local key = P .. 'wake:' .. worker
     if call('ZADD', key, 'NX', NOW, '1') == 1 then
       call('PEXPIRE', key, 2000)

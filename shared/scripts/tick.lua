@@ -5,7 +5,6 @@
 -- returns the view (view.lua)
 duties()
 conclude()
-call('DEL', P .. 'idle:' .. ARGV[1])
 local residents = {}
 for i = 2, #ARGV do
   residents[i - 1] = ARGV[i]

@@ -191,6 +191,36 @@ async def test_the_adapters_last_worker_is_woken_before_others(bench: Bench) -> 
     assert {"w1": False, "w2": True, "w3": False} == {name: await wait for name, wait in waits.items()}
 
 
+async def test_of_the_last_workers_the_latest_idle_one_is_woken(bench: Bench) -> None:
+    """The server remembers some workers that ran an adapter: busy ones are passed over."""
+    workers = [f"w{n}" for n in range(Terms().last_workers + 1)]
+    for worker in (*workers, workers[1]):
+        await bench.enqueue()
+        await bench.claim(worker=worker)
+    remembered = (await bench.redis.hget(bench.keys.one("last_worker"), "cfo@1")).decode().split()
+    assert [workers[1], *reversed(workers[2:])] == remembered
+    while await bench.broker.wait_for_work("drain", 0.01):
+        pass
+    waits = {name: asyncio.create_task(bench.broker.wait_for_work(name, 0.3)) for name in ("w0", "w3", "w2")}
+    await asyncio.sleep(0.05)
+    await bench.enqueue()
+    assert {"w0": False, "w3": True, "w2": False} == {name: await wait for name, wait in waits.items()}
+
+
+async def test_a_worker_apart_heeds_its_own_marker_only(bench: Bench) -> None:
+    """Who waits for its own work is woken for an adapter that it ran, not for others."""
+    await bench.enqueue()
+    await bench.claim(worker="w1")
+    while await bench.broker.wait_for_work("drain", 0.01):
+        pass
+    for ref, woken in (("ceo@1", False), ("cfo@1", True)):
+        await bench.broker.open_adapter(ref, "ab" * 32)
+        waiting = asyncio.create_task(bench.broker.wait_for_work("w1", 0.3, own=True))
+        await asyncio.sleep(0.05)
+        await bench.broker.enqueue_many([job(ref=ref)])
+        assert woken == await waiting
+
+
 async def test_what_was_never_accepted_is_unknown(bench: Bench) -> None:
     assert await bench.broker.get("nothing") is None
     assert await bench.broker.states(["nothing"]) == [None]

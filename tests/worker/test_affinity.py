@@ -8,7 +8,7 @@ from collections import Counter
 import pytest
 
 from lorapool.shared.broker import View, WaitingAdapter
-from lorapool.worker.affinity import Choice, Holding, Homes, Policy, choose, guess
+from lorapool.worker.affinity import CROWD_MS, Choice, Holding, Homes, Policy, choose, guess
 
 NOW = 1_000_000
 ALONE = Homes(["w1"])
@@ -93,23 +93,47 @@ def test_homes_before_strangers() -> None:
     homes = Homes(["w1", "w2"])
     ours = next(ref for ref in map("x{}@1".format, range(99)) if homes.home(ref) == "w1")
     theirs = next(ref for ref in map("x{}@1".format, range(99)) if homes.home(ref) == "w2")
-    assert (ours, theirs) == prefer(
-        view(waiting(ours, since_s=9), waiting(theirs, since_s=10)), Holding(2), homes=homes
-    )
-    assert (theirs, ours) == prefer(
-        view(waiting(ours, since_s=5), waiting(theirs, since_s=10)), Holding(2), homes=homes
-    )
+    assert (ours,) == prefer(view(waiting(ours, since_s=9), waiting(theirs, since_s=10)), Holding(2), homes=homes)
+    assert (theirs,) == prefer(view(waiting(ours, since_s=5), waiting(theirs, since_s=10)), Holding(2), homes=homes)
 
 
-def test_a_nearly_full_worker_leaves_newcomers_to_others() -> None:
-    """With few rows left, a worker takes an adapter that it would have to load only once that has waited a while; an
-    emptier worker, or one without others beside it, takes it at once."""
-    seen, two = view(waiting("new@1", since_s=0.2)), Homes(["w1", "w2"])
-    full = Holding(slots=2, resident=frozenset({"a@1", "b@1"}), held={"a@1": 8})
-    assert () == prefer(seen, full, rows=2, homes=two)
-    assert ("new@1",) == prefer(view(waiting("new@1", since_s=0.6)), full, rows=2, homes=two)
-    assert ("new@1",) == prefer(seen, full, rows=3, homes=two)
-    assert ("new@1",) == prefer(seen, full, rows=2, homes=ALONE)
+@pytest.mark.parametrize(("busy", "patience_ms"), [(0, 0), (4, 63), (6, 211), (7, 335)])
+def test_the_fuller_a_worker_the_longer_it_leaves_newcomers(busy: int, patience_ms: int) -> None:
+    """A worker takes an adapter that it would have to load only once that has waited: with the third power of the rows
+    in use, up to half a second. One without others beside it takes it at once."""
+    held = {"a@1": busy} if busy else {}
+    two, holding = Homes(["w1", "w2"]), Holding(slots=4, resident=frozenset({"a@1"}), held=held)
+    for waited_ms, expected in ((patience_ms - 1, ()), (patience_ms, ("new@1",))):
+        seen = view(waiting("new@1", since_s=waited_ms / 1000))
+        assert waited_ms < 0 or expected == prefer(seen, holding, rows=8 - busy, homes=two)
+        assert waited_ms < 0 or ("new@1",) == prefer(seen, holding, rows=8 - busy, homes=ALONE)
+
+
+def test_one_load_at_a_time() -> None:
+    """A worker takes one newcomer, the first, and while that is loaded leaves others alone for half a second."""
+    two = Homes(["w1", "w2"])
+    seen = view(waiting("new@1", since_s=0.3), waiting("newer@1", since_s=0.2), waiting("a@1", since_s=0.1))
+    holding = Holding(slots=4, resident=frozenset({"a@1"}))
+    assert ("a@1", "new@1") == prefer(seen, holding, homes=two)
+    loading = Holding(slots=4, resident=frozenset({"a@1"}), loads=True)
+    assert ("a@1",) == prefer(seen, loading, homes=two)
+    assert ("late@1",) == prefer(view(waiting("late@1", since_s=0.5)), loading, homes=two)
+
+
+def test_a_crowd_leaves_a_row_in_eight() -> None:
+    """Jobs whose turn has not come do not take the last rows while others are about; when it has, or alone, they do."""
+    crowd = view(waiting("a@1", since_s=-2))
+    busy = Holding(slots=4, resident=frozenset({"a@1"}), held={"b@1": 14})
+    assert Choice(("a@1",), jobs=1, per_adapter=1) == choose(crowd, busy, 3, Policy(), "w1", ALONE)
+    assert Choice() == choose(crowd, busy, 2, Policy(), "w1", ALONE)
+    assert ("a@1",) == prefer(view(waiting("a@1", since_s=0)), busy, rows=2)
+    assert ("a@1",) == prefer(crowd, Holding(slots=4, resident=frozenset({"a@1"}), held={"a@1": 14}), rows=2)
+
+
+def test_a_crowd_is_loaded_elsewhere_too() -> None:
+    """Where there is room, jobs whose turn has not come are newcomers like others: by when they came."""
+    two = Homes(["w1", "w2"])
+    assert ("a@1",) == prefer(view(waiting("a@1", since_s=-CROWD_MS / 1000 + 0.1)), Holding(slots=4), homes=two)
 
 
 def test_a_guess_names_what_is_here() -> None:

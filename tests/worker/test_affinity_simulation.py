@@ -8,7 +8,7 @@ from benchmarks.simulation.backlog import Backlog, SimJob
 from benchmarks.simulation.fleet import Shape, SimWorker
 from benchmarks.simulation.policies import Affinity, Arrival
 from benchmarks.simulation.run import Outcome
-from benchmarks.simulation.study import Scale, rivals
+from benchmarks.simulation.study import Scale, flood, rivals
 from lorapool.worker.affinity import Policy
 
 FLEET = Scale(workers=20, adapters=200, duration_s=60.0, shape=Shape(rows=16, slots=8))
@@ -47,6 +47,11 @@ def test_a_crowd_lets_others_pass() -> None:
         backlog.enqueue(SimJob("a@1", agent=8, arrived_s=arrived_s, service_s=1.0))
     claimed = [*backlog.claim(0, "a@1", 17), *backlog.claim(0, "a@1", 17)]
     assert [*[agent] * 16, 8, *[agent] * 4, 8] == [job.agent for job in claimed]
+
+
+def test_a_flood_leaves_others_their_waits() -> None:
+    """One agent that wants ten thousand jobs at once makes the others' 95th percentile at most 1.5 times as long."""
+    assert flood(FLEET, 0.7, 10_000, adapter=50)["affinity"]["p95_ratio"] <= 1.5
 
 
 def test_more_work_done_than_at_random(outcomes: dict[str, Outcome]) -> None:

@@ -12,10 +12,12 @@ from lorapool.shared.errors import RedisUnreachable
 from lorapool.shared.job import SamplingParams
 from lorapool.shared.protocol import Claim, ClaimedJob, View, WaitingAdapter
 from lorapool.worker import claimer, persistence
+from lorapool.worker.adapters import Residency
 from lorapool.worker.affinity import Policy
 from lorapool.worker.claimer import Claimer
 from lorapool.worker.clock import ServerClock
 from lorapool.worker.held_jobs import HeldJob, HeldJobs
+from lorapool.worker.persistence import put_down
 from lorapool.worker.sequence import Sequence as Running
 from tests.fake_runner import WordDetokenizer
 
@@ -45,7 +47,7 @@ class ScriptedBroker:
     def __init__(self, ticks: list[Any], claims: list[Any]) -> None:
         self.ticks, self.claims = ticks, claims
         self.asked: list[tuple[str, tuple[str, ...], int]] = []
-        self.ticked = self.waited = 0
+        self.ticked = self.waited = self.listened = 0
         self.signals = False
 
     async def tick(self, _worker: str, _residents: Sequence[str] = ()) -> View:
@@ -56,8 +58,8 @@ class ScriptedBroker:
         self.asked.append((lease, tuple(preferences), n))
         return _next(self.claims)
 
-    async def wait_for_work(self, _worker: str, timeout_s: float) -> bool:
-        self.waited += 1
+    async def wait_for_work(self, _worker: str, timeout_s: float, *, own: bool = False) -> bool:
+        self.listened, self.waited = self.listened + own, self.waited + (not own)
         await asyncio.sleep(0 if self.signals else timeout_s)
         return self.signals
 
@@ -76,7 +78,7 @@ def made(broker: ScriptedBroker, *, rows: int = 4, slots: int = 2, resident: fro
         jobs,
         ServerClock(),
         Policy(),
-        lambda: resident,
+        lambda: Residency(resident, frozenset(), frozenset()),
         worker="w1",
         boot_id="boot",
         lease_ms=1000,
@@ -137,6 +139,21 @@ async def test_blocked_worker_leaves_the_marker_to_others() -> None:
     for _ in range(3):
         assert () == await claims.claim()
     assert ([], 0) == (broker.asked, broker.waited)
+
+
+async def test_a_worker_apart_hears_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A worker that leaves what waits to others asks at once for what it holds when such a job comes."""
+    monkeypatch.setattr(claimer, "BLOCKED_S", 60.0)
+    broker = ScriptedBroker([view("b@1")], [Claim((), view("b@1"))])
+    broker.signals = True
+    claims, jobs = made(broker, slots=1)
+    hold(jobs, job("0.1", "a@1"))
+    await claims.claim()
+    listening = asyncio.create_task(claims.listen())
+    async with asyncio.timeout(2):
+        await claims.claim()
+    await put_down([listening])
+    assert (["_base", "a@1"], 0) == ([ref for _, refs, _ in broker.asked for ref in refs], broker.waited)
 
 
 async def test_stop_ends_the_wait(monkeypatch: pytest.MonkeyPatch) -> None:
