@@ -69,6 +69,7 @@ async def test_metrics_tracking(server: LoRAxServer, make_adapter: MakeAdapter) 
     server.registry.register_adapter("test_adapter", "TEST", str(make_adapter("test")))
     await server.inference("test_adapter", "Test 1", max_new_tokens=4)
     await server.inference("test_adapter", "Test 2", max_new_tokens=4)
+    await eventually(1, lambda: server.metrics["adapter_loads"])  # the worker's next heartbeat says so
     metrics = server.get_status()["metrics"]
     assert (2, 2, 0) == (metrics["total_requests"], metrics["successful_requests"], metrics["failed_requests"])
     assert 0 < metrics["average_latency_ms"]
