@@ -55,8 +55,7 @@ def main(
     with tempfile.TemporaryDirectory() as scratch:
         with console.status("making the workload"):
             workload = build_workload(options, Path(scratch))
-        report = measure(options, workload, Path(scratch), before, tuple(only or ("",)), budget)
-    out.write_text(json.dumps(report, indent=2) + "\n")
+        report = measure(options, workload, Path(scratch), out, before, tuple(only or ("",)), budget)
     console.print(table(report))
     console.print(f"written to {out}")
     if image is not None:
@@ -87,20 +86,33 @@ def measure(
     options: Options,
     workload: Workload,
     scratch: Path,
+    out: Path,
     before: dict[str, Any] | None = None,
     only: tuple[str, ...] = ("",),
     budget_s: float = float("inf"),
 ) -> dict[str, Any]:
-    """Run all contestants in turn; return what the JSON holds. ``before``: an earlier report to go on from."""
+    """Run all contestants in turn; return what the JSON ``out`` holds, which is written after each turn: an hour's
+    rounds outlive a peer that dies. ``before``: an earlier report to go on from."""
     seen = {name: list(spread["values"]) for name, spread in (before or {}).get("spread", {}).items()}
     lineup = Lineup(workload, options, scratch, (before or {}).get("peft_mixed_dtype"))
     entries = {name: entry for name, entry in lineup.entries().items() if name.startswith(only)}
+
+    def report(values: dict[str, list[float]]) -> dict[str, Any]:
+        found = _report(options, workload, lineup, seen | values, (before or {}).get("same_tokens_as_peft"))
+        out.write_text(json.dumps(found, indent=2) + "\n")
+        return found
+
     with closing(lineup):
-        seen |= rounds.run(entries, seen, budget_s)
+        return report(rounds.run(entries, seen, budget_s, report))
+
+
+def _report(
+    options: Options, workload: Workload, lineup: Lineup, seen: dict[str, list[float]], same: float | None
+) -> dict[str, Any]:
     summaries = {name: rounds.summarize(values) for name, values in seen.items() if values}
     facts = {
         "peft_mixed_dtype": lineup.peft_dtype,
-        "same_tokens_as_peft": _same(lineup.answers) or (before or {}).get("same_tokens_as_peft"),
+        "same_tokens_as_peft": _same(lineup.answers) or same,
         "workload": {**asdict(options), "prompt_tokens": workload.prompt_tokens, "threads": torch.get_num_threads()},
         "hardware": hardware.describe(),
     }

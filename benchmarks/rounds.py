@@ -38,9 +38,13 @@ class Entry:
 
 
 def run(
-    entries: Mapping[str, Entry], seen: Mapping[str, list[float]] | None = None, budget_s: float = float("inf")
+    entries: Mapping[str, Entry],
+    seen: Mapping[str, list[float]] | None = None,
+    budget_s: float = float("inf"),
+    after: Callable[[dict[str, list[float]]], None] = lambda _: None,
 ) -> dict[str, list[float]]:
-    """Run what ``seen`` lacks of each entry's rounds, in turn; stop early when ``budget_s`` is spent."""
+    """Run what ``seen`` lacks of each entry's rounds, in turn; stop early when ``budget_s`` is spent. ``after`` gets
+    all values there are whenever one was added."""
     values = {name: list((seen or {}).get(name, ())) for name in entries}
     started, until = set[str](), time.monotonic() + budget_s
     columns = (TextColumn("{task.description:<36}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
@@ -55,6 +59,7 @@ def run(
                 entries[name].run()
             started.add(name)
             values[name].append(entries[name].run())
+            after(values)
             progress.advance(task)
     return values
 
