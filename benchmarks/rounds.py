@@ -41,7 +41,7 @@ def run(
     entries: Mapping[str, Entry],
     seen: Mapping[str, list[float]] | None = None,
     budget_s: float = float("inf"),
-    after: Callable[[dict[str, list[float]]], None] = lambda _: None,
+    after: Callable[[dict[str, list[float]]], object] = lambda _: None,
 ) -> dict[str, list[float]]:
     """Run what ``seen`` lacks of each entry's rounds, in turn; stop early when ``budget_s`` is spent. ``after`` gets
     all values there are whenever one was added."""

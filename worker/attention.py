@@ -1,9 +1,10 @@
 """Attention over the KV cache, for one flat row of tokens of many sequences.
 
 Registered with transformers under one name; the step's plan reaches it as a keyword argument of ``model(...)``. Rows
-of one token are two batched products per lane (SDPA's CPU kernel takes six times as long on them); whole prompts are
-padded SDPA; chunks with a past go one by one. Honours sliding windows and soft caps. Plain torch on every device: on
-CUDA it is meant to be right, was not run, and is not yet fast. Knows neither adapters nor sampling.
+of one token are computed by a kernel of our own on the CPU; elsewhere, and under soft caps, by two batched products per
+lane (SDPA's CPU kernel takes six times as long on them). Whole prompts are padded SDPA; chunks with a past go one by
+one. Honours sliding windows and soft caps. On CUDA it is meant to be right, was not run, and is not yet fast. Knows
+neither adapters nor sampling.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface
 from transformers.masking_utils import AttentionMaskInterface
 
+from lorapool.worker import attention_kernel
 from lorapool.worker.kv_cache import KvCache, Lane
 from lorapool.worker.sequence import Work
 
@@ -42,12 +44,14 @@ class Span:
 
 @dataclass(slots=True, eq=False)
 class LaneDecode:
-    """The one-token rows of a lane. ``take`` gives each lane row its batch row (0 where it has none: computed, unused);
-    ``put`` and ``at`` the lane rows and batch rows that count. All None where both orders are the same."""
+    """The one-token rows of a lane: ``listed`` for the kernel, the rest for products. ``take`` gives each lane row its
+    batch row (0 where it has none: computed, unused); ``put`` and ``at`` the lane rows and batch rows that count. All
+    three None where both orders are the same."""
 
     lane: Lane
     blocks: int  # read of every row: those that hold the longest one, its new token included
     ends: Tensor  # [rows] positions that each row may see, new token included
+    listed: Tensor
     take: Tensor | None
     put: Tensor | None
     at: Tensor | None
@@ -94,16 +98,13 @@ class AttentionPlan:
         query's own included; ``cap`` soft cap of the scores.
         """
         self._write(layer, key, value)
-        if len(self._decodes) == 1 and len(self._spans) == self.tokens and self._decodes[0].take is None:
-            return _decode(self._decodes[0], layer, query, scale, window, cap)
         out = query.new_empty(*query.shape[:2], value.shape[-1])
         for part in self._decodes:
-            rows = query if part.take is None else query.index_select(0, part.take)
-            seen = _decode(part, layer, rows[: len(part.lane.owners)], scale, window, cap)
-            if part.put is None or part.at is None:
-                out[: len(seen)] = seen
+            keys, values = part.lane.keys[layer], part.lane.values[layer]
+            if cap is None and attention_kernel.serves(query, values, part.lane.block):
+                attention_kernel.decode(query, keys, values, part.listed, scale, window or 0, out)
             else:
-                out.index_copy_(0, part.at, seen.index_select(0, part.put))
+                _decode(part, layer, query, scale, window, cap, out)
         for spans, index in self._groups:
             if cap is not None or (window is not None and max(span.count for span in spans) > window):
                 for span in spans:
@@ -143,7 +144,8 @@ class AttentionPlan:
         at, put = [span.offset for span in spans], [span.row for span in spans]
         same = at == put == list(range(rows))
         index = [None] * 3 if same else [torch.tensor(ids, device=self._device) for ids in (take, put, at)]
-        return LaneDecode(lane, lane.blocks(max(ends)), torch.tensor(ends, device=self._device), *index)
+        listed = attention_kernel.rows([(span.row, span.offset, span.end) for span in spans])
+        return LaneDecode(lane, lane.blocks(max(ends)), torch.tensor(ends, device=self._device), listed, *index)
 
     def _padded(self, spans: list[Span]) -> tuple[list[Span], Tensor]:
         """[rows, longest] indices into the flat row; a short prompt's end repeats its last token."""
@@ -172,8 +174,20 @@ def _similar(spans: list[Span]) -> list[list[Span]]:
     return groups
 
 
-def _decode(part: LaneDecode, layer: int, query: Tensor, scale: float, window: int | None, cap: float | None) -> Tensor:
-    """One query token a row: [rows, heads, key_dim] → [rows, heads, value_dim], keys and values read as they lie."""
+def _decode(
+    part: LaneDecode, layer: int, query: Tensor, scale: float, window: int | None, cap: float | None, out: Tensor
+) -> None:
+    """Write the rows of ``out`` [tokens, heads, value_dim] that compute one token, by products over whole blocks."""
+    given = query if part.take is None else query.index_select(0, part.take)
+    seen = _seen(part, layer, given[: len(part.lane.owners)], scale, window, cap)
+    if part.put is None or part.at is None:
+        out[: len(seen)] = seen
+    else:
+        out.index_copy_(0, part.at, seen.index_select(0, part.put))
+
+
+def _seen(part: LaneDecode, layer: int, query: Tensor, scale: float, window: int | None, cap: float | None) -> Tensor:
+    """One query token a lane row: [rows, heads, key_dim] → [rows, heads, value_dim], keys and values read in place."""
     rows, heads, dim = query.shape
     keys, values = _blocks(part, part.lane.keys[layer], rows), _blocks(part, part.lane.values[layer], rows)
     query = query.reshape(len(keys[0]), -1, dim)

@@ -8,6 +8,7 @@ No compiler is needed where it runs. Knows no kernel: this is what they are writ
 from __future__ import annotations
 
 import ctypes
+import struct
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
@@ -93,6 +94,9 @@ class Code:
     def least(self, a: Value, b: Value) -> Value:
         return self.ir.select(self.ir.icmp_signed("<", a, b), a, b)
 
+    def most(self, a: Value, b: Value) -> Value:
+        return self.ir.select(self.ir.icmp_signed(">", a, b), a, b)
+
     def pieces(self, size: Value, each: int) -> Value:
         """How many pieces of ``each`` hold ``size``."""
         return self.ir.sdiv(self.sum(size, each - 1), number(each))
@@ -117,6 +121,10 @@ class Code:
         """Element ``index`` of an array of numbers."""
         return self.ir.load(self.at(address, index, I64))
 
+    def float(self, number: Value) -> Value:
+        """The float32 whose ``bits`` an argument is."""
+        return self.ir.bitcast(self.ir.trunc(number, I32), F32)
+
     def int32(self, address: Value, index: Value) -> Value:
         """Element ``index`` of an array of 32-bit numbers."""
         return self.ir.sext(self.ir.load(self.at(address, index, I32)), I64)
@@ -130,6 +138,11 @@ class Code:
         first = self.ir.insert_element(none, scalar, ir.Constant(I32, 0))
         return self.ir.shuffle_vector(first, none, every(BITS, 0))
 
+    def reduced(self, how: str, vector: Value) -> Value:
+        """All lanes' sum (``fadd``, pair by pair) or largest (``fmax``)."""
+        start = [ir.Constant(F32, 0.0)] if how == "fadd" else []
+        return self.call(f"llvm.vector.reduce.{how}.v{LANES}f32", F32, *start, vector, fast=("reassoc",))
+
     def mask(self, lanes: Value) -> Value:
         """True in the first so many lanes."""
         numbered = ir.Constant(ir.VectorType(I64, LANES), list(range(LANES)))
@@ -140,12 +153,12 @@ class Code:
         pointer = self.ir.bitcast(self.at(address, index, kind), I8.as_pointer())
         self.call("llvm.prefetch.p0", ir.VoidType(), pointer, *(ir.Constant(I32, what) for what in (0, 3, 1)))
 
-    def call(self, name: str, returns: ir.Type, *values: Value) -> Value:
+    def call(self, name: str, returns: ir.Type, *values: Value, fast: tuple[str, ...] = ()) -> Value:
         """Call an intrinsic, declared on first use."""
         known = self.ir.module.globals
         if name not in known:
             ir.Function(self.ir.module, ir.FunctionType(returns, [value.type for value in values]), name)
-        return self.ir.call(known[name], values)
+        return self.ir.call(known[name], values, fastmath=fast)
 
 
 class Floats:
@@ -229,6 +242,12 @@ def compiled(write: Callable[[Code], None], arguments: int) -> Kernel:
 def arguments(*numbers: int) -> ctypes.Array[ctypes.c_int64]:
     """What a kernel is given."""
     return (ctypes.c_int64 * len(numbers))(*numbers)
+
+
+def bits(value: float) -> int:
+    """A float32 as an argument."""
+    found: int = struct.unpack("=i", struct.pack("=f", value))[0]
+    return found
 
 
 def _add_team(module: ir.Module, kernel: ir.Function) -> None:
