@@ -14,7 +14,6 @@ from llvmlite.ir import Value
 from torch import Tensor
 
 from lorapool.worker.machine_code import (
-    BITS,
     DTYPES,
     F32,
     LANES,
@@ -31,10 +30,6 @@ from lorapool.worker.machine_code import (
 
 _LARGEST = 256  # of a head's width
 _SUMS = 16  # vectors of sums kept in registers: query heads together * a head's vectors
-_LEAST = every(VECTOR, -87.0)  # below, exp is zero to float32's precision
-_LOG2E, _LN2_HIGH, _LN2_LOW = 1.44269504088896341, 0.693359375, -2.12194440e-4
-# exp(r) - 1 - r over r² for |r| up to half of ln 2, highest power first: the minimax polynomial of Cephes' expf.
-_EXP = (1.9875691500e-4, 1.3981999507e-3, 8.3334519073e-3, 4.1665795894e-2, 1.6666665459e-1, 5.0000001201e-1)
 
 
 def serves(query: Tensor, values: Tensor, block: int) -> bool:
@@ -156,11 +151,11 @@ def _weigh(code: Code, exact: Floats, heads: _Heads) -> None:
         for found in scores:
             largest = code.ir.select(code.ir.fcmp_ordered(">", found, largest), found, largest)
         largest = code.splat(code.reduced("fmax", largest))
-        shrink = _exp(code, code.ir.fsub(code.ir.load(heads.largest[index]), largest))
+        shrink = code.exp(code.ir.fsub(code.ir.load(heads.largest[index]), largest))
         code.ir.store(largest, heads.largest[index])
         total = every(VECTOR, 0.0)
         for place, found in zip(places, scores, strict=True):
-            weight = _exp(code, code.ir.fsub(found, largest))
+            weight = code.exp(code.ir.fsub(found, largest))
             exact.store(weight, heads.scores, place)
             total = code.ir.fadd(total, weight)
         before = code.ir.load(heads.total[index])
@@ -182,18 +177,3 @@ def _gather(
             weight = code.splat(code.ir.load(place))
             for part, room in zip(value, heads.sums[index], strict=True):
                 code.ir.store(code.multiply_add(weight, part, code.ir.load(room)), room)
-
-
-def _exp(code: Code, x: Value) -> Value:
-    """e to the x, for x at most 0; not a number stays so."""
-    at = code.ir
-    x = at.select(at.fcmp_ordered("<", x, _LEAST), _LEAST, x)
-    power = code.call("llvm.floor.v16f32", VECTOR, code.multiply_add(x, every(VECTOR, _LOG2E), every(VECTOR, 0.5)))
-    rest = code.multiply_add(power, every(VECTOR, -_LN2_HIGH), x)
-    rest = code.multiply_add(power, every(VECTOR, -_LN2_LOW), rest)
-    found = every(VECTOR, _EXP[0])
-    for factor in _EXP[1:]:
-        found = code.multiply_add(found, rest, every(VECTOR, factor))
-    found = code.multiply_add(at.fmul(found, rest), rest, at.fadd(rest, every(VECTOR, 1.0)))
-    exponent = at.shl(at.add(at.fptosi(power, BITS), every(BITS, 127)), every(BITS, 23))
-    return at.fmul(found, at.bitcast(exponent, VECTOR))

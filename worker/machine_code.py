@@ -27,6 +27,11 @@ _SIGNATURE = (I64.as_pointer(), I64, I64)
 _WHO, _WAIT = ("omp_get_thread_num", "omp_get_num_threads"), "GOMP_barrier"
 _FUSED = ("contract",)  # a product and a sum may become one operation
 
+_LEAST = -87.0  # below, exp is taken for zero: less than 2e-38
+_LOG2E, _LN2 = 1.44269504088896341, (0.693359375, -2.12194440e-4)
+# (exp(r) - 1 - r) / r² for |r| up to half of ln 2, highest power first: the minimax polynomial of Cephes' expf.
+_EXP = (1.9875691500e-4, 1.3981999507e-3, 8.3334519073e-3, 4.1665795894e-2, 1.6666665459e-1, 5.0000001201e-1)
+
 Kernel = Callable[[ctypes.Array[ctypes.c_int64]], None]
 
 
@@ -132,6 +137,22 @@ class Code:
     def multiply_add(self, a: Value, b: Value, c: Value) -> Value:
         return self.ir.fadd(self.ir.fmul(a, b, flags=_FUSED), c, flags=_FUSED)
 
+    def exp(self, x: Value) -> Value:
+        """e to the x, for x at most 0; not a number stays so."""
+        nothing = self.ir.fcmp_ordered("<", x, every(VECTOR, _LEAST))
+        x = self.ir.select(nothing, every(VECTOR, _LEAST), x)
+        scaled = self.multiply_add(x, every(VECTOR, _LOG2E), every(VECTOR, 0.5))
+        power = self.call(f"llvm.floor.v{LANES}f32", VECTOR, scaled)
+        rest = x
+        for part in _LN2:
+            rest = self.multiply_add(power, every(VECTOR, -part), rest)
+        found = every(VECTOR, _EXP[0])
+        for factor in _EXP[1:]:
+            found = self.multiply_add(found, rest, every(VECTOR, factor))
+        found = self.multiply_add(self.ir.fmul(found, rest), rest, self.ir.fadd(rest, every(VECTOR, 1.0)))
+        exponent = self.ir.shl(self.ir.add(self.ir.fptosi(power, BITS), every(BITS, 127)), every(BITS, 23))
+        return self.ir.select(nothing, every(VECTOR, 0.0), self.ir.fmul(found, self.ir.bitcast(exponent, VECTOR)))
+
     def splat(self, scalar: Value) -> Value:
         """The same number in all lanes."""
         none = ir.Constant(ir.VectorType(scalar.type, LANES), ir.Undefined)
@@ -185,7 +206,7 @@ class Floats:
         """Write a vector, rounded to nearest even; lanes outside ``mask`` are not touched."""
         at = self._code.ir
         pointer = at.bitcast(self._code.at(address, index, self.kind), self._stored.as_pointer())
-        value = self._rounded(value) if self._half else value
+        value = at.trunc(self._upper(value), self._stored) if self._half else value
         if mask is None:
             at.store(value, pointer, align=self._align)
         else:
@@ -195,13 +216,18 @@ class Floats:
     def _named(self, what: str) -> str:
         return f"llvm.masked.{what}.v{LANES}{'i16' if self._half else 'f32'}.p0"
 
-    def _rounded(self, value: Value) -> Value:
+    def rounded(self, value: Value) -> Value:
+        """What a vector is after it was stored and loaded."""
         at = self._code.ir
-        bits = at.bitcast(value, BITS)
-        odd = at.and_(at.lshr(bits, every(BITS, 16)), every(BITS, 1))
-        nearest = at.lshr(at.add(at.add(bits, every(BITS, 0x7FFF)), odd), every(BITS, 16))
-        kept = at.select(at.fcmp_unordered("uno", value, value), every(BITS, 0x7FC0), nearest)
-        return at.trunc(kept, self._stored)
+        return at.bitcast(at.shl(self._upper(value), every(BITS, 16)), VECTOR) if self._half else value
+
+    def _upper(self, value: Value) -> Value:
+        """The upper half of each number's bits, rounded to nearest even."""
+        at = self._code.ir
+        found = at.bitcast(value, BITS)
+        odd = at.and_(at.lshr(found, every(BITS, 16)), every(BITS, 1))
+        nearest = at.lshr(at.add(at.add(found, every(BITS, 0x7FFF)), odd), every(BITS, 16))
+        return at.select(at.fcmp_unordered("uno", value, value), every(BITS, 0x7FC0), nearest)
 
 
 def number(value: int) -> Value:

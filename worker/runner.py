@@ -18,7 +18,7 @@ from transformers.pytorch_utils import Conv1D
 from transformers.utils import logging as hf_logging
 
 from lorapool.shared.errors import BaseModelError
-from lorapool.worker import attention
+from lorapool.worker import attention, elementwise_kernel
 from lorapool.worker.attention import AttentionPlan
 from lorapool.worker.checkpoint import ModelSpec
 from lorapool.worker.kv_cache import KvCache, LayerShape
@@ -195,6 +195,9 @@ class ModelRunner:
         for path, product in products(modules, shared, self._adapted).items():
             module: Any = modules[path]
             module.forward = product
+            self._wrapped.append(module)
+        for module, forward in elementwise_kernel.replacements(self.model).items():
+            module.forward = forward
             self._wrapped.append(module)
         for path, spec in self.spec.modules.items():
             if spec.kind == "embedding":
