@@ -57,6 +57,15 @@ def test_cpu_worker_is_a_profile_without_devices(services):
     assert "deploy" not in worker
 
 
+def test_maintenance_needs_no_device_and_no_model(services):
+    """Chores run beside any worker, from the CPU's image, as often as wanted."""
+    maintenance = services["maintenance"]
+    assert (["maintenance"], ["maintenance"]) == (maintenance["command"], maintenance["profiles"])
+    assert services["worker-cpu"]["image"] == maintenance["image"]
+    assert maintenance["environment"].keys() == {"LORAPOOL_REDIS_URL", "LORAPOOL_POOL"}
+    assert not {"container_name", "ports", "deploy"} & maintenance.keys()
+
+
 def test_workers_wait_for_a_healthy_server(services):
     """No worker starts before Redis answers."""
     for name in ("worker", "worker-cpu"):
