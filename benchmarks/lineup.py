@@ -20,7 +20,7 @@ from benchmarks.peers.peft_mixed import PeftMixed
 from benchmarks.peers.process import Peer, Process
 from benchmarks.peers.roster import PEERS
 from benchmarks.peers.serve import Task
-from benchmarks.rounds import Entry
+from benchmarks.rounds import Entry, Failed
 from benchmarks.workload import Workload
 
 PEFT_DTYPES = (torch.float32, torch.bfloat16)
@@ -112,7 +112,11 @@ class Lineup:
         def run() -> float:
             if peer.name not in self._processes:
                 self._processes[peer.name] = Process(peer, self._task(peer), self._scratch / f"{peer.name}.log")
-            return self.workload.tokens / self._processes[peer.name].run(active)
+            try:
+                return self.workload.tokens / self._processes[peer.name].run(active)
+            except Failed:
+                self._processes.pop(peer.name).close()
+                raise
 
         return run
 

@@ -28,6 +28,10 @@ class Summary:
         return f"{self.median:,.0f} ({self.low:,.0f}–{self.high:,.0f})"
 
 
+class Failed(RuntimeError):
+    """A contestant could not do its turn."""
+
+
 @dataclass(frozen=True)
 class Entry:
     """One contestant and the rounds it takes part in. ``warms_itself``: it needs no uncounted turn before its first."""
@@ -43,10 +47,10 @@ def run(
     budget_s: float = float("inf"),
     after: Callable[[dict[str, list[float]]], object] = lambda _: None,
 ) -> dict[str, list[float]]:
-    """Run what ``seen`` lacks of each entry's rounds, in turn; stop early when ``budget_s`` is spent. ``after`` gets
-    all values there are whenever one was added."""
+    """Run what ``seen`` lacks of each entry's rounds, in turn; stop early when ``budget_s`` is spent. Who fails is left
+    out from there on. ``after`` gets all values there are after each turn."""
     values = {name: list((seen or {}).get(name, ())) for name in entries}
-    started, until = set[str](), time.monotonic() + budget_s
+    started, failed, until = set[str](), set[str](), time.monotonic() + budget_s
     columns = (TextColumn("{task.description:<36}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns) as progress:
         turns = list(_turns(entries, values))
@@ -55,12 +59,18 @@ def run(
             if time.monotonic() > until:
                 break
             progress.update(task, description=f"round {turn + 1}: {name}")
-            if name not in started and not entries[name].warms_itself:
-                entries[name].run()
-            started.add(name)
-            values[name].append(entries[name].run())
-            after(values)
             progress.advance(task)
+            if name in failed:
+                continue
+            try:
+                if name not in started and not entries[name].warms_itself:
+                    entries[name].run()
+                started.add(name)
+                values[name].append(entries[name].run())
+            except Failed as error:
+                failed.add(name)
+                progress.console.print(f"{name} is left out from here on: {error}", markup=False)
+            after(values)
     return values
 
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from benchmarks.rounds import Failed
 from benchmarks.venvs import python_of
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -46,7 +47,7 @@ class Process:
         self._answer()
 
     def run(self, active: int) -> float:
-        """Seconds of one run. Raises RuntimeError with the end of its log if the peer died."""
+        """Seconds of one run. Raises Failed with the end of its log if the peer died."""
         assert self._process.stdin is not None
         print(active, file=self._process.stdin, flush=True)
         return float(self._answer()["seconds"])
@@ -65,6 +66,6 @@ class Process:
         line = self._process.stdout.readline()
         if not line:
             tail = "".join(self._log.read_text().splitlines(keepends=True)[-20:])
-            raise RuntimeError(f"{self._peer.name} ended with status {self._process.wait()}:\n{tail}")
+            raise Failed(f"{self._peer.name} ended with status {self._process.wait()}:\n{tail}")
         answer: dict[str, Any] = json.loads(line)
         return answer

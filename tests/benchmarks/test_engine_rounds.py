@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from benchmarks.engine_plot import curves
-from benchmarks.rounds import Entry, run
+from benchmarks.rounds import Entry, Failed, run
 
 
 def _entries(calls: list[str], **rounds: int) -> dict[str, Entry]:
@@ -30,6 +30,23 @@ def test_a_later_call_runs_only_what_is_missing() -> None:
     assert {"a": [7.0, 8.0], "b": [9.0, 1.0]} == run(_entries(calls, a=2, b=2), {"a": [7.0, 8.0], "b": [9.0]})
     assert ["b"] == calls
     assert {"a": [7.0]} == run(_entries(calls, a=2), {"a": [7.0]}, budget_s=-1)
+
+
+def test_who_fails_is_left_out_and_the_others_go_on() -> None:
+    """A peer that dies in its second turn keeps its first figure; nobody else loses any."""
+    calls: list[str] = []
+
+    def fails() -> float:
+        calls.append("c")
+        if len(calls) > 3:
+            raise Failed("ended with status 1")
+        return 5.0
+
+    seen: list[int] = []
+    entries = {"c": Entry(fails, 3, warms_itself=True), **_entries(calls, a=3)}
+    found = run(entries, after=lambda values: seen.append(len(values["a"])))
+    assert ([5.0], 3, 1) == (found["c"], len(found["a"]), calls.count("c") - 1)
+    assert [0, 1, 1, 2, 3] == seen
 
 
 def test_the_plot_has_a_point_for_every_number_of_adapters() -> None:
