@@ -30,7 +30,7 @@ def plot(report: dict[str, Any], image: Path) -> None:
     axes.set_ylabel("new tokens a second")
     axes.set_ylim(bottom=0)
     axes.set_title(f"{report['hardware']['cpu']}, {size['threads']} threads, {size['dtype']}", fontsize=10)
-    axes.legend(fontsize=8)
+    axes.legend(loc="center right", fontsize=8)
     figure.savefig(image, dpi=110)
     plt.close(figure)
 
