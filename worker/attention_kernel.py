@@ -26,6 +26,7 @@ from lorapool.worker.machine_code import (
     compiled,
     every,
     number,
+    side_by_side,
 )
 
 _LARGEST = 256  # of a head's width
@@ -52,7 +53,7 @@ def decode(query: Tensor, keys: Tensor, values: Tensor, listed: Tensor, scale: f
     """
     _, lane_rows, kv_heads, block, dim = keys.shape
     share = query.shape[1] // kv_heads
-    query = query if query.stride(-1) == 1 else query.contiguous()
+    query = side_by_side(query)
     kernel = _kernel(query.dtype, share, dim, values.shape[-1], block)
     kernel(
         arguments(
@@ -74,7 +75,7 @@ class _Heads:
         self.count, self.block = count, block
         self.query = [[code.room(VECTOR) for _ in range(dim // LANES)] for _ in range(count)]
         self.sums = [[code.room(VECTOR) for _ in range(value_dim // LANES)] for _ in range(count)]
-        self.largest = [code.room(VECTOR) for _ in range(count)]  # the same in all lanes, as is:
+        self.largest = [code.room(VECTOR) for _ in range(count)]  # this and the next: one number, in all lanes
         self.total = [code.room(VECTOR) for _ in range(count)]
         self.scores = code.ir.ptrtoint(code.room(F32, count * block), number(0).type)
 

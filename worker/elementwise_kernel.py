@@ -14,7 +14,19 @@ import torch
 from llvmlite.ir import Value
 from torch import Tensor, nn
 
-from lorapool.worker.machine_code import DTYPES, VECTOR, Code, Floats, Kernel, arguments, bits, compiled, every, number
+from lorapool.worker.machine_code import (
+    DTYPES,
+    VECTOR,
+    Code,
+    Floats,
+    Kernel,
+    arguments,
+    bits,
+    compiled,
+    every,
+    number,
+    side_by_side,
+)
 
 _EQUAL = {torch.float32: 2e-6, torch.bfloat16: 2.0**-7}  # one rounding, relative to the row's largest
 
@@ -38,7 +50,7 @@ def _made(module: Any, dtype: torch.dtype) -> tuple[int, Forward] | None:
     """A module's width of input and a forward that may be its own."""
     weight, eps = getattr(module, "weight", None), getattr(module, "variance_epsilon", getattr(module, "eps", None))
     if "RMSNorm" in type(module).__name__ and isinstance(weight, Tensor) and weight.dtype == dtype and eps is not None:
-        return len(weight), partial(_norm, weight.data, bits(eps))
+        return len(weight), partial(_norm, weight.data, bits(eps), module.forward)
     if all(isinstance(getattr(module, name, None), nn.Linear) for name in ("gate_proj", "up_proj", "down_proj")):
         return module.gate_proj.in_features, partial(_gated, module)
     return None
@@ -60,9 +72,12 @@ def _same(module: nn.Module, width: int, forward: Forward) -> bool:
     return True
 
 
-def _norm(weight: Tensor, eps: int, x: Tensor) -> Tensor:
-    """``weight`` · x / √(mean of x² + eps), of each row [..., width]; ``eps`` as a kernel's argument."""
-    flat = x.reshape(-1, x.shape[-1])
+def _norm(weight: Tensor, eps: int, own: Forward, x: Tensor) -> Tensor:
+    """``weight`` · x / √(mean of x² + eps), of each row [..., width]; ``eps`` as a kernel's argument. ``own`` for rows
+    of another dtype."""
+    if x.dtype != weight.dtype:
+        return own(x)
+    flat = side_by_side(x.reshape(-1, x.shape[-1]))
     out = torch.empty_like(flat)
     _norm_kernel(x.dtype)(
         arguments(flat.data_ptr(), flat.stride(0), weight.data_ptr(), len(weight), eps, out.data_ptr(), len(flat))

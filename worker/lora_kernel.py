@@ -27,7 +27,8 @@ from lorapool.worker.machine_code import (
     compiled,
     every,
     number,
-)  # fmt: skip
+    side_by_side,
+)
 
 ROWS = 4  # computed together; fewer are filled up with the last one, which then is written twice
 _CHUNK = 512  # inputs converted to float32 at a time
@@ -68,9 +69,10 @@ def bind(
     dtype = weights.dtype
 
     def add(x: Tensor, outs: Sequence[Tensor], _keep: object = (weights, ups, groups)) -> None:
-        hidden = torch.empty(len(x), padded)
+        x, hidden = side_by_side(x), torch.empty(len(x), padded, dtype=torch.float32)
         given[0], given[1], given[5] = x.data_ptr(), x.stride(0), hidden.data_ptr()
         for index, out in enumerate(outs):
+            assert out.stride(1) == 1 or out.shape[1] == 1, "outputs of a row must lie side by side"
             sites[_SITE * index + 4], sites[_SITE * index + 5] = out.data_ptr(), out.stride(0)
         _kernel(dtype, outs[0].dtype)(given)
 

@@ -17,6 +17,7 @@ from pathlib import Path
 import torch
 from llvmlite import binding, ir
 from llvmlite.ir import Value
+from torch import Tensor
 
 LANES = 16  # of a vector: one register of AVX-512, two of AVX2, four of NEON
 DTYPES = (torch.float32, torch.bfloat16)  # what kernels can read and write; they compute in float32
@@ -268,6 +269,11 @@ def compiled(write: Callable[[Code], None], arguments: int) -> Kernel:
 def arguments(*numbers: int) -> ctypes.Array[ctypes.c_int64]:
     """What a kernel is given."""
     return (ctypes.c_int64 * len(numbers))(*numbers)
+
+
+def side_by_side(rows: Tensor) -> Tensor:
+    """``rows`` as kernels read them: a row's numbers one after another, wherever the next row is."""
+    return rows if rows.stride(-1) == 1 else rows.contiguous()
 
 
 def bits(value: float) -> int:

@@ -179,16 +179,21 @@ async def test_a_waiting_worker_is_woken(bench: Bench) -> None:
     assert await asyncio.wait_for(waiting, 1)
 
 
+async def _woken(bench: Bench, *workers: str) -> dict[str, bool]:
+    """Which of these workers, all idle, a job wakes."""
+    while await bench.broker.wait_for_work("drain", 0.01):
+        pass
+    waits = {name: asyncio.create_task(bench.broker.wait_for_work(name, 0.3)) for name in workers}
+    await asyncio.sleep(0.05)
+    await bench.enqueue()
+    return {name: await wait for name, wait in waits.items()}
+
+
 async def test_the_adapters_last_worker_is_woken_before_others(bench: Bench) -> None:
     """Of two idle workers the one that served the adapter last gets the signal."""
     await bench.enqueue()
     await bench.claim(worker="w2")
-    while await bench.broker.wait_for_work("drain", 0.01):
-        pass
-    waits = {name: asyncio.create_task(bench.broker.wait_for_work(name, 0.3)) for name in ("w1", "w2", "w3")}
-    await asyncio.sleep(0.05)
-    await bench.enqueue()
-    assert {"w1": False, "w2": True, "w3": False} == {name: await wait for name, wait in waits.items()}
+    assert {"w1": False, "w2": True, "w3": False} == await _woken(bench, "w1", "w2", "w3")
 
 
 async def test_of_the_last_workers_the_latest_idle_one_is_woken(bench: Bench) -> None:
@@ -199,12 +204,7 @@ async def test_of_the_last_workers_the_latest_idle_one_is_woken(bench: Bench) ->
         await bench.claim(worker=worker)
     remembered = (await bench.redis.hget(bench.keys.one("last_worker"), "cfo@1")).decode().split()
     assert [workers[1], *reversed(workers[2:])] == remembered
-    while await bench.broker.wait_for_work("drain", 0.01):
-        pass
-    waits = {name: asyncio.create_task(bench.broker.wait_for_work(name, 0.3)) for name in ("w0", "w3", "w2")}
-    await asyncio.sleep(0.05)
-    await bench.enqueue()
-    assert {"w0": False, "w3": True, "w2": False} == {name: await wait for name, wait in waits.items()}
+    assert {"w0": False, "w3": True, "w2": False} == await _woken(bench, "w0", "w3", "w2")
 
 
 async def test_a_worker_apart_heeds_its_own_marker_only(bench: Bench) -> None:

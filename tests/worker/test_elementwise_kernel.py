@@ -41,6 +41,16 @@ def test_norms_and_gates_are_the_models_own(config: type, dtype: torch.dtype) ->
         torch.testing.assert_close(module(x), forward(x), rtol=2e-2 if dtype == torch.bfloat16 else 1e-5, atol=1e-5)
 
 
+@torch.inference_mode()
+def test_rows_as_they_may_come() -> None:
+    """Columns of something transposed, and rows of another dtype, are normed as the model does it."""
+    found = elementwise_kernel.replacements(_model(LlamaConfig, torch.bfloat16))
+    for module, forward in found.items():
+        if hasattr(module, "weight"):
+            for x in (torch.randn(40, 3).to(torch.bfloat16).t(), torch.randn(3, 40)):
+                torch.testing.assert_close(module(x), forward(x), rtol=2e-2, atol=1e-5)
+
+
 def test_others_keep_their_own_code() -> None:
     """Gemma's norm adds one to its weight and its gate is no SiLU; float64 and half precision have no kernels."""
     assert not elementwise_kernel.replacements(_model(Gemma2Config, torch.float32))

@@ -50,6 +50,20 @@ def test_bfloat16_is_rounded_to_nearest_even_as_torch_does() -> None:
     assert torch.isnan(got[0, 4])
 
 
+def test_inputs_that_do_not_lie_side_by_side() -> None:
+    """A transposed input is read as what it says, not as it lies, whatever torch's default dtype is."""
+    x, out = torch.arange(12.0).view(4, 3).t(), torch.zeros(3, 2)
+    add = lora_kernel.bind(torch.ones(1, 4, 1), [(0, torch.ones(1, 1, 2))], lora_kernel.tiles([(0, 0, 3)]))
+    torch.set_default_dtype(torch.bfloat16)
+    try:
+        add(x, [out])
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert [[18.0, 18.0], [22.0, 22.0], [26.0, 26.0]] == out.tolist()
+    with pytest.raises(AssertionError, match="side by side"):
+        add(x, [torch.zeros(2, 3).t()])
+
+
 def test_runs_alone_where_torch_has_no_openmp(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without a team to join, one thread does all the work."""
     monkeypatch.setattr(machine_code, "_team", lambda: None)

@@ -118,7 +118,7 @@ async def test_heartbeat(redis: Redis, pool: Client) -> None:
 async def test_usage_outlives_the_worker(redis: Redis, pool: Client) -> None:
     """What workers did stays in the pool's usage: time up and busy, steps, tokens.
 
-    The server times ``open_ms`` where beats arrive, the worker ``up_ms`` where they leave: alike, not the same.
+    The server times ``open_ms`` where beats arrive, the worker ``up_ms`` where they leave: each against its own clock.
     """
     await (await pool.submit(None, "hello", max_new_tokens=5)).result(10)
 
@@ -128,8 +128,8 @@ async def test_usage_outlives_the_worker(redis: Redis, pool: Client) -> None:
     await until(counted)
     usage = await Catalog(redis, "default").usage()
     assert (5, 5, 5) == (usage["steps"], usage["step_rows"], usage["prefill_tokens"])
-    assert usage["open_ms"] > 0 and usage["up_ms"] > 0
-    assert abs(usage["open_ms"] - usage["up_ms"]) < 2_000
+    assert usage["up_ms"] > 0
+    assert 0 < usage["open_ms"] <= usage["last_ms"] - usage["since_ms"]
 
 
 async def test_backlog_keeps_all_rows_busy(redis: Redis, pool: Client) -> None:
