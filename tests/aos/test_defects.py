@@ -326,7 +326,11 @@ async def test_defect_15_stub_returned_on_failure(redis_url: str, manage: Manage
     with fake_worker(redis_url) as worker:
         pipeline = manage()
         assert await pipeline.start_lorax_server(), pipeline.last_error
-        assert "generated_text" in await pipeline.lorax_inference("CEO", "hello", max_new_tokens=1)  # it was validated
+
+        async def validated() -> bool:
+            return "generated_text" in await pipeline.lorax_inference("CEO", "hello", max_new_tokens=1)
+
+        await until(validated)
         worker.signal(signal.SIGKILL)
         worker.wait()
         result = await pipeline.lorax_inference("CEO", "hello", timeout=0.3)
