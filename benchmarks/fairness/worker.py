@@ -11,17 +11,18 @@ import random
 import sys
 import time
 from dataclasses import dataclass
+from functools import partial
 
 from benchmarks.queue.noop_model import Clock, NoopModel, NoopRunner, NoopSlots, NoopTokenizer, NoopWeights
 from lorapool.shared import logs
-from lorapool.shared.broker import View
+from lorapool.shared.broker import Broker, View
 from lorapool.shared.catalog import AdapterRecord
+from lorapool.shared.scripts import Terms
 from lorapool.shared.settings import redis_settings
-from lorapool.worker import claimer
+from lorapool.worker import claimer, cli
 from lorapool.worker.adapter_source import AdapterSource
 from lorapool.worker.adapters import AdapterCache
 from lorapool.worker.affinity import Choice, Holding, Homes, Policy
-from lorapool.worker.cli import serve
 from lorapool.worker.config import WorkerConfig
 from lorapool.worker.engine import Engine
 from lorapool.worker.model import Loaded
@@ -32,6 +33,7 @@ ROWS = SLOTS = 32
 STEP_S = 0.05
 LOAD_S = 0.2
 BEAT_S = 0.5
+WHOLE_BACKLOG = 4_000  # adapters in a rival's view; a bounded one would show it its residents more often than others
 
 
 class SleepingRunner(NoopRunner):
@@ -86,14 +88,15 @@ def main() -> None:
     parser.add_argument("--worker-id", required=True)
     parser.add_argument("--policy", choices=["affinity", *RIVALS], required=True)
     arguments = parser.parse_args()
-    if arguments.policy != "affinity":  # the rivals choose for themselves, and never unseen
+    if arguments.policy != "affinity":  # the rivals choose for themselves, never unseen, and of all that waits
         vars(claimer).update(choose=RIVALS[arguments.policy], guess=lambda *_: Choice())
+        vars(cli).update(Broker=partial(Broker, terms=Terms(view_size=WHOLE_BACKLOG)))
     logs.configure("warning", json=True)
     config = WorkerConfig.parse(
         worker_id=arguments.worker_id, base_model="noop", max_batch=ROWS, claim_ahead=0, slots=SLOTS, beat_s=BEAT_S
     )
     model = SleepingModel(config, Clock())
-    sys.exit(asyncio.run(serve(config, redis_settings(arguments.redis_url), model)))
+    sys.exit(asyncio.run(cli.serve(config, redis_settings(arguments.redis_url), model)))
 
 
 if __name__ == "__main__":

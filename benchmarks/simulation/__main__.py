@@ -11,15 +11,14 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.simulation import study
+from benchmarks.simulation.cases import Scale, run_all
 from benchmarks.simulation.fleet import Shape
-from benchmarks.simulation.study import Scale
+from benchmarks.simulation.study import Comparison, Sweep, Torrent
 
 SMALL = Scale(20, 200, 60.0, Shape(rows=16, slots=8))
 MIDDLE = Scale(100, 1_000, 40.0)
 LARGE = Scale(1_000, 10_000, 15.0)
 ALL_LOADS = (0.5, 0.7, 0.9, 1.0, 1.2, 1.5)
-LARGE_LOADS = (0.5, 0.9, 1.0, 1.2, 1.5)
 SWEEP_LOAD = 1.2
 BOUNDS_S, SHARES = (1.0, 2.0, 5.0, 10.0, 20.0), (0.25, 0.5, 1.0)
 FLOOD_LOADS, FLOOD_JOBS = (0.7, 0.9), 10_000
@@ -33,8 +32,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="the small fleet only")
     arguments = parser.parse_args()
     began = time.perf_counter()
-    with Console(stderr=True).status("simulating"):
-        found = simulate(quick=arguments.quick)
+    found = simulate(quick=arguments.quick)
     found["seconds"] = round(time.perf_counter() - began, 1)
     Path(arguments.out).write_text(json.dumps(found, indent=2) + "\n")
     show(found)
@@ -47,23 +45,16 @@ def main() -> None:
 
 def simulate(*, quick: bool) -> dict[str, Any]:
     """The comparison at several scales, the sweep of the defaults, the flood."""
-    plan = {SMALL: ALL_LOADS} if quick else {SMALL: ALL_LOADS, MIDDLE: ALL_LOADS, LARGE: LARGE_LOADS}
+    plan = {SMALL: ALL_LOADS} if quick else {SMALL: ALL_LOADS, MIDDLE: ALL_LOADS, LARGE: ALL_LOADS}
     swept, flooded = (SMALL, SMALL) if quick else (MIDDLE, LARGE)
+    comparisons = [Comparison(scale, loads) for scale, loads in plan.items()]
+    sweep = Sweep(swept, SWEEP_LOAD, BOUNDS_S, SHARES)
+    torrent = Torrent(flooded, FLOOD_LOADS, FLOODED, FLOOD_JOBS)
+    seen = run_all(case for part in (*comparisons, sweep, torrent) for case in part.cases())
     return {
-        "comparison": {str(scale): study.compare(scale, loads) for scale, loads in plan.items()},
-        "sweep": {
-            "scale": str(swept),
-            "load": SWEEP_LOAD,
-            "points": study.sweep(swept, SWEEP_LOAD, BOUNDS_S, SHARES),
-        },
-        "flood": {
-            "scale": str(flooded),
-            **{
-                f"{where}, load {load:g}": study.flood(flooded, load, FLOOD_JOBS, adapter)
-                for load in FLOOD_LOADS
-                for where, adapter in FLOODED.items()
-            },
-        },
+        "comparison": {str(part.scale): part.table(seen) for part in comparisons},
+        "sweep": sweep.table(seen),
+        "flood": torrent.table(seen),
     }
 
 

@@ -73,12 +73,14 @@ class Backlog:
         self._served = Ranking()  # adapters with waiting or running jobs -> tokens served
         self._served_before: dict[str, float] = {}
         self._running: Counter[str] = Counter()
+        self._seen: dict[str, WaitingAdapter] = {}  # as views show them, until something changes
 
     def enqueue(self, job: SimJob) -> None:
         crowded = self.undelivered[job.agent, job.ref] >= WINDOW / 4
         self.undelivered[job.agent, job.ref] += 1
         lane = self._crowds if crowded else self._streams
         lane.setdefault(job.ref, deque()).append(job)
+        self._seen.pop(job.ref, None)
         turn_s = job.arrived_s + CROWD_S * crowded
         if turn_s < self.ready.keys.get(job.ref, math.inf):
             self.ready.put(job.ref, turn_s)
@@ -95,6 +97,7 @@ class Backlog:
         for job in jobs:
             self.undelivered[job.agent, ref] -= 1
         self._running[ref] += len(jobs)
+        self._seen.pop(ref, None)
         others = [other for other in self.last_workers.get(ref, ()) if other != worker]
         self.last_workers[ref] = [worker, *others[: LAST_WORKERS - 1]]
         self._served.put(ref, self._served.keys[ref] + sum(job.tokens for job in jobs))
@@ -126,8 +129,8 @@ class Backlog:
         """As view.lua builds it: the longest waiting, the least served and the residents, of those claimable."""
         seen = dict.fromkeys(self.ready.first(VIEW_SIZE))
         if len(self.ready) > VIEW_SIZE:
-            candidates: Sequence[str] = (*self._served.first(VIEW_SIZE), *residents)
-            seen |= dict.fromkeys(ref for ref in candidates if ref in self.ready.keys)
+            seen |= dict.fromkeys(self._claimable(self._served.first(VIEW_SIZE)))
+            seen |= dict.fromkeys(self._claimable(residents))
         return View(
             now_ms=round(now_s * 1000),
             waiting=tuple(map(self._waiting, seen)),
@@ -135,6 +138,13 @@ class Backlog:
             ready_count=len(self.ready),
         )
 
+    def _claimable(self, refs: Iterable[str]) -> list[str]:
+        keys = self.ready.keys
+        return [ref for ref in refs if ref in keys]
+
     def _waiting(self, ref: str) -> WaitingAdapter:
-        depth = len(self._streams.get(ref, ())) + len(self._crowds.get(ref, ()))
-        return WaitingAdapter(ref, round(self.ready.keys[ref] * 1000), depth, self._served.keys[ref])
+        if (seen := self._seen.get(ref)) is None:
+            depth = len(self._streams.get(ref, ())) + len(self._crowds.get(ref, ()))
+            seen = WaitingAdapter(ref, round(self.ready.keys[ref] * 1000), depth, self._served.keys[ref])
+            self._seen[ref] = seen
+        return seen

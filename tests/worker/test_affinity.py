@@ -111,13 +111,13 @@ def test_the_fuller_a_worker_the_longer_it_leaves_newcomers(busy: int, patience_
 
 def test_one_load_at_a_time() -> None:
     """A worker takes one newcomer, the first, and while that is loaded leaves others alone for half a second."""
-    two = Homes(["w1", "w2"])
+    others = Homes(["w2", "w3"])
     seen = view(waiting("new@1", since_s=0.3), waiting("newer@1", since_s=0.2), waiting("a@1", since_s=0.1))
     holding = Holding(slots=4, resident=frozenset({"a@1"}))
-    assert ("a@1", "new@1") == prefer(seen, holding, homes=two)
+    assert ("a@1", "new@1") == prefer(seen, holding, homes=others)
     loading = Holding(slots=4, resident=frozenset({"a@1"}), loads=True)
-    assert ("a@1",) == prefer(seen, loading, homes=two)
-    assert ("late@1",) == prefer(view(waiting("late@1", since_s=0.5)), loading, homes=two)
+    assert ("a@1",) == prefer(seen, loading, homes=others)
+    assert ("late@1",) == prefer(view(waiting("late@1", since_s=0.5)), loading, homes=others)
 
 
 def test_a_crowd_leaves_a_row_in_eight() -> None:

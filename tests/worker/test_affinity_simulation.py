@@ -5,10 +5,11 @@ from __future__ import annotations
 import pytest
 
 from benchmarks.simulation.backlog import Backlog, SimJob
+from benchmarks.simulation.cases import POLICIES, Case, Scale, run_all
 from benchmarks.simulation.fleet import Shape, SimWorker
-from benchmarks.simulation.policies import Affinity, Arrival
+from benchmarks.simulation.policies import Arrival
 from benchmarks.simulation.run import Outcome
-from benchmarks.simulation.study import Scale, flood, rivals
+from benchmarks.simulation.study import Torrent
 from lorapool.worker.affinity import Policy
 
 FLEET = Scale(workers=20, adapters=200, duration_s=60.0, shape=Shape(rows=16, slots=8))
@@ -17,8 +18,7 @@ OVERLOAD = 1.2
 
 @pytest.fixture(scope="module")
 def outcomes() -> dict[str, Outcome]:
-    policies = rivals(FLEET.homes())
-    return {name: FLEET.run(policies[name], OVERLOAD) for name in ("affinity", "random", "arrival", "pure")}
+    return {name: Case(FLEET, name, OVERLOAD).run() for name in POLICIES}
 
 
 def test_a_third_of_random_loads(outcomes: dict[str, Outcome]) -> None:
@@ -51,7 +51,9 @@ def test_a_crowd_lets_others_pass() -> None:
 
 def test_a_flood_leaves_others_their_waits() -> None:
     """One agent that wants ten thousand jobs at once makes the others' 95th percentile at most 1.5 times as long."""
-    assert flood(FLEET, 0.7, 10_000, adapter=50)["affinity"]["p95_ratio"] <= 1.5
+    torrent = Torrent(FLEET, (0.7,), {"own adapter": 50}, 10_000)
+    table = torrent.table(run_all(torrent.cases()))
+    assert table["own adapter, load 0.7"]["affinity"]["p95_ratio"] <= 1.5
 
 
 def test_more_work_done_than_at_random(outcomes: dict[str, Outcome]) -> None:
@@ -62,7 +64,7 @@ def test_more_work_done_than_at_random(outcomes: dict[str, Outcome]) -> None:
 def test_same_seed_same_outcome() -> None:
     """A run depends on its seed alone."""
     small = Scale(workers=4, adapters=20, duration_s=20.0)
-    first, second = (small.run(Affinity(small.homes()), OVERLOAD) for _ in range(2))
+    first, second = (Case(small, "affinity", OVERLOAD).run() for _ in range(2))
     assert first == second
 
 
