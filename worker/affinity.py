@@ -7,7 +7,8 @@ wait up to the starvation bound; one that has had more than its share, or is at 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Set
+from collections.abc import Iterable, Mapping
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from hashlib import blake2b
 from typing import Literal
@@ -165,7 +166,7 @@ def _ordered(
 
 
 def _parted(
-    view: View, here: Set[str], patience_ms: float, *, crowds: bool
+    view: View, here: AbstractSet[str], patience_ms: float, *, crowds: bool
 ) -> tuple[list[WaitingAdapter], list[WaitingAdapter]]:
     """Those that are here, and the newcomers that have waited out our patience; without ``crowds`` only those whose
     turn has come."""

@@ -1,4 +1,4 @@
-"""Cases: one simulated run each, by name; run once, however many tables show it, on as many processes as there are cores.
+"""Cases: one simulated run each; run once, however many tables show it, on as many processes as there are cores.
 
 Every figure is of a seeded run and comes out the same each time, on whichever process.
 """

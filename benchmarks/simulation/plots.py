@@ -22,7 +22,8 @@ mpl.use("Agg")
 def draw(study: dict[str, Any], folder: Path) -> list[Path]:
     """Write the pictures and say where."""
     folder.mkdir(parents=True, exist_ok=True)
-    return [_policies(study["comparison"], folder), _defaults(study["sweep"], folder)]
+    pictures = [_policies(study["comparison"], folder)]
+    return [*pictures, _defaults(study["sweep"], folder)] if study["sweep"] else pictures
 
 
 def _policies(comparison: dict[str, Any], folder: Path) -> Path:

@@ -98,10 +98,8 @@ class Torrent:
         return {"scale": str(self.scale), **rows}
 
     def _pairs(self, load: float, adapter: int) -> dict[str, tuple[Case, Case]]:
-        flood = self.scale.flood(adapter, self.jobs)
-        return {
-            name: (Case(self.scale, name, load), Case(self.scale, name, load, flood)) for name in ("affinity", "arrival")
-        }
+        scale, flood = self.scale, self.scale.flood(adapter, self.jobs)
+        return {name: (Case(scale, name, load), Case(scale, name, load, flood)) for name in ("affinity", "arrival")}
 
     def _figures(self, calm: Figures, flooded: Figures) -> dict[str, Any]:
         ratio = flooded["p95_wait_s"] / max(calm["p95_wait_s"], 1e-3)
