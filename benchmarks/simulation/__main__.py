@@ -88,7 +88,8 @@ def _plan(arguments: argparse.Namespace) -> Plan:
 
 def simulate(plan: Plan) -> dict[str, Any]:
     """The comparison at several scales, the sweep of the defaults, the flood."""
-    parts = [*plan.comparisons, plan.torrent, *([plan.sweep] if plan.sweep else [])]
+    parts: list[Comparison | Torrent | Sweep] = [*plan.comparisons, plan.torrent]
+    parts += [plan.sweep] if plan.sweep else []
     seen = run_all(case for part in parts for case in part.cases())
     return {
         "comparison": {str(part.scale): part.table(seen) for part in plan.comparisons},
