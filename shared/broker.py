@@ -8,6 +8,7 @@ raise RedisUnreachable, RedisAuthFailed or RedisFull besides what they name.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import chain
 from typing import Literal
 
 from redis.asyncio import Redis
@@ -221,7 +222,7 @@ class Broker:
         """End attempts. ``stale``: the lease no longer held, and nothing was written. Same order."""
         settled: list[Settled] = []
         for part in arguments.chunks(settlements):
-            args = (arg for settlement in part for arg in arguments.of_settlement(settlement))
+            args = chain.from_iterable(map(arguments.of_settlement, part))
             for settlement, answer in zip(part, await self._scripts.run("settle", *args), strict=True):
                 settled.append(replies.settled(answer.decode(), settlement.job_id))
         return settled

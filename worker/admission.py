@@ -62,7 +62,7 @@ class Admission:
         self._known: dict[str, tuple[float, AdapterRecord]] = {}  # since when, by the monotonic clock
 
     async def admit(self, claimed: Iterable[ClaimedJob]) -> None:
-        """Hand the jobs to the engine, together; settle those that cannot run."""
+        """Hand the expected jobs to the engine, together; settle those that cannot run."""
         admitted: list[HeldJob] = []
         for job in claimed:
             if len(job.payload) > INLINE_PAYLOAD_BYTES:
@@ -71,6 +71,8 @@ class Admission:
                 admitted.append(await self._admit(job))
             except Exception as error:  # noqa: BLE001  a job that nobody thought of must not take the worker down
                 await self._publisher.refuse(job, error)
+            finally:
+                self._jobs.met(job)
         self._hand_over(admitted)
 
     def _hand_over(self, admitted: list[HeldJob]) -> None:

@@ -7,6 +7,7 @@ the pool's config first, the slow loading of weights last. Imports torch only on
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import re
 import secrets
@@ -319,6 +320,7 @@ async def serve(config: WorkerConfig, settings: RedisSettings, model: Model) -> 
             identity={**about, "model_load_ms": load_ms, **loaded.facts},
         )
         worker.stop_on_signals()
+        gc.freeze()  # what is here stays: no collection needs to look at it
         return 0 if await worker.run() else FAILED
     finally:
         await broker.close()

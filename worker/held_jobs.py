@@ -2,13 +2,14 @@
 
 The one owner of that list on the event loop: claimer, publisher, lease keeper and control all act through it.
 Knows nothing of Redis, nor of how a batch is run. A job is *unfinished* until the engine is done with it, and
-*held* (its lease renewed) until its settlement was answered.
+*held* (its lease renewed) until its settlement was answered. Before that it is *expected*, from its claim to its
+admission: it counts as unfinished.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 from lorapool.shared.broker import ClaimedJob, Delta, Held
@@ -73,6 +74,7 @@ class HeldJobs:
     def __init__(self, on_change: Callable[[], None] = lambda: None) -> None:
         self._jobs: dict[str, HeldJob] = {}
         self._by_sequence: dict[str, HeldJob] = {}
+        self._expected: list[ClaimedJob] = []
         self._unfinished: Counter[str] = Counter()  # by adapter ref
         self._on_change = on_change
 
@@ -88,6 +90,17 @@ class HeldJobs:
     def of_sequence(self, seq_id: str) -> HeldJob | None:
         return self._by_sequence.get(seq_id)
 
+    def expect(self, claimed: Iterable[ClaimedJob]) -> None:
+        """They take rows, and their leases are renewed, until each was ``met``."""
+        for job in claimed:
+            self._expected.append(job)
+            self._unfinished[job.ref] += 1
+
+    def met(self, claimed: ClaimedJob) -> None:
+        """It was added, or refused."""
+        self._expected.remove(claimed)
+        self._finish(claimed.ref)
+
     def add(self, job: HeldJob) -> None:
         assert job.job_id not in self._jobs, f"{job.job_id} is held already"
         self._jobs[job.job_id] = self._by_sequence[job.seq_id] = job
@@ -98,9 +111,7 @@ class HeldJobs:
         if job.ended or self._jobs.get(job.job_id) is not job:
             return False
         job.ended = True
-        self._unfinished[job.claimed.ref] -= 1
-        if not self._unfinished[job.claimed.ref]:
-            del self._unfinished[job.claimed.ref]
+        self._finish(job.claimed.ref)
         self._on_change()
         return True
 
@@ -112,7 +123,8 @@ class HeldJobs:
             self._on_change()
 
     def leases(self) -> list[Held]:
-        return [job.lease for job in self._jobs.values()]
+        expected = [Held(job.job_id, job.lease) for job in self._expected]
+        return [*(job.lease for job in self._jobs.values()), *expected]
 
     def unfinished(self) -> int:
         return self._unfinished.total()
@@ -126,7 +138,13 @@ class HeldJobs:
 
     def check_integrity(self) -> None:
         assert len(self._jobs) == len(self._by_sequence)
-        assert self._unfinished == Counter(job.claimed.ref for job in self._jobs.values() if not job.ended)
+        running = [job.claimed for job in self._jobs.values() if not job.ended]
+        assert self._unfinished == Counter(job.ref for job in (*running, *self._expected))
+
+    def _finish(self, ref: str) -> None:
+        self._unfinished[ref] -= 1
+        if not self._unfinished[ref]:
+            del self._unfinished[ref]
 
 
 def _passed(deadline_ms: int | None, now_ms: int) -> bool:

@@ -111,8 +111,16 @@ def _packable(modules: Sequence[Any]) -> bool:
     known = all(hasattr(torch.ops.mkldnn, name) for name in ("_reorder_linear_weight", "_linear_pointwise"))
     if not known or any(weight.device.type != "cpu" for weight in weights):
         return False
-    if any(weight.dtype not in {torch.float32, torch.bfloat16} for weight in weights):
+    if any(weight.dtype not in _packed_dtypes() for weight in weights):
         return False
     memory: int = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     packed: int = sum(weight.nbytes for weight in weights)
     return packed <= _PACKED_SHARE * memory
+
+
+def _packed_dtypes() -> set[torch.dtype]:
+    """bfloat16 only where oneDNN has products for it: it asks for AVX-512 or AVX-NE-CONVERT, and raises without."""
+    dtypes = {torch.float32}
+    if hasattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported") and torch.ops.mkldnn._is_mkldnn_bf16_supported():  # noqa: SLF001
+        dtypes.add(torch.bfloat16)
+    return dtypes

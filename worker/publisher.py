@@ -7,6 +7,7 @@ holds up these coroutines only: the engine goes on, and its steps are published 
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Iterable, Sequence
 from typing import Literal
 
@@ -112,9 +113,11 @@ class Publisher:
     async def _settle(self, ended: Sequence[tuple[HeldJob, Settlement]]) -> None:
         settlements = [settlement for _, settlement in ended]
         answers = await persist(lambda: self._broker.settle(settlements), "settle")
+        verbose = log.is_enabled_for(logging.INFO)
         for (job, settlement), settled in zip(ended, answers, strict=True):
             self._jobs.drop(job)
-            self._tell(job.claimed, settlement, settled)
+            if verbose or settlement.error or settled.outcome == "stale":
+                self._tell(job.claimed, settlement, settled)
 
     def _settlement_of(self, job: HeldJob, update: Update) -> Settlement:
         if update.error is None:

@@ -14,7 +14,7 @@ from typing import Any
 
 import structlog
 
-from lorapool.shared.broker import Broker
+from lorapool.shared.broker import Broker, ClaimedJob
 from lorapool.shared.catalog import Catalog
 from lorapool.worker.adapters import AdapterCache
 from lorapool.worker.admission import Admission, Tokenizer
@@ -102,9 +102,21 @@ class Worker:
     # -- the main loop: claim → admit → step → settle
 
     async def _claim_and_admit(self) -> None:
-        while not self._stopping.is_set():
-            claimed = await self._claimer.claim()
-            await self._admission.admit(claimed)
+        """While the jobs of one claim are admitted, the next claim is on its way."""
+        claiming = self._claim()
+        try:
+            while claiming is not None:
+                claimed = await claiming
+                self._jobs.expect(claimed)
+                claiming = self._claim()
+                await asyncio.sleep(0)  # it asks the server now
+                await self._admission.admit(claimed)
+        finally:
+            if claiming is not None:
+                await put_down([claiming])
+
+    def _claim(self) -> asyncio.Task[tuple[ClaimedJob, ...]] | None:
+        return None if self._stopping.is_set() else asyncio.create_task(self._claimer.claim())
 
     async def _step_and_publish(self) -> None:
         while True:

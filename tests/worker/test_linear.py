@@ -36,3 +36,16 @@ def test_adding_to_one_part_leaves_the_others() -> None:
     x = torch.randn(1, 3, 16)
     found["q"](x).add_(100.0)
     torch.testing.assert_close(modules["k"](x), found["k"](x))
+
+
+def test_a_cpu_without_bfloat16_products(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where oneDNN cannot pack bfloat16 weights (AVX2 alone), the modules' own products stay."""
+
+    def refuse(*_: object) -> None:
+        raise RuntimeError("bf16 path needs the cpu support")
+
+    monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: False)
+    monkeypatch.setattr(torch.ops.mkldnn, "_reorder_linear_weight", refuse)
+    modules, x = _modules(torch.bfloat16), torch.randn(3, 16, dtype=torch.bfloat16)
+    found = products(modules, [["q", "k"], ["o"], ["c"]])
+    torch.testing.assert_close(modules["q"](x), found["q"](x))
