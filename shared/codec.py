@@ -7,7 +7,7 @@ know; one that changes what a field means raises it, and older readers refuse th
 from __future__ import annotations
 
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from collections.abc import Set as AbstractSet
 from hashlib import blake2b
 from typing import Any
@@ -97,8 +97,8 @@ def _changed(params: SamplingParams) -> dict[str, Any]:
     return {name: given[name] for name in sorted(given) if given[name] != default[name]}
 
 
-def _only(fields: Mapping[str, Any], known: AbstractSet[str]) -> dict[str, Any]:
-    return {name: value for name, value in fields.items() if name in known}
+def _only(fields: dict[str, Any], known: AbstractSet[str]) -> dict[str, Any]:
+    return fields if fields.keys() <= known else {name: value for name, value in fields.items() if name in known}
 
 
 def _unpack_map(packed: bytes, limit_bytes: int) -> dict[str, Any]:

@@ -105,19 +105,19 @@ def claim(answer: list[bytes], lease: str, keys: Keys) -> Claim:
 def _claimed(head: str, payload: bytes, lease: str, keys: Keys) -> ClaimedJob:
     bare, ref, digest, agent, attempt, lost, fence, seed, submitted, claimed, deadline = head.split(" ")
     return ClaimedJob(
-        job_id=keys.full_id(bare),
-        lease=lease,
-        ref=ref,
-        digest="" if digest == "-" else digest,
-        agent=agent,
-        attempt=int(attempt),
-        lost=int(lost),
-        fence=int(fence),
-        seed=int(seed),
-        submitted_ms=int(submitted),
-        claimed_ms=int(claimed),
-        deadline_ms=None if deadline == "-" else int(deadline),
-        payload=payload,
+        keys.full_id(bare),
+        lease,
+        ref,
+        "" if digest == "-" else digest,
+        agent,
+        int(attempt),
+        int(lost),
+        int(fence),
+        int(seed),
+        int(submitted),
+        int(claimed),
+        None if deadline == "-" else int(deadline),
+        payload,
     )
 
 

@@ -45,6 +45,9 @@ class HeldText:
         """Take new text, return what may be shown of all that is pending. After a stop string: nothing more."""
         if self.stopped or not text:
             return ""
+        if not self.stop:
+            self.visible += text
+            return text
         self.pending += text
         cut = self._first_stop()
         self.stopped = cut is not None
