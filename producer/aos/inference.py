@@ -21,10 +21,12 @@ from lorapool.producer.client import Client
 from lorapool.producer.handle import JobHandle
 from lorapool.shared.aliases import alias_of
 from lorapool.shared.catalog import PoolConfig
-from lorapool.shared.errors import InvalidRequest, LorapoolError, ResultTimeout, UnknownAdapter
+from lorapool.shared.errors import AdapterNotReady, InvalidRequest, LorapoolError, ResultTimeout, UnknownAdapter
 from lorapool.shared.job import BASE_REF, Result, check_name
 
 MAX_NEW_TOKENS, TEMPERATURE, TOP_P = 256, 0.7, 0.9
+VALIDATION_SHARE = 0.9  # of a request's time, for its adapter to be validated
+LOOK_AGAIN_S = 0.1  # at an adapter that is not ready
 LATE_S = 5.0  # beyond the deadline, until its end is heard of
 _OPTIONS = frozenset({"messages", "system", "adapter", "purpose", "agent_id", "timeout", "priority", "job_id"})
 
@@ -69,9 +71,8 @@ class Inference:
         timeout_s = _seconds(self._config.request_timeout_s if ask.timeout is None else ask.timeout)
         try:
             async with asyncio.timeout(timeout_s) as limit, self._admission.place():
-                ref = await self._ref(ask)
-                left_s = max(0.001, timeout_s - (time.monotonic() - began))
-                handle = await self._submit(ask, ref, left_s)
+                ref, handle = await self._accepted(ask, began + timeout_s)
+                left_s = _left_s(began + timeout_s)
                 limit.reschedule(asyncio.get_running_loop().time() + left_s + LATE_S)  # the pool ends it in time
                 result = await self._result(handle)
         except TimeoutError:
@@ -86,6 +87,18 @@ class Inference:
             latency_ms=(time.monotonic() - began) * 1000,
             used_base=ref == BASE_REF,
         )
+
+    async def _accepted(self, ask: Ask, until: float) -> tuple[str, JobHandle]:
+        """Look up and submit; a version that no worker has validated yet gets most of the request's time for that."""
+        give_up_at = until - (1 - VALIDATION_SHARE) * _left_s(until)
+        while True:
+            try:
+                ref = await self._ref(ask)
+                return ref, await self._submit(ask, ref, _left_s(until))
+            except AdapterNotReady:
+                if (pause_s := min(LOOK_AGAIN_S, give_up_at - time.monotonic())) <= 0:
+                    raise
+            await asyncio.sleep(pause_s)
 
     async def _ref(self, ask: Ask) -> str:
         if ask.adapter is not None:
@@ -154,6 +167,10 @@ class Inference:
                 with suppress(LorapoolError):
                     await handle.cancel()
                 raise
+
+
+def _left_s(until: float) -> float:
+    return max(0.001, until - time.monotonic())
 
 
 def _alias(ask: Ask) -> str:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 from typing import Any
 
 import pytest
 
 from lorapool.producer.aos import LoRAxServer, MLConfig, MLPipelineManager
+from lorapool.producer.client import Client
+from lorapool.shared.errors import AdapterNotReady
 from tests.aos.conftest import MakeAdapter, Serve, text_of
 from tests.fleet import WorkerProcess, fake_worker, until
 
@@ -67,3 +70,27 @@ async def test_prompt_or_messages(server: LoRAxServer, make_adapter: MakeAdapter
         [result] = await server.batch_inference([{"agent_role": "CEO", "prompt": prompt, "params": extra}])
         assert "InvalidRequest" == result["error_type"]
         assert "prompt" in result["error"]
+
+
+async def test_the_first_request_waits_until_its_adapter_is_validated(
+    redis_url: str, serve: Serve, make_adapter: MakeAdapter
+) -> None:
+    """Registered while the worker could not look at it, asked for at once: answered when it has, not refused."""
+    folder = make_adapter()
+    with fake_worker(redis_url) as worker:
+        server = serve()
+        assert await server.start(), server.last_error
+        worker.signal(signal.SIGSTOP)
+        async with Client(redis_url) as client:
+            await client.adapters.register("ceo", folder, aliases=["CEO"], wait=False)
+            asked = asyncio.create_task(server.inference_for_agent("CEO", "hello", max_new_tokens=3, timeout=20))
+            await asyncio.sleep(0.3)
+            assert not asked.done(), await asked
+            worker.signal(signal.SIGCONT)
+            assert text_of("hello", folder, 3) == (await asked)["generated_text"]
+            worker.signal(signal.SIGSTOP)
+            await client.adapters.register("cfo", folder, aliases=["CFO"], wait=False)
+            with pytest.raises(AdapterNotReady):
+                await server.inference_for_agent("CFO", "hello", timeout=0.5)
+            worker.signal(signal.SIGCONT)
+        assert (1, 1) == (server.metrics["successful_requests"], server.metrics["refused_requests"])
