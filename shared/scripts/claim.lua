@@ -8,7 +8,7 @@
 local worker, lease = ARGV[1], ARGV[2]
 local n, max_adapters, per_adapter = tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5])
 local lease_ms, resident_count = tonumber(ARGV[6]), tonumber(ARGV[7])
-local heads, payloads, taken, claimed = {}, {}, {}, {}
+local heads, payloads, taken, claimed = {}, {}, {}, {} -- claimed: by ref, the job that is next, or true
 
 local QUEUED = { 'state', 'ref', 'agent', 'attempts', 'cost', 'submitted_ms', 'stream', 'deadline_ms', 'lost', 'fence',
   'digest', 'seed' }
@@ -44,7 +44,7 @@ local function begin_attempt(job)
   counted_window(job, -1)
   add(gauges, 'running', job.ref, 1)
   add(gauges, 'held', worker, 1)
-  touched[job.ref], claimed[job.ref] = true, true
+  touched[job.ref], claimed[job.ref] = true, claimed[job.ref] or true
   charge(job, job.cost)
   count(job, 'claimed', 1)
   taken[#taken + 1] = job.id
@@ -69,6 +69,7 @@ local function begin_entry(id, ref)
   begin_attempt(job)
 end
 
+-- How many entries were taken, and the id of the job that is then the lane's first.
 local function take_lane(ref, lane, want)
   if want <= 0 then
     return 0
@@ -91,7 +92,7 @@ local function take_lane(ref, lane, want)
   for i = 1, got do
     begin_entry(entries[i][2][2], ref)
   end
-  return got
+  return got, entries[got + 1] and entries[got + 1][2][2]
 end
 
 -- By priority; but jobs that wait a lane below because their agent has many are passed by others only until their turn.
@@ -115,6 +116,11 @@ local function take_adapter(ref, want)
   if cap > 0 then
     want = math.min(want, cap - gauge('running', ref))
   end
+  if call('EXISTS', stream_of(ref, 'again'), stream_of(ref, 'high'), stream_of(ref, 'low')) == 0 then
+    local _, following = take_lane(ref, 'normal', want)
+    claimed[ref] = claimed[ref] and (following or true)
+    return
+  end
   local got = take_lane(ref, 'again', math.min(want, math.max(1, math.floor(want / 2))))
   for _, lane in ipairs(lanes_by_turn(ref)) do
     got = got + take_lane(ref, lane, want - got)
@@ -122,14 +128,18 @@ local function take_adapter(ref, want)
 end
 
 local function take_preferred()
-  local adapters = 0
+  local preferred, adapters = {}, 0
   for i = 8 + resident_count, #ARGV do
+    preferred[#preferred + 1] = ARGV[i]
+  end
+  local ready = #preferred > 0 and call('ZMSCORE', P .. 'ready', unpack(preferred))
+  for i, ref in ipairs(preferred) do
     local before = #taken
     if before >= n or adapters >= max_adapters then
       return
     end
-    if call('ZSCORE', P .. 'ready', ARGV[i]) then
-      take_adapter(ARGV[i], math.min(n - before, per_adapter))
+    if ready[i] then
+      take_adapter(ref, math.min(n - before, per_adapter))
       adapters = adapters + (#taken > before and 1 or 0)
     end
   end
@@ -201,9 +211,9 @@ local function repeated()
 end
 
 -- Who ran an adapter last, the latest first: workers that likely still hold it.
-local function last_workers(ref)
+local function with_us(others)
   local names = { worker }
-  for name in string.gmatch(call('HGET', P .. 'last_worker', ref) or '', '%S+') do
+  for name in string.gmatch(others or '', '%S+') do
     if name ~= worker and #names < TERMS.LAST_WORKERS then
       names[#names + 1] = name
     end
@@ -213,14 +223,16 @@ end
 
 local function record_claim()
   local due = NOW + lease_ms
-  local leases, homes = {}, {}
+  local leases, homes, refs = {}, {}, {}
   for i, id in ipairs(taken) do
     leases[2 * i - 1], leases[2 * i] = due, id
   end
   for ref in pairs(claimed) do
-    homes[#homes + 1] = ref
-    homes[#homes + 1] = last_workers(ref)
-    call('HSET', P .. 'adapter:' .. ref, 'claimed_ms', NOW)
+    refs[#refs + 1] = ref
+    call('HSET', P .. 'adapter:' .. ref, 'claimed_ms', AT)
+  end
+  for i, others in ipairs(call('HMGET', P .. 'last_worker', unpack(refs))) do
+    homes[2 * i - 1], homes[2 * i] = refs[i], with_us(others)
   end
   call('ZADD', P .. 'leases', unpack(leases))
   call('HSET', P .. 'last_worker', unpack(homes))

@@ -259,7 +259,7 @@ end
 
 local function check_ready(ref)
   local ready, served = call('ZSCORE', P .. 'ready', ref), call('ZSCORE', P .. 'served', ref)
-  review(ref)
+  review({ ref })
   local ready_now = call('ZSCORE', P .. 'ready', ref)
   if ready_now and not ready then
     damaged('backlog_not_ready', ref)

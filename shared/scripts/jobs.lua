@@ -47,7 +47,7 @@ end
 
 local function write_sums(sums, prefix, drop_zero)
   for name, fields in pairs(sums) do
-    local key, names, values = prefix .. name, {}, {}
+    local key, names, values, zeros = prefix .. name, {}, {}, {}
     for field in pairs(fields) do
       names[#names + 1] = field
     end
@@ -55,7 +55,7 @@ local function write_sums(sums, prefix, drop_zero)
     for i, field in ipairs(names) do
       local n = (tonumber(had[i]) or 0) + fields[field]
       if n <= 0 and drop_zero then
-        call('HDEL', key, field)
+        zeros[#zeros + 1] = field
       else
         values[#values + 1] = field
         values[#values + 1] = n
@@ -63,6 +63,9 @@ local function write_sums(sums, prefix, drop_zero)
     end
     if #values > 0 then
       call('HSET', key, unpack(values))
+    end
+    if #zeros > 0 then
+      call('HDEL', key, unpack(zeros))
     end
   end
 end
@@ -75,12 +78,17 @@ local function stream_of(ref, lane)
   return P .. 'stream:' .. ref .. (lane == 'normal' and '' or ':' .. lane)
 end
 
--- Of the first job in a lane: since when it could have been claimed or, if that is later, its turn counts; its priority.
+-- Of a job: since when it could have been claimed or, if that is later, its turn counts; its priority.
+local function turn_of(id)
+  local v = call('HMGET', P .. 'job:' .. id, 'submitted_ms', 'due_ms', 'turn_ms', 'priority')
+  return math.max(tonumber(v[1]) or 0, tonumber(v[2]) or 0, tonumber(v[3]) or 0), v[4]
+end
+
+-- The same of the first job in a lane.
 local function first_turn(ref, lane)
   local head = call('XRANGE', stream_of(ref, lane), '-', '+', 'COUNT', 1)[1]
   if head then
-    local v = call('HMGET', P .. 'job:' .. head[2][2], 'submitted_ms', 'due_ms', 'turn_ms', 'priority')
-    return math.max(tonumber(v[1]) or 0, tonumber(v[2]) or 0, tonumber(v[3]) or 0), v[4]
+    return turn_of(head[2][2])
   end
 end
 
@@ -94,36 +102,86 @@ local function waits_since(ref)
   return NOW
 end
 
--- What follows from an adapter's waiting and running jobs: is it claimable, does it take part in `served`.
-local function review(ref, claimed)
-  local waiting = tonumber(call('HGET', P .. 'waiting', ref)) or 0
-  local running = tonumber(call('HGET', P .. 'running', ref)) or 0
-  local a = call('HMGET', P .. 'adapter:' .. ref, 'state', 'max_inflight', 'weight', 'served')
-  local cap = tonumber(a[2]) or 0
-  if waiting > 0 and (a[1] == 'open' or a[1] == 'closed') and (cap == 0 or running < cap) then
-    if claimed then
-      call('ZADD', P .. 'ready', waits_since(ref), ref)
+local function add_all(key, how, scores)
+  if #scores > 0 and how then
+    call('ZADD', key, how, unpack(scores))
+  elseif #scores > 0 then
+    call('ZADD', key, unpack(scores))
+  end
+end
+
+local function drop_all(key, members)
+  if #members > 0 then
+    call('ZREM', key, unpack(members))
+  end
+end
+
+-- Which adapters with jobs are claimable. `heads`: of those just claimed, the job that is next if that is known, or true.
+local function review_ready(refs, waiting, running, adapters, heads)
+  local since, earlier, fresh, out = {}, {}, {}, {}
+  local function enter(scores, score, ref)
+    scores[#scores + 1] = score
+    scores[#scores + 1] = ref
+  end
+  for i, ref in ipairs(refs) do
+    local state, cap = adapters[i][1], tonumber(adapters[i][2]) or 0
+    if waiting[i] == 0 or state ~= 'open' and state ~= 'closed' or cap > 0 and running[i] >= cap then
+      out[#out + 1] = ref
+    elseif heads[ref] then
+      enter(since, heads[ref] == true and waits_since(ref) or (turn_of(heads[ref])), ref)
     elseif entered[ref] then
-      call('ZADD', P .. 'ready', 'LT', entered[ref], ref)
+      enter(earlier, entered[ref], ref)
     else
-      call('ZADD', P .. 'ready', 'NX', NOW, ref)
+      enter(fresh, NOW, ref)
     end
-  else
-    call('ZREM', P .. 'ready', ref)
   end
-  local charge = (charges[ref] or 0) / (tonumber(a[3]) or 1)
-  local served = tonumber(call('ZSCORE', P .. 'served', ref))
-  if waiting + running > 0 then
-    if not served then -- who enters is lifted to the least of those present: idling earns no credit
-      local least = call('ZRANGE', P .. 'served', 0, 0, 'WITHSCORES')
-      call('ZADD', P .. 'served', math.max(tonumber(a[4]) or 0, tonumber(least[2]) or 0) + charge, ref)
-    elseif charge ~= 0 then
-      call('ZADD', P .. 'served', math.max(0, served + charge), ref)
+  add_all(P .. 'ready', nil, since)
+  add_all(P .. 'ready', 'LT', earlier)
+  add_all(P .. 'ready', 'NX', fresh)
+  drop_all(P .. 'ready', out)
+end
+
+-- Which take part in `served`. Who enters is lifted to the least of those present: idling earns no credit.
+local function review_served(refs, waiting, running, adapters)
+  local had, ranks, out = call('ZMSCORE', P .. 'served', unpack(refs)), {}, {}
+  local least = call('ZRANGE', P .. 'served', 0, 0, 'WITHSCORES')[2]
+  for i, ref in ipairs(refs) do
+    local charge = (charges[ref] or 0) / (tonumber(adapters[i][3]) or 1)
+    local served = tonumber(had[i])
+    if waiting[i] + running[i] > 0 then
+      if not served or charge ~= 0 then
+        served = served or math.max(tonumber(adapters[i][4]) or 0, tonumber(least) or 0)
+        ranks[#ranks + 1] = math.max(0, served + charge)
+        ranks[#ranks + 1] = ref
+      end
+    elseif served then
+      out[#out + 1] = ref
+      call('HSET', P .. 'adapter:' .. ref, 'served', math.max(0, served + charge))
     end
-  elseif served then
-    call('ZREM', P .. 'served', ref)
-    call('HSET', P .. 'adapter:' .. ref, 'served', math.max(0, served + charge))
   end
+  add_all(P .. 'served', nil, ranks)
+  drop_all(P .. 'served', out)
+end
+
+local function gauges_of(key, refs)
+  local found = call('HMGET', P .. key, unpack(refs))
+  for i = 1, #refs do
+    found[i] = tonumber(found[i]) or 0
+  end
+  return found
+end
+
+-- What follows from adapters' waiting and running jobs.
+local function review(refs, heads)
+  if #refs == 0 then
+    return
+  end
+  local waiting, running, adapters = gauges_of('waiting', refs), gauges_of('running', refs), {}
+  for i, ref in ipairs(refs) do
+    adapters[i] = call('HMGET', P .. 'adapter:' .. ref, 'state', 'max_inflight', 'weight', 'served')
+  end
+  review_ready(refs, waiting, running, adapters, heads or {})
+  review_served(refs, waiting, running, adapters)
 end
 
 local function write_counts()
@@ -150,7 +208,8 @@ local function write_notices()
   end
 end
 
-local function conclude(claimed)
+-- Write what was summed up. `heads` as in review_ready.
+local function conclude(heads)
   if #unleased > 0 then
     call('ZREM', P .. 'leases', unpack(unleased))
   end
@@ -160,9 +219,11 @@ local function conclude(claimed)
   write_notices()
   write_sums(gauges, P, true)
   write_counts()
+  local refs = {}
   for ref in pairs(touched) do
-    review(ref, claimed and claimed[ref])
+    refs[#refs + 1] = ref
   end
+  review(refs, heads)
   gauges, counts, charges, touched, entered = {}, {}, {}, {}, {}
   unleased, answered, notices = {}, {}, {}
 end
