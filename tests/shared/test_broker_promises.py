@@ -161,3 +161,20 @@ async def test_what_another_release_may_serve_is_a_dead_letter_at_once(bench: Be
     assert await bench.redis.exists(bench.keys.payload("mine"))
     stats = await bench.broker.stats("cfo@1")
     assert (1, 1, 0) == (stats["dead"], stats["failed"], stats.get("retried", 0))
+
+
+@pytest.mark.parametrize(("adapters", "most"), [(1, 10), (16, 16)])
+async def test_what_a_job_costs_the_server(bench: Bench, adapters: int, most: int):
+    """Commands a job, claim and settlement together: few where one adapter has them all, bounded where each has one."""
+    refs = [f"a{number}@1" for number in range(adapters)]
+    for ref in refs:
+        await bench.broker.open_adapter(ref, "ab" * 32)
+        await bench.broker.enqueue_many([job(ref=ref) for _ in range(64 // adapters)])
+    await bench.redis.config_resetstat()
+    jobs = (await bench.broker.claim("w1", "w1.1", refs, 32, adapters, 15_000, per_adapter=32 // adapters)).jobs
+    await bench.broker.settle([Settlement(claimed.job_id, claimed.lease, "succeeded") for claimed in jobs])
+    stats = await bench.redis.info("commandstats")
+    calls = sum(stat["calls"] for name, stat in stats.items() if name not in {"cmdstat_config", "cmdstat_info"})
+    print(f"{adapters} adapters: {calls / 32:.1f} commands a job")
+    assert len(jobs) == 32
+    assert calls <= 32 * most
