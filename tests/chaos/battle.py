@@ -36,6 +36,7 @@ from tests.fleet import add_adapters, alive
 ADAPTERS = tuple(f"adapter{n}" for n in range(12))
 CLIENTS, AGENTS = 4, 30  # agents a client
 SOCKET_TIMEOUT_S = "3"
+FEW = 4  # late writes, of which none may meet its job: it has ended by then, or a restart came between
 PATIENCE_S = 2.0  # a fault strikes after so long even if no job ends
 OPERATIONS = (
     "enqueue",
@@ -75,6 +76,7 @@ class Report:
     seconds: float
     tallies: dict[faults.Kind, Tally]
     spared: int
+    late: int
     checks: int
     lost_replies: Counter[str]
     workers: int
@@ -99,6 +101,8 @@ class Report:
             yield "no reply was lost"
         if not self.verdict.numbers["counters"].get("stale"):
             yield "no stale write was tried"
+        if not self.late and self.tallies["late write"].struck > FEW:
+            yield "no late write met its job at another worker"
 
     def lines(self) -> Iterator[str]:
         """For people."""
@@ -119,6 +123,7 @@ class Report:
         yield f"attempts: {_listed(attempts)}"
         stale = counted.get("stale", 0)
         yield f"stale writes refused: {stale} counted, {numbers['refusals']} told by workers that lived to tell"
+        yield f"late writes that met their jobs at another worker: {self.late}"
         yield f"strikes spared for a job on its last chance: {self.spared}; fsck runs meanwhile: {self.checks}"
         yield f"memory beyond the start's, without what expires by itself: {numbers['left_bytes'] / 1024:.0f} KiB"
 
@@ -176,6 +181,7 @@ class Battle:
             seconds,
             striker.tallies,
             striker.spared,
+            striker.late,
             self._checks,
             lost,
             len(crew.all),

@@ -6,10 +6,13 @@ from dataclasses import dataclass
 from random import Random
 from typing import Literal
 
-Kind = Literal["kill", "freeze", "terminate", "restart", "client kill", "delay", "cut", "half-open", "lost reply"]
+Kind = Literal[
+    "kill", "freeze", "late write", "terminate", "restart", "client kill", "delay", "cut", "half-open", "lost reply"
+]
 SHARES: dict[Kind, int] = {  # of one round; the short form is one round
     "kill": 3,  # SIGKILL of a worker
     "freeze": 2,  # SIGSTOP of a worker past its lease, then SIGCONT
+    "late write": 2,  # a worker's settlements arrive once another one runs its jobs
     "terminate": 2,  # SIGTERM of a worker, a new one beside it
     "restart": 2,  # of the server, with its append-only file
     "client kill": 3,  # the server closes all connections
@@ -19,7 +22,7 @@ SHARES: dict[Kind, int] = {  # of one round; the short form is one round
     "lost reply": 6,  # a peer's next scripts run, their replies vanish
 }
 ROUND = sum(SHARES.values())
-ON_WORKERS = frozenset({"kill", "freeze", "terminate"})
+ON_WORKERS = frozenset({"kill", "freeze", "late write", "terminate"})
 ON_PEERS = frozenset({"delay", "cut", "half-open", "lost reply"})
 LEASE_S = 1.0
 

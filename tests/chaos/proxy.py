@@ -39,6 +39,7 @@ class FaultProxy:
         self._links: set[Link] = set()
         self._joined: set[asyncio.Task[None]] = set()
         self._to_lose = 0
+        self._held_script, self._released = "", asyncio.Event()
         self.delay_s = 0.0  # of every chunk, either way
         self.lost: Counter[str] = Counter()  # replies, by script
 
@@ -68,6 +69,17 @@ class FaultProxy:
         """The next replies of scripts are dropped and their connections cut: the server acted, the peer cannot know."""
         self._to_lose = count
 
+    def hold(self, script: str) -> None:
+        """Requests to run that script wait on their way, and everything else falls silent, new connections too."""
+        self._held_script = script
+        self._released.clear()
+        self.fall_silent()
+
+    def release(self) -> None:
+        """What was held arrives; then every connection is reset."""
+        self._held_script = ""
+        self._released.set()
+
     # -- carrying
 
     async def _join(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -77,6 +89,7 @@ class FaultProxy:
             writer.transport.abort()
             return
         link = Link(writer, far_writer)
+        link.silent = bool(self._held_script)
         self._links.add(link)
         self._remember(asyncio.current_task())
         ways = {asyncio.ensure_future(self._there(reader, link)), asyncio.ensure_future(self._back(far_reader, link))}
@@ -97,7 +110,17 @@ class FaultProxy:
             while chunk := await reader.read(CHUNK_BYTES):
                 if asked := _SCRIPT.search(chunk):
                     link.script = self._scripts.get(asked[1].decode(), "another")
+                    if link.script == self._held_script:
+                        await self._arrive_late(chunk, link)
+                        return
                 await self._carry(chunk, link, link.far)
+
+    async def _arrive_late(self, chunk: bytes, link: Link) -> None:
+        await self._released.wait()
+        link.far.write(chunk)
+        await link.far.drain()
+        await asyncio.sleep(0.02)  # the server acts
+        self.cut()
 
     async def _back(self, reader: asyncio.StreamReader, link: Link) -> None:
         with contextlib.suppress(OSError):

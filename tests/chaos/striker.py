@@ -27,6 +27,7 @@ from tests.fleet import until
 BUSY = 8  # running jobs that make a fault count as struck under load
 DELAY_S = 0.06
 LOST_REPLIES = 3
+LATE_S = 6.0  # the longest that a late write is held
 FULL_TRIES = 10  # looks for a worker that has jobs
 
 
@@ -48,12 +49,14 @@ class Striker:
         self._passing: set[asyncio.Task[None]] = set()
         self.tallies: dict[Kind, Tally] = defaultdict(Tally)
         self.spared = 0
+        self.late = 0  # writes that arrived while another worker ran the job
 
     async def strike(self, fault: Fault) -> None:
         """One fault; what lasts passes by itself."""
         strikes: dict[Kind, Callable[[Fault], Coroutine[Any, Any, None]]] = {
             "kill": self._kill,
             "freeze": self._freeze,
+            "late write": self._late_write,
             "terminate": self._terminate,
             "restart": self._restart,
             "client kill": self._client_kill,
@@ -85,6 +88,25 @@ class Striker:
             berth.busy = False
 
         self._let_pass(thaw())
+
+    async def _late_write(self, fault: Fault) -> None:
+        berth = await self._frozen(fault)
+        await self._note(fault, berth.name)
+        ids = [job["id"] for job in await self._running(berth.name)]
+        berth.proxy.hold("settle")
+        berth.worker.signal(signal.SIGCONT)
+
+        async def release() -> None:
+            try:
+                self.late += bool(await until(lambda: self._run_elsewhere(ids, berth.name), LATE_S))
+            finally:
+                berth.proxy.release()
+                berth.busy = False
+
+        self._let_pass(release())
+
+    async def _run_elsewhere(self, ids: Sequence[str], worker: str) -> bool:
+        return any(job["id"] in ids and job["worker"] != worker for job in await self._running())
 
     async def _terminate(self, fault: Fault) -> None:
         berth = await self._free_berth(fault)
@@ -182,8 +204,8 @@ class Striker:
         fields = ("worker", "lost", "emitted")
         found = await self._server.pipeline([("HMGET", self._keys.job(job_id.decode()), *fields) for job_id in ids])
         jobs = [
-            {"worker": name.decode(), "lost": int(lost), "out": int(emitted or 0) > 0}
-            for name, lost, emitted in found
+            {"id": job_id.decode(), "worker": name.decode(), "lost": int(lost), "out": int(emitted or 0) > 0}
+            for job_id, (name, lost, emitted) in zip(ids, found, strict=True)
             if name is not None
         ]
         return [job for job in jobs if worker in {None, job["worker"]}]
