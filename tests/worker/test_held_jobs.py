@@ -38,6 +38,21 @@ def test_ended_is_held_until_dropped() -> None:
     jobs.check_integrity()
 
 
+def test_expected_takes_a_row_until_it_is_met() -> None:
+    """From its claim to its admission a job counts as unfinished and its lease is renewed, once in each respect."""
+    jobs, mine, other = HeldJobs(), held("0.j"), held("0.k", ref="b@1")
+    jobs.expect([mine.claimed, other.claimed])
+    assert ({"a@1": 1, "b@1": 1}, 0) == (jobs.unfinished_by_adapter(), len(jobs))
+    assert ["0.j", "0.k"] == [lease.job_id for lease in jobs.leases()]
+    jobs.add(mine)
+    jobs.met(mine.claimed)
+    jobs.met(other.claimed)  # refused: it was never added
+    assert ({"a@1": 1}, 1, ["0.j"]) == (
+        jobs.unfinished_by_adapter(), len(jobs), [lease.job_id for lease in jobs.leases()]
+    )  # fmt: skip
+    jobs.check_integrity()
+
+
 def test_dropping_an_older_claim_keeps_the_newer() -> None:
     """The late settlement of an older claim does not forget the same job claimed again."""
     jobs, older, newer = HeldJobs(), held(), held()
