@@ -27,6 +27,7 @@ LOADS = (0.5, 0.7, 0.9, 1.0, 1.2, 1.5)
 SWEEP_LOAD = 1.2
 BOUNDS_S, SHARES = (1.0, 2.0, 5.0, 10.0, 20.0), (0.25, 0.5, 1.0)
 FLOOD_LOADS, FLOOD_JOBS = (0.7, 0.9), 10_000
+LEAST_WAIT_S = 0.05  # a calm wait below this makes no ratio
 FLOODED = {"shared adapter": 0, "own adapter": 50}  # the most popular one, and one that few others use
 
 
@@ -112,7 +113,8 @@ def show(found: dict[str, Any]) -> None:
     for where, row in flood.items():
         for name, seen in row.items():
             waits = (f"{seen[when]['p95_wait_s']:.2f}" for when in ("calm", "flooded"))
-            floods.add_row(where, name, *waits, f"{seen['p95_ratio']:.2f}")
+            told = seen["calm"]["p95_wait_s"] >= LEAST_WAIT_S
+            floods.add_row(where, name, *waits, f"{seen['p95_ratio']:.2f}" if told else "")
     console.print(floods)
 
 
