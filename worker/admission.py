@@ -68,7 +68,9 @@ class Admission:
             if len(job.payload) > INLINE_PAYLOAD_BYTES:
                 self._hand_over(admitted)  # rather than wait for a long prompt's tokens
             try:
-                admitted.append(await self._admit(job))
+                admitted.append(held := await self._admit(job))
+                if self._jobs.is_recalled(job):
+                    await self._publisher.cancel(held)
             except Exception as error:  # noqa: BLE001  a job that nobody thought of must not take the worker down
                 await self._publisher.refuse(job, error)
             finally:

@@ -75,6 +75,7 @@ class HeldJobs:
         self._jobs: dict[str, HeldJob] = {}
         self._by_sequence: dict[str, HeldJob] = {}
         self._expected: list[ClaimedJob] = []
+        self._recalled: set[Held] = set()
         self._unfinished: Counter[str] = Counter()  # by adapter ref
         self._on_change = on_change
 
@@ -96,9 +97,18 @@ class HeldJobs:
             self._expected.append(job)
             self._unfinished[job.ref] += 1
 
+    def recall(self, lease: Held) -> None:
+        """It is to be cancelled; heeded if that job is expected, whose admission asks ``is_recalled``."""
+        if any(lease == Held(job.job_id, job.lease) for job in self._expected):
+            self._recalled.add(lease)
+
+    def is_recalled(self, claimed: ClaimedJob) -> bool:
+        return Held(claimed.job_id, claimed.lease) in self._recalled
+
     def met(self, claimed: ClaimedJob) -> None:
         """It was added, or refused."""
         self._expected.remove(claimed)
+        self._recalled.discard(Held(claimed.job_id, claimed.lease))
         self._finish(claimed.ref)
 
     def add(self, job: HeldJob) -> None:

@@ -47,7 +47,7 @@ class LeaseKeeper:
         self._publisher.drop_lost(renewed.lost)
         for job_id in renewed.cancelled:
             if (job := self._jobs.get(job_id)) is not None:
-                await self._publisher.close(job, "cancelled", message="cancelled on request while it ran")
+                await self._publisher.cancel(job)
         for job_id in renewed.overdue:  # told by the server's clock, which ours may be behind
             if (job := self._jobs.get(job_id)) is not None:
                 await self._expire(job)

@@ -73,6 +73,10 @@ class Publisher:
             self._engine.abort(job.seq_id)
             await self._settle([(job, self._settlement(job, outcome, message=message))])
 
+    async def cancel(self, job: HeldJob) -> None:
+        """As its client asked."""
+        await self.close(job, "cancelled", message="cancelled on request while it ran")
+
     async def refuse(self, claimed: ClaimedJob, error: Exception) -> None:
         """Settle a job that never entered the engine."""
         settlement = Settlement(

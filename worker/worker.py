@@ -14,7 +14,7 @@ from typing import Any
 
 import structlog
 
-from lorapool.shared.broker import Broker, ClaimedJob
+from lorapool.shared.broker import Broker, ClaimedJob, Held
 from lorapool.shared.catalog import Catalog
 from lorapool.worker.adapters import AdapterCache
 from lorapool.worker.admission import Admission, Tokenizer
@@ -107,7 +107,6 @@ class Worker:
         try:
             while claiming is not None:
                 claimed = await claiming
-                self._jobs.expect(claimed)
                 claiming = self._claim()
                 await asyncio.sleep(0)  # it asks the server now
                 await self._admission.admit(claimed)
@@ -116,7 +115,12 @@ class Worker:
                 await put_down([claiming])
 
     def _claim(self) -> asyncio.Task[tuple[ClaimedJob, ...]] | None:
-        return None if self._stopping.is_set() else asyncio.create_task(self._claimer.claim())
+        return None if self._stopping.is_set() else asyncio.create_task(self._claim_and_expect())
+
+    async def _claim_and_expect(self) -> tuple[ClaimedJob, ...]:
+        claimed = await self._claimer.claim()
+        self._jobs.expect(claimed)
+        return claimed
 
     async def _step_and_publish(self) -> None:
         while True:
@@ -210,9 +214,11 @@ class Worker:
     # -- what others ask
 
     async def _cancel(self, request: Mapping[str, str]) -> None:
-        job = self._jobs.get(request.get("job_id", ""))
-        if job is not None and job.claimed.lease == request.get("lease"):
-            await self._publisher.close(job, "cancelled", message="cancelled on request while it ran")
+        lease = Held(request.get("job_id", ""), request.get("lease", ""))
+        self._jobs.recall(lease)
+        job = self._jobs.get(lease.job_id)
+        if job is not None and job.lease == lease:
+            await self._publisher.cancel(job)
 
     async def _load(self, request: Mapping[str, str]) -> None:
         await self._admission.prefetch(request.get("ref", ""))

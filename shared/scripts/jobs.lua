@@ -125,7 +125,7 @@ local function review_ready(refs, waiting, running, adapters, heads)
   end
   for i, ref in ipairs(refs) do
     local state, cap = adapters[i][1], tonumber(adapters[i][2]) or 0
-    if waiting[i] == 0 or state ~= 'open' and state ~= 'closed' or cap > 0 and running[i] >= cap then
+    if waiting[i] <= 0 or state ~= 'open' and state ~= 'closed' or cap > 0 and running[i] >= cap then
       out[#out + 1] = ref
     elseif heads[ref] then
       enter(since, heads[ref] == true and waits_since(ref) or (turn_of(heads[ref])), ref)

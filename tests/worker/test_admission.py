@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import asyncio
+import threading
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from redis.asyncio import Redis
 
 from lorapool.shared.catalog import AdapterRecord, Catalog
+from lorapool.shared.codec import encode_job
+from lorapool.shared.job import Job
 from lorapool.shared.prompt_format import PromptFormat
+from lorapool.shared.protocol import ClaimedJob, Held
 from lorapool.worker.adapters import AdapterCache
-from lorapool.worker.admission import Admission
-from tests.fake_runner import FakeStore
+from lorapool.worker.admission import INLINE_PAYLOAD_BYTES, Admission
+from lorapool.worker.held_jobs import HeldJob, HeldJobs
+from lorapool.worker.sequence import Sequence
+from tests.fake_runner import FakeStore, WordDetokenizer
 from tests.fake_worker import FakeWeights
 
 
@@ -47,3 +55,47 @@ async def test_a_version_loaded_before_its_verdict_is_looked_at_again(redis: Red
     assert form == (await admission._know("cfo@1")).prompt_format
     await redis.flushall()
     assert form == (await admission._know("cfo@1")).prompt_format
+
+
+def claimed(job_id: str, prompt: str) -> ClaimedJob:
+    payload = encode_job(Job.parse(id=job_id, ref="_base", prompt=prompt))
+    return ClaimedJob(job_id, "lease", "_base", "", "agent", 1, 0, 1, 7, 100, 110, None, payload)
+
+
+async def test_cancelled_before_it_is_admitted() -> None:
+    """A cancellation that comes while the job stands behind a long prompt is not missed: no row is spent on it."""
+    jobs, encoding, go_on = HeldJobs(), threading.Event(), threading.Event()
+    entered: list[str] = []
+    cancelled: list[str] = []
+
+    def encode(job: Job, _form: object) -> list[int]:
+        if len(job.prompt or "") > INLINE_PAYLOAD_BYTES:
+            encoding.set()
+            go_on.wait(10)
+        return [1]
+
+    class Publisher:
+        async def cancel(self, job: HeldJob) -> None:
+            cancelled.append(job.job_id)
+            jobs.end(job)
+
+        def drop_lost(self, _ids: object) -> None:
+            """Nothing was held before."""
+
+    def add(*sequences: Sequence) -> None:
+        entered.extend(sequence.seq_id for sequence in sequences)
+
+    tokenizer: Any = SimpleNamespace(encode=encode, detokenizer=WordDetokenizer)
+    engine: Any = SimpleNamespace(add=add)
+    publisher: Any = Publisher()
+    admission = Admission(jobs, engine, None, publisher, None, tokenizer, max_model_len=8)  # type: ignore[arg-type]
+    batch = [claimed("long", "x" * (INLINE_PAYLOAD_BYTES + 1)), claimed("unwanted", "x"), claimed("wanted", "x")]
+    jobs.expect(batch)
+    admitting = asyncio.create_task(admission.admit(batch))
+    await asyncio.to_thread(encoding.wait, 10)
+    jobs.recall(Held("unwanted", "lease"))
+    jobs.recall(Held("wanted", "an older lease"))
+    go_on.set()
+    await admitting
+    assert (["unwanted"], ["long:1", "wanted:1"]) == (cancelled, entered)
+    jobs.check_integrity()

@@ -36,6 +36,9 @@ class Endings:
         assert message
         self.closed[job.job_id] = outcome
 
+    async def cancel(self, job: HeldJob) -> None:
+        self.closed[job.job_id] = "cancelled"
+
     def drop_lost(self, job_ids: tuple[str, ...]) -> None:
         self.lost += job_ids
 
