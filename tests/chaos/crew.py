@@ -26,6 +26,7 @@ class Berth:
     number: int
     busy: bool = False
     begun: WorkerProcess | None = None  # the worker, once it was seen to be ready
+    leaving: WorkerProcess | None = None  # its predecessor, told to stop: they share the way
 
     @property
     def name(self) -> str:
@@ -33,7 +34,11 @@ class Berth:
 
     @property
     def free(self) -> bool:
-        """May be struck: at work, and no other fault upon it."""
+        """May be struck: at work, alone on its way to the server, and no other fault upon either."""
+        if self.leaving is not None and self.leaving.process.poll() is None:
+            return False
+        if self.proxy.delay_s:
+            return False
         if self.begun is not self.worker and self.worker.events("ready"):
             self.begun = self.worker
         return not self.busy and self.begun is self.worker and self.worker.process.poll() is None
@@ -72,6 +77,7 @@ class Crew:
         """SIGTERM, and a new worker in its place at once."""
         berth.worker.signal(signal.SIGTERM)
         self.leaving.append(berth.worker)
+        berth.leaving = berth.worker
         self.replace(berth)
 
     async def stop(self) -> dict[str, int]:

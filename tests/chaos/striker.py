@@ -11,10 +11,12 @@ import asyncio
 import signal
 from collections import Counter, defaultdict
 from collections.abc import Callable, Coroutine, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import count
 from typing import Any
 
+from lorapool.shared.errors import RedisUnreachable
 from lorapool.shared.keys import Keys
 from lorapool.shared.scripts import Terms
 from lorapool.shared.server import Server
@@ -26,6 +28,7 @@ from tests.fleet import until
 
 BUSY = 8  # running jobs that make a fault count as struck under load
 DELAY_S = 0.06
+ARRIVES_S = 0.06  # until what a worker sent before it was frozen has arrived, a claim above all
 LOST_REPLIES = 3
 LATE_S = 6.0  # the longest that a late write is held
 FULL_TRIES = 10  # looks for a worker that has jobs
@@ -97,11 +100,10 @@ class Striker:
         berth.worker.signal(signal.SIGCONT)
 
         async def release() -> None:
-            try:
+            with suppress(AssertionError, RedisUnreachable):  # they have ended, or the server is being restarted
                 self.late += bool(await until(lambda: self._run_elsewhere(ids, berth.name), LATE_S))
-            finally:
-                berth.proxy.release()
-                berth.busy = False
+            berth.proxy.release()
+            berth.busy = False
 
         self._let_pass(release())
 
@@ -119,7 +121,7 @@ class Striker:
             berth = await self._free_berth(fault)
             berth.busy = True
             berth.worker.signal(signal.SIGSTOP)
-            await asyncio.sleep(0.03)  # what it sent has arrived
+            await asyncio.sleep(ARRIVES_S)
             chances = [Terms().max_lost - job["lost"] for job in await self._running(berth.name)]
             if 1 not in chances and (chances or tries > FULL_TRIES):
                 return berth
