@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from typing import Self
 
 CHUNK_BYTES = 1 << 16
+ACTS_S = 0.03  # within which the server has acted on what arrived
 _SCRIPT = re.compile(rb"EVALSHA\r\n\$40\r\n([0-9a-f]{40})\r\n")
 
 
@@ -76,9 +77,10 @@ class FaultProxy:
         self.fall_silent()
 
     def release(self) -> None:
-        """What was held arrives; then every connection is reset."""
+        """What was held arrives; then all connections are reset: on a silent one the peer might wait with renewals."""
         self._held_script = ""
         self._released.set()
+        asyncio.get_running_loop().call_later(ACTS_S, self.cut)
 
     # -- carrying
 
@@ -119,8 +121,7 @@ class FaultProxy:
         await self._released.wait()
         link.far.write(chunk)
         await link.far.drain()
-        await asyncio.sleep(0.02)  # the server acts
-        self.cut()
+        await asyncio.sleep(2 * ACTS_S)
 
     async def _back(self, reader: asyncio.StreamReader, link: Link) -> None:
         with contextlib.suppress(OSError):
