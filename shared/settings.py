@@ -105,7 +105,13 @@ def translated(error: Exception, redis: Redis | None = None) -> LorapoolError | 
         return RedisAuthFailed(f"Redis{where} denies this user a command or key ({error}); check its ACL")
     if isinstance(error, redis_errors.OutOfMemoryError):
         return RedisFull(f"Redis{where} reached maxmemory and takes no new work; running work still settles")
-    unreachable = (redis_errors.ConnectionError, redis_errors.TimeoutError, redis_errors.ReadOnlyError, OSError)
+    unreachable = (
+        redis_errors.ConnectionError,
+        redis_errors.TimeoutError,
+        redis_errors.ReadOnlyError,
+        redis_errors.WatchError,  # of a connection that ended while arq watched keys; nothing else watches
+        OSError,
+    )
     if isinstance(error, unreachable):
         return RedisUnreachable(f"Redis{where} does not answer ({redact(str(error)) or type(error).__name__})")
     return None

@@ -124,7 +124,7 @@ class Report:
         stale = counted.get("stale", 0)
         yield f"stale writes refused: {stale} counted, {numbers['refusals']} told by workers that lived to tell"
         yield f"late writes that met their jobs at another worker: {self.late}"
-        yield f"strikes spared for a job on its last chance: {self.spared}; fsck runs meanwhile: {self.checks}"
+        yield f"strikes spared for a job that was lost before: {self.spared}; fsck runs meanwhile: {self.checks}"
         yield f"memory beyond the start's, without what expires by itself: {numbers['left_bytes'] / 1024:.0f} KiB"
 
 

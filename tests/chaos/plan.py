@@ -12,7 +12,7 @@ Kind = Literal[
 SHARES: dict[Kind, int] = {  # of one round; the short form is one round
     "kill": 3,  # SIGKILL of a worker
     "freeze": 2,  # SIGSTOP of a worker past its lease, then SIGCONT
-    "late write": 2,  # a worker's settlements arrive once another one runs its jobs
+    "late write": 1,  # a worker's settlements arrive once another one runs its jobs
     "terminate": 2,  # SIGTERM of a worker, a new one beside it
     "restart": 2,  # of the server, with its append-only file
     "client kill": 3,  # the server closes all connections

@@ -93,7 +93,7 @@ class Striker:
         self._let_pass(thaw())
 
     async def _late_write(self, fault: Fault) -> None:
-        berth = await self._frozen(fault)
+        berth = await self._frozen(fault, least_chances=Terms().max_lost)
         await self._note(fault, berth.name)
         ids = [job["id"] for job in await self._running(berth.name)]
         berth.proxy.hold("settle")
@@ -115,7 +115,7 @@ class Striker:
         await self._note(fault, berth.name)
         self._crew.dismiss(berth)
 
-    async def _frozen(self, fault: Fault) -> Berth:
+    async def _frozen(self, fault: Fault, least_chances: int = 2) -> Berth:
         """A worker that may be struck, busy and not running; one that has jobs, if there is any within a while."""
         for tries in count(1):
             berth = await self._free_berth(fault)
@@ -123,9 +123,10 @@ class Striker:
             berth.worker.signal(signal.SIGSTOP)
             await asyncio.sleep(ARRIVES_S)
             chances = [Terms().max_lost - job["lost"] for job in await self._running(berth.name)]
-            if 1 not in chances and (chances or tries > FULL_TRIES):
+            spares = min(chances, default=least_chances) < least_chances
+            if not spares and (chances or tries > FULL_TRIES):
                 return berth
-            self.spared += 1 in chances
+            self.spared += spares
             berth.worker.signal(signal.SIGCONT)
             berth.busy = False
             await asyncio.sleep(0.2)
@@ -139,8 +140,8 @@ class Striker:
     # -- the server
 
     async def _restart(self, fault: Fault) -> None:
-        await until(self._nobody_on_last_chance)
         await self._note(fault)
+        await until(self._nobody_on_last_chance)
         await self._durable.stop()
         await asyncio.sleep(fault.seconds)
         await self._durable.start()

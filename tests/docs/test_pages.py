@@ -14,7 +14,7 @@ QUICK_START = "quick-start.md"  # runs in a newcomer's environment: test_newcome
 URL = "redis://127.0.0.1:6379"
 NOT_RUN = {
     "adapters.md": ["it needs a bucket"],
-    "tuning.md": ["it takes minutes, and wants the machine for itself"],
+    "tuning.md": ["it takes minutes, and wants the machine for itself", "it belongs to a checkout"],
     "quick-start.md": [
         "the test keeps the demo's server and worker running itself",
         "the test runs this page in such an environment, made from a wheel of the checkout",

@@ -13,7 +13,9 @@ from hashlib import sha256
 from pathlib import Path
 
 import pytest
+from arq.worker import Worker as ArqWorker
 from redis.asyncio import Redis
+from redis.exceptions import WatchError
 from typer.testing import CliRunner
 
 from lorapool.producer.client import Client
@@ -121,6 +123,26 @@ async def test_an_outage_is_outlived():
         await until(lambda: len(process.events("redis did not answer, trying again")) > seen)
         assert 0 == process.stop()
         assert "Traceback" not in process.log()
+
+
+async def test_a_connection_that_ends_while_keys_are_watched_is_an_outage(
+    redis_url: str, monkeypatch: pytest.MonkeyPatch
+):
+    """redis-py tells that as a WatchError, from within arq; maintenance goes on."""
+    running, runs = ArqWorker.async_run, Counter[str]()
+
+    async def break_once(arq: ArqWorker) -> None:
+        runs["begun"] += 1
+        if runs["begun"] == 1:
+            raise WatchError("A ConnectionError occurred on while watching one or more keys")
+        await running(arq)
+
+    monkeypatch.setattr(ArqWorker, "async_run", break_once)
+    maintenance = Maintenance(redis_settings(redis_url), Periods())
+    serving = asyncio.create_task(maintenance.run())
+    await until(lambda: runs["begun"] == 2 or serving.done())
+    maintenance.stop()
+    await serving
 
 
 async def test_a_wrong_password_is_final():
