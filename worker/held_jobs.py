@@ -75,7 +75,7 @@ class HeldJobs:
         self._jobs: dict[str, HeldJob] = {}
         self._by_sequence: dict[str, HeldJob] = {}
         self._expected: list[ClaimedJob] = []
-        self._recalled: set[Held] = set()
+        self._recalled: list[ClaimedJob] = []
         self._unfinished: Counter[str] = Counter()  # by adapter ref
         self._on_change = on_change
 
@@ -99,17 +99,23 @@ class HeldJobs:
 
     def recall(self, lease: Held) -> None:
         """It is to be cancelled; heeded if that job is expected, whose admission asks ``is_recalled``."""
-        if any(lease == Held(job.job_id, job.lease) for job in self._expected):
-            self._recalled.add(lease)
+        self._recalled += [job for job in self._expected if lease == (job.job_id, job.lease)]
 
     def is_recalled(self, claimed: ClaimedJob) -> bool:
-        return Held(claimed.job_id, claimed.lease) in self._recalled
+        return claimed in self._recalled
 
     def met(self, claimed: ClaimedJob) -> None:
         """It was added, or refused."""
         self._expected.remove(claimed)
-        self._recalled.discard(Held(claimed.job_id, claimed.lease))
+        self._recalled = [job for job in self._recalled if job is not claimed]
         self._finish(claimed.ref)
+
+    def expect_no_more(self) -> list[Held]:
+        """Who was to admit them is gone: the leases, to be given back."""
+        leases = [Held(job.job_id, job.lease) for job in self._expected]
+        for job in tuple(self._expected):
+            self.met(job)
+        return leases
 
     def add(self, job: HeldJob) -> None:
         assert job.job_id not in self._jobs, f"{job.job_id} is held already"

@@ -111,7 +111,7 @@ def _packable(modules: Sequence[Any]) -> bool:
     known = all(hasattr(torch.ops.mkldnn, name) for name in ("_reorder_linear_weight", "_linear_pointwise"))
     if not known or any(weight.device.type != "cpu" for weight in weights):
         return False
-    if any(weight.dtype not in _packed_dtypes() for weight in weights):
+    if not {weight.dtype for weight in weights} <= _packed_dtypes():
         return False
     memory: int = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     packed: int = sum(weight.nbytes for weight in weights)

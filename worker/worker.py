@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 import signal
-from collections.abc import Awaitable, Coroutine, Iterable, Mapping
+from collections.abc import Awaitable, Coroutine, Iterable, Mapping, Sequence
 from typing import Any
 
 import structlog
@@ -175,6 +175,7 @@ class Worker:
 
     async def _drain(self) -> None:
         """Give back what has not started, let the rest finish within the grace time, give back what is left."""
+        await self._give_back(self._jobs.expect_no_more())
         await self._release(job for job in self._jobs if not job.started)
         await self._within(self._config.grace_s, self._until_empty())
         await self._release(self._jobs)
@@ -199,12 +200,13 @@ class Worker:
         given_back = [job for job in jobs if self._jobs.end(job)]
         for job in given_back:
             self._engine.abort(job.seq_id)
-        if given_back:
-            leases = [job.lease for job in given_back]
-            if await self._within(LAST_WORDS_S, persist(lambda: self._broker.release(leases), "release")):
-                log.info("released", jobs=len(given_back))
+        await self._give_back([job.lease for job in given_back])
         for job in given_back:
             self._jobs.drop(job)
+
+    async def _give_back(self, leases: Sequence[Held]) -> None:
+        if leases and await self._within(LAST_WORDS_S, persist(lambda: self._broker.release(leases), "release")):
+            log.info("released", jobs=len(leases))
 
     async def _leave(self) -> None:
         await self._within(1.0, persist(self._heartbeat.end, "last loads"))

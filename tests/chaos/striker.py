@@ -116,7 +116,10 @@ class Striker:
         self._crew.dismiss(berth)
 
     async def _frozen(self, fault: Fault, least_chances: int = 2) -> Berth:
-        """A worker that may be struck, busy and not running; one that has jobs, if there is any within a while."""
+        """A worker that may be struck, busy and not running; one that has jobs, if there is any within a while.
+
+        None of its jobs has fewer chances left than ``least_chances``.
+        """
         for tries in count(1):
             berth = await self._free_berth(fault)
             berth.busy = True

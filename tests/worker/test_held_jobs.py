@@ -53,6 +53,19 @@ def test_expected_takes_a_row_until_it_is_met() -> None:
     jobs.check_integrity()
 
 
+def test_what_is_expected_no_more_is_given_back() -> None:
+    """When nobody is left to admit them, their leases are told, and they take no row."""
+    jobs, mine, waiting = HeldJobs(), held("0.j"), held("0.k")
+    jobs.expect([mine.claimed, waiting.claimed])
+    jobs.add(mine)
+    jobs.met(mine.claimed)
+    jobs.recall(waiting.lease)
+    assert [waiting.lease] == jobs.expect_no_more()
+    assert ({"a@1": 1}, [mine.lease], []) == (jobs.unfinished_by_adapter(), jobs.leases(), jobs.expect_no_more())
+    assert not jobs.is_recalled(waiting.claimed)
+    jobs.check_integrity()
+
+
 def test_dropping_an_older_claim_keeps_the_newer() -> None:
     """The late settlement of an older claim does not forget the same job claimed again."""
     jobs, older, newer = HeldJobs(), held(), held()
