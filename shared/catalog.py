@@ -31,7 +31,7 @@ from lorapool.shared.server import Arg, Server, text_map
 
 __all__ = ["AdapterRecord", "Catalog", "PoolConfig", "encoded"]
 
-LAYOUT_VERSION = 1  # of keys and hashes: workers of another one do not share a pool
+LAYOUT_VERSION = 2  # of keys and hashes: workers of another one do not share a pool
 
 
 class PoolConfig(BaseModel):

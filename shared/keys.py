@@ -1,6 +1,6 @@
 """Every Redis key of lorapool, as functions of pool, partition and name.
 
-All keys of one partition share the hash tag ``{<pool>.<partition>}`` and so one Cluster slot, so that an operation is
+All keys of one partition share the hash tag ``{<pool>/<partition>}`` and so one Cluster slot, so that an operation is
 one script; the catalog's keys share ``{<pool>}``. Also the form of job ids. Knows no Redis commands.
 """
 
@@ -21,7 +21,7 @@ _ISSUED = re.compile(r"j([0-9a-f]{11})-[0-9a-f]{16}")
 
 @dataclass(frozen=True, slots=True)
 class Keys:
-    """The keys of one partition. ``tag`` overrides ``<pool>.<partition>`` where the pool's config says so."""
+    """The keys of one partition. ``tag`` overrides ``<pool>/<partition>`` where the pool's config says so."""
 
     pool: str
     partition: int = 0
@@ -30,7 +30,7 @@ class Keys:
     @property
     def prefix(self) -> str:
         """What every key of the partition begins with; scripts get it as KEYS[1] and append."""
-        return f"lp:{{{self.tag or f'{self.pool}.{self.partition}'}}}:"
+        return f"lp:{{{self.tag or f'{self.pool}/{self.partition}'}}}:"
 
     def adapter(self, ref: str) -> str:
         return f"{self.prefix}adapter:{ref}"

@@ -70,12 +70,12 @@ async def running(redis: Redis, count: int) -> None:
 
 
 async def _running(redis: Redis, count: int) -> bool:
-    return int(await redis.zcard("lp:{default.0}:leases")) >= count
+    return int(await redis.zcard("lp:{default/0}:leases")) >= count
 
 
 async def stale(redis: Redis) -> int:
     found = [
-        await redis.hget(f"lp:{{default.0}}:stats:{ref}", "stale") for ref in ("_base", *(f"{n}@1" for n in NAMES))
+        await redis.hget(f"lp:{{default/0}}:stats:{ref}", "stale") for ref in ("_base", *(f"{n}@1" for n in NAMES))
     ]
     return sum(int(count or 0) for count in found)
 

@@ -65,7 +65,7 @@ async def running_on(redis: Redis, name: str, at_least: int = 1) -> None:
     """Wait until that many jobs are held by the worker and one of them has its first token."""
 
     async def busy() -> bool:
-        held = await redis.hget("lp:{default.0}:held", name)
+        held = await redis.hget("lp:{default/0}:held", name)
         return int(held or 0) >= at_least
 
     await until(busy)
@@ -111,7 +111,7 @@ async def test_frozen_past_its_lease(redis_url: str, redis: Redis, pool: Client)
         with worker(redis_url, "w2") as other:
             results = await right_answers(pool, handles, digests)
             before = {handle.id: await handle.record() for handle in handles}
-            streams = {handle.id: await redis.xlen(f"lp:{{default.0}}:tokens:{handle.id[2:]}") for handle in handles}
+            streams = {handle.id: await redis.xlen(f"lp:{{default/0}}:tokens:{handle.id[2:]}") for handle in handles}
             assert other.stop() == 0
         assert await stale_count(redis) == 0
         frozen.signal(signal.SIGCONT)
@@ -120,7 +120,7 @@ async def test_frozen_past_its_lease(redis_url: str, redis: Redis, pool: Client)
         assert {"w1"} == {(await handle.result(30)).worker for handle in again}
         assert before == {handle.id: await pool.get(handle.id).record() for handle in handles}
         assert streams == {
-            handle.id: await redis.xlen(f"lp:{{default.0}}:tokens:{handle.id[2:]}") for handle in handles
+            handle.id: await redis.xlen(f"lp:{{default/0}}:tokens:{handle.id[2:]}") for handle in handles
         }
         assert frozen.stop() == 0
     assert "w2" in {result.worker for result in results}
@@ -142,7 +142,7 @@ async def test_drain(redis_url: str, redis: Redis, pool: Client) -> None:
             results = await right_answers(pool, handles, digests)
             assert successor.stop() == 0
     assert {1} == {result.attempts for result in results}
-    assert await redis.hgetall("lp:{default.0}:running") == {}
+    assert await redis.hgetall("lp:{default/0}:running") == {}
 
 
 async def test_second_sigterm_forces(redis_url: str, redis: Redis, pool: Client) -> None:

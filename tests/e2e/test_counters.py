@@ -74,12 +74,12 @@ async def test_counters_are_the_sum_of_the_records(redis_url: str, redis: Redis)
         await waiting.cancel()
         handles = [*odd, waiting, *await pool.submit_many(asked)]
         with fake_worker(redis_url, "killed", slow, **options) as killed:
-            await until(lambda: redis.hget("lp:{default.0}:held", "killed"))
+            await until(lambda: redis.hget("lp:{default/0}:held", "killed"))
             await asyncio.sleep(0.3)
             killed.signal(signal.SIGKILL)
         with fake_worker(redis_url, "drained", slow, grace_s=0.1, **options) as drained:
             await alive(redis, "drained")
-            await until(lambda: redis.hget("lp:{default.0}:held", "drained"))
+            await until(lambda: redis.hget("lp:{default/0}:held", "drained"))
             assert drained.stop() == 0
         with fake_worker(redis_url, "last", slow, **options) as last:
             running = await pool.submit("a", "long", max_new_tokens=150)

@@ -17,7 +17,7 @@ from tests.fleet import until
 POLL = """
 import sys, time, redis
 client = redis.Redis.from_url(sys.argv[1], decode_responses=True)
-key = "lp:{default.0}:job:" + sys.argv[2]
+key = "lp:{default/0}:job:" + sys.argv[2]
 while client.hget(key, "state") != "succeeded":
     time.sleep(0.02)
 assert "lorapool" not in sys.modules and "torch" not in sys.modules

@@ -63,7 +63,7 @@ async def _generating(url: str, worker: str) -> set[str]:
     redis = connect(redis_settings(url))
     try:
         running, emitted = set(), False
-        async for key in redis.scan_iter("lp:{default.0}:job:*", count=1000):
+        async for key in redis.scan_iter("lp:{default/0}:job:*", count=1000):
             found = await redis.hmget(key, "state", "worker", "emitted")
             if found[:2] == [JobState.RUNNING.value.encode(), worker.encode()]:
                 running.add("0." + key.decode().rpartition(":")[2])

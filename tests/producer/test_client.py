@@ -85,7 +85,7 @@ async def test_a_process_with_only_redis_polls_a_result(
         "print(r.hget(sys.argv[2], 'text'))\n"
     )
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-c", program, redis_url, f"lp:{{{pool_name}.0}}:job:plain", stdout=subprocess.PIPE
+        sys.executable, "-c", program, redis_url, f"lp:{{{pool_name}/0}}:job:plain", stdout=subprocess.PIPE
     )
     out, _ = await asyncio.wait_for(process.communicate(), 20)
     assert out.decode().strip() == "_base heard: hello"
@@ -309,7 +309,7 @@ async def test_an_own_result_that_is_gone_has_expired(
     job = await client.submit(None, "hello")
     async with serving(redis_url, pool_name), Redis.from_url(redis_url) as redis:
         await _until(job, JobState.SUCCEEDED)
-        await redis.delete(f"lp:{{{pool_name}.0}}:job:{job.id.partition('.')[2]}")
+        await redis.delete(f"lp:{{{pool_name}/0}}:job:{job.id.partition('.')[2]}")
         with pytest.raises(ResultExpired):
             await job.result(timeout=10)
 

@@ -63,7 +63,7 @@ async def test_trimmed_notices_are_made_up_for(
     jobs = [await client.submit(None, f"n {n}") for n in range(10)]
     async with serving(redis_url, pool_name):
         await _all_ended(jobs)
-        await redis.xtrim(f"lp:{{{pool_name}.0}}:inbox:{client._name}", maxlen=0, approximate=False)
+        await redis.xtrim(f"lp:{{{pool_name}/0}}:inbox:{client._name}", maxlen=0, approximate=False)
         answers = await client.gather(jobs, timeout=5)
     assert all(isinstance(answer, Result) for answer in answers), answers
 
@@ -76,7 +76,7 @@ async def test_a_lost_inbox_is_made_up_for(
     jobs = [await client.submit(None, f"n {n}") for n in range(10)]
     async with serving(redis_url, pool_name):
         await _all_ended(jobs)
-        await redis.delete(f"lp:{{{pool_name}.0}}:inbox:{client._name}")
+        await redis.delete(f"lp:{{{pool_name}/0}}:inbox:{client._name}")
         answers = await client.gather(jobs, timeout=5)
     assert all(isinstance(answer, Result) for answer in answers), answers
 
@@ -108,7 +108,7 @@ async def test_an_overdue_job_that_is_gone_hurts_no_other(
     """Its own awaiter hears that it is gone; the others go on waiting."""
     doomed, other = await client.submit(None, "x", deadline=0.3, job_id="doomed"), await client.submit(None, "y")
     waiting = [asyncio.create_task(job.result(timeout=8)) for job in (doomed, other)]
-    await redis.delete(f"lp:{{{pool_name}.0}}:job:doomed")
+    await redis.delete(f"lp:{{{pool_name}/0}}:job:doomed")
     with pytest.raises(ResultExpired):
         await waiting[0]
     async with serving(redis_url, pool_name):
@@ -165,7 +165,7 @@ async def test_after_an_outage_open_jobs_are_looked_up_at_once(
     waiting = asyncio.create_task(job.result(timeout=4))
     async with serving(redis_url, pool_name):
         await _all_ended([job])
-    await redis.delete(f"lp:{{{pool_name}.0}}:inbox:{client._name}")
+    await redis.delete(f"lp:{{{pool_name}/0}}:inbox:{client._name}")
     over.set()
     assert (await waiting).text == "_base heard: x"
 
@@ -178,7 +178,7 @@ async def test_a_notice_heard_late_is_only_a_hint(
     job = await client.submit(None, "x", job_id="again")
     async with serving(redis_url, pool_name):
         await _all_ended([job])
-    await redis.delete(f"lp:{{{pool_name}.0}}:job:again")
+    await redis.delete(f"lp:{{{pool_name}/0}}:job:again")
     second = await client.submit(None, "y", job_id="again")
     waiting = asyncio.create_task(second.result(timeout=8))
     await asyncio.sleep(0.2)

@@ -139,7 +139,7 @@ def test_the_last_run_is_listed_with_its_state(run: Run, redis_url: str, pool_na
     run("add", "0 8 * * *", "_base", "x", "--name", "n")
     prefix = f"lp:{{{pool_name}"
     with Redis.from_url(redis_url) as redis:
-        redis.hset(f"{prefix}.0}}:job:at-1", mapping={"state": "running", "ref": "_base"})
+        redis.hset(f"{prefix}/0}}:job:at-1", mapping={"state": "running", "ref": "_base"})
         redis.hset(f"{prefix}}}:schedule:n", mapping={"last_job": "0.at-1", "last_error": "QueueFull: too many"})
     line = run("ls").stdout.splitlines()[1]
     assert line.split()[-5:] == ["0.at-1", "running", "QueueFull:", "too", "many"]

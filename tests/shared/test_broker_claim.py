@@ -154,13 +154,13 @@ async def test_a_weight_makes_tokens_cheaper(bench: Bench) -> None:
 
 async def test_a_view_is_bounded(redis) -> None:
     """Of 200 waiting adapters the view names the 32 longest waiting, the 32 least served, and the residents."""
-    broker = Broker(redis, Keys("test"), clock="lp:{test.0}:clock")
+    broker = Broker(redis, Keys("test"), clock="lp:{test/0}:clock")
     for i in range(200):
-        await redis.set("lp:{test.0}:clock", START_MS + i)
+        await redis.set("lp:{test/0}:clock", START_MS + i)
         await broker.open_adapter(f"a{i}@1", "")
         await broker.enqueue(job(ref=f"a{i}@1"))
     for i in range(200):
-        await redis.zadd("lp:{test.0}:served", {f"a{i}@1": 200 - i})
+        await redis.zadd("lp:{test/0}:served", {f"a{i}@1": 200 - i})
     view = await broker.tick("w1", ["a100@1", "a101@1", "gone@1"])
     expected = {*range(32), *range(168, 200), 100, 101}
     assert {f"a{i}@1" for i in expected} == {item.ref for item in view.waiting}

@@ -21,18 +21,18 @@ from tests.shared.conftest import LEASE_MS, START_MS, Bench, job
 async def waits_of(redis: Redis, jitter: float, monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """The pauses before each retry of a job that fails ten times."""
     monkeypatch.setattr(random, "random", lambda: jitter)
-    broker = Broker(redis, Keys("test"), clock="lp:{test.0}:clock", terms=Terms(max_attempts=10))
+    broker = Broker(redis, Keys("test"), clock="lp:{test/0}:clock", terms=Terms(max_attempts=10))
     now, waits = START_MS, []
-    await redis.set("lp:{test.0}:clock", now)
+    await redis.set("lp:{test/0}:clock", now)
     await broker.enqueue(job(id="mine", ref="_base"))
     for attempt in range(10):
         [claimed] = (await broker.claim("w1", f"l{attempt}", ["_base"], 1, 1, LEASE_MS)).jobs
         await broker.settle([Settlement("mine", claimed.lease, "retry", error="CudaError")])
-        due = await redis.zscore("lp:{test.0}:delayed", "mine")
+        due = await redis.zscore("lp:{test/0}:delayed", "mine")
         if due is not None:
             waits.append(int(due) - now)
             now = int(due)
-            await redis.set("lp:{test.0}:clock", now)
+            await redis.set("lp:{test/0}:clock", now)
     await broker.close()
     return waits
 

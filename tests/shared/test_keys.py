@@ -5,14 +5,15 @@ import time
 import pytest
 
 from lorapool.shared.errors import InvalidRequest
+from lorapool.shared.job import check_name
 from lorapool.shared.keys import Keys, PoolKeys, bare_id, check_job_id, issued_ms, new_job_id, partition_of, split_id
 
 
 def test_a_job_is_found_by_hand() -> None:
     """The key of a job is the one the README tells, with the bare id, whichever form of the id is given."""
     keys = Keys("default")
-    assert keys.job("abc") == "lp:{default.0}:job:abc"
-    assert keys.job("0.abc") == "lp:{default.0}:job:abc"
+    assert keys.job("abc") == "lp:{default/0}:job:abc"
+    assert keys.job("0.abc") == "lp:{default/0}:job:abc"
 
 
 def test_all_keys_of_a_partition_share_its_tag() -> None:
@@ -21,8 +22,15 @@ def test_all_keys_of_a_partition_share_its_tag() -> None:
     named = [keys.adapter("a@1"), keys.stream("a@1"), keys.stream("a@1", "high"), keys.payload("j"), keys.tokens("j")]
     named += [keys.window("a@1"), keys.stats("a@1"), keys.agent("x"), keys.inbox("c"), keys.ctl("w"), keys.claim("w")]
     named += [keys.wake(), keys.wake("w"), keys.one("ready")]
-    assert {"default.3"} == {key[key.index("{") + 1 : key.index("}")] for key in named}
+    assert {"default/3"} == {key[key.index("{") + 1 : key.index("}")] for key in named}
     assert len(named) == len(set(named))
+
+
+def test_no_pool_can_have_a_partition_of_another_pools_keys() -> None:
+    """A partition's tag holds a slash, which no name may: pool `acme.0` and partition 0 of pool `acme` never meet."""
+    assert Keys("acme").prefix != PoolKeys("acme.0").prefix
+    with pytest.raises(InvalidRequest, match="pool"):
+        check_name("pool", "acme/0")
 
 
 def test_a_tag_of_the_pools_choice() -> None:

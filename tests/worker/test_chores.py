@@ -102,7 +102,7 @@ async def test_what_a_dead_worker_left_is_dropped(bench: Bench):
     await bench.redis.delete("lp:{default}:worker:w1")  # as expired
     assert {"alive": 1, "forgotten": 1, "keys": 2 * PARTITIONS} == await bench.chores.dead_workers()
     left = {key.decode() async for key in bench.redis.scan_iter("*:w[12]")}
-    assert {"lp:{default}:worker:w2", "lp:{default.0}:ctl:w2", "lp:{default.1}:ctl:w2"} == left
+    assert {"lp:{default}:worker:w2", "lp:{default/0}:ctl:w2", "lp:{default/1}:ctl:w2"} == left
     assert {"alive": 1, "forgotten": 0, "keys": 0} == await bench.chores.dead_workers()
 
 

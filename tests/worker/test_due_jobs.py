@@ -52,7 +52,7 @@ class Bench:
         return await self.due_jobs().make()
 
     async def jobs(self) -> list[str]:
-        keys = [key.decode() async for key in self.redis.scan_iter("lp:{default.0}:job:*")]
+        keys = [key.decode() async for key in self.redis.scan_iter("lp:{default/0}:job:*")]
         return sorted(key.rpartition(":")[2] for key in keys)
 
     async def entry(self) -> Schedule:
@@ -71,7 +71,7 @@ async def test_a_due_run_becomes_an_ordinary_job(bench: Bench):
     """As submitted: adapter, agent, prompt, params, deadline; and the entry says which job it was."""
     await bench.add(agent="board", params={"top_k": 3}, deadline_ms=60_000, priority="high")
     assert Made(runs=1) == await bench.make(EIGHT + 3000)
-    job = decode_job(await bench.redis.get(f"lp:{{default.0}}:payload:{FIRST_ID}"))
+    job = decode_job(await bench.redis.get(f"lp:{{default/0}}:payload:{FIRST_ID}"))
     assert ("a@1", "board", "hi", 3, 60_000, "high") == (
         job.ref, job.agent, job.prompt, job.params.top_k, job.deadline_ms, job.priority
     )  # fmt: skip

@@ -16,7 +16,7 @@ from lorapool.producer.cli import app
 from lorapool.producer.client import Client
 from lorapool.producer.stream import Splicer, TextDelta
 from lorapool.shared import codec, replies
-from lorapool.shared.catalog import AdapterRecord, Catalog
+from lorapool.shared.catalog import LAYOUT_VERSION, AdapterRecord, Catalog
 from lorapool.shared.errors import JobFailed, UnsupportedVersion
 from lorapool.shared.job import Job
 from lorapool.shared.keys import Keys, PoolKeys
@@ -168,12 +168,12 @@ async def test_a_pool_of_a_newer_layout_is_refused(redis_url, redis):
         "digest": "0" * 64,
         "dtype": "float32",
         "partitions": 1,
-        "layout": 2,
+        "layout": LAYOUT_VERSION + 1,
     }
     await redis.hset(PoolKeys("newer").config, mapping=fields)
     with fake_worker(redis_url, pool="newer") as worker:
         assert 0 != worker.wait()
-        assert "layout 2" in worker.log()
+        assert f"layout {LAYOUT_VERSION + 1}" in worker.log()
 
 
 def test_stream_entries_of_a_newer_kind_are_passed_over():
