@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import msgpack
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -26,7 +27,7 @@ def _tokenizer() -> Tokenizer:
     fast = FastTokenizer(models.BPE({letter: index for index, letter in enumerate(alphabet)}, []))
     fast.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     fast.decoder = decoders.ByteLevel()
-    return Tokenizer(PreTrainedTokenizerFast(tokenizer_object=fast, eos_token="</s>", chat_template=TEMPLATE))
+    return Tokenizer.of(PreTrainedTokenizerFast(tokenizer_object=fast, eos_token="</s>", chat_template=TEMPLATE))
 
 
 TOKENIZER = _tokenizer()
@@ -48,6 +49,15 @@ def test_an_unfinished_character_is_not_shown() -> None:
     ids = TOKENIZER.encode(Job(id="a", ref="_base", prompt="ab😀"))
     stream = TOKENIZER.detokenizer()
     assert "".join(stream.push(token) for token in ids[:-1]) == "ab"
+
+
+def test_it_travels_as_plain_data() -> None:
+    """Packed, sent as msgpack and unpacked in a process without torch, it gives the same ids."""
+    travelled = Tokenizer.unpacked(msgpack.unpackb(msgpack.packb(TOKENIZER.packed())))
+    chat = Job(id="a", ref="_base", messages=({"role": "user", "content": "hi"},))  # type: ignore[arg-type]
+    for job in (Job(id="a", ref="_base", prompt="ab😀"), chat):
+        assert TOKENIZER.encode(job) == travelled.encode(job)
+    assert TOKENIZER.eos_ids == travelled.eos_ids
 
 
 def test_special_tokens_are_not_text() -> None:
