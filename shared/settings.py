@@ -24,6 +24,23 @@ from lorapool.shared.job import Name
 _SECRET = re.compile(r"(?P<scheme>[a-z][a-z0-9+.-]*://)(?P<user>[^:@/\s]*):(?P<password>\S*)@", re.IGNORECASE)
 _SECRET_QUERY = re.compile(r"([?&]password=)[^&\s]*", re.IGNORECASE)
 
+# What a server says while it is there and cannot do the work: of its disk, its replicas, its role, a script that runs.
+_FOR_NOW = (
+    "MISCONF", "NOREPLICAS", "BUSY", "LOADING", "MASTERDOWN", "READONLY", "CLUSTERDOWN", "TRYAGAIN", "UNBLOCKED",
+    "UNKILLABLE",
+)  # fmt: skip
+# redis-py takes these words out of the message and says them by a class.
+_SAID_BY_CLASS: dict[type[Exception], str] = {
+    redis_errors.BusyLoadingError: "LOADING",
+    redis_errors.ReadOnlyError: "READONLY",
+    redis_errors.MasterDownError: "MASTERDOWN",  # before the class that it is one of
+    redis_errors.ClusterDownError: "CLUSTERDOWN",
+    redis_errors.TryAgainError: "TRYAGAIN",
+}
+_IN_PIPELINE = re.compile(r".*of pipeline caused error: (?P<args>\(['\"])?(?P<said>.*?)(?(args)['\"],\))", re.DOTALL)
+_SAYS_CODE = re.compile(rf"(?:^|:\s*)-?(?P<code>{'|'.join(_FOR_NOW)}|OOM)(?=\s|$)")  # a script's error wraps another
+_MOST_SAID = 300  # characters of the server's own words
+
 READ_MARGIN_S = 2.0  # a blocking read gives up this much before its socket does
 
 
@@ -103,12 +120,14 @@ def translated(error: Exception, redis: Redis | None = None) -> LorapoolError | 
         return RedisAuthFailed(f"Redis{where} refused user or password ({error}); check LORAPOOL_REDIS_URL")
     if isinstance(error, redis_errors.NoPermissionError):
         return RedisAuthFailed(f"Redis{where} denies this user a command or key ({error}); check its ACL")
-    if isinstance(error, redis_errors.OutOfMemoryError):
+    code = _code(error)
+    if isinstance(error, redis_errors.OutOfMemoryError) or code == "OOM":
         return RedisFull(f"Redis{where} reached maxmemory and takes no new work; running work still settles")
+    if code:
+        return RedisUnreachable(f"Redis{where} refuses commands for now ({_reason(code, error)})")
     unreachable = (
         redis_errors.ConnectionError,
         redis_errors.TimeoutError,
-        redis_errors.ReadOnlyError,
         redis_errors.WatchError,  # of a connection that ended while arq watched keys; nothing else watches
         OSError,
     )
@@ -119,6 +138,27 @@ def translated(error: Exception, redis: Redis | None = None) -> LorapoolError | 
 
 def _denied(error: Exception) -> bool:
     return isinstance(error, redis_errors.ResponseError) and str(error).startswith(("NOAUTH", "WRONGPASS"))
+
+
+def _code(error: Exception) -> str:
+    """The word by which a server, or a script that met it, refuses for a while; empty for any other error."""
+    by_class = next((code for kind, code in _SAID_BY_CLASS.items() if isinstance(error, kind)), "")
+    if by_class or not isinstance(error, redis_errors.ResponseError):
+        return by_class
+    found = _SAYS_CODE.search(_said(error))
+    return found["code"] if found else ""
+
+
+def _said(error: Exception) -> str:
+    """The server's words, without what redis-py puts around them in a pipeline (5.3 quotes them)."""
+    text = str(error)
+    found = _IN_PIPELINE.fullmatch(text)
+    return found["said"] if found else text
+
+
+def _reason(code: str, error: Exception) -> str:
+    said = _said(error)[:_MOST_SAID]
+    return said if code in said else f"{code} {said}".rstrip()
 
 
 def _address(redis: Redis | None) -> str:
