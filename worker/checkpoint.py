@@ -129,6 +129,7 @@ def load_checkpoint(folder: Path | str, spec: ModelSpec, max_rank: int, digest: 
     if digest is not None and found != digest:
         raise CheckpointError(f"{folder}: content digest is {found}, registered as {digest}: the files have changed")
     grouped = _group(_parse(data), spec)
+    config.check_effort(len(grouped))
     modules = {path: _apply(path, parts, config, spec, max_rank) for path, parts in sorted(grouped.items())}
     if not any(_has_effect(module) for module in modules.values()):
         raise CheckpointError(f"{folder}: applies nothing: {len(modules)} modules, all without effect")

@@ -356,7 +356,7 @@ def _told_plainly() -> Iterator[None]:
         Console(stderr=True, soft_wrap=True).print(f"lorapool-worker: {error}", style="red", markup=False)
         raise typer.Exit(USAGE if isinstance(error, InvalidRequest) else FAILED) from None
     except ModuleNotFoundError as error:
-        if error.name not in {"torch", "transformers", "safetensors", "arq"}:
+        if error.name not in {"torch", "transformers", "safetensors", "arq", "re2"}:
             raise
         told = f"lorapool-worker: {error.name} is not installed; a worker needs: pip install 'lorapool[worker]'"
         Console(stderr=True, soft_wrap=True).print(told, style="red", markup=False)
