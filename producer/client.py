@@ -14,7 +14,6 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from pydantic import ValidationError
-from redis.exceptions import ResponseError
 
 from lorapool.producer.adapters import Adapters
 from lorapool.producer.cost import Bill, Meter, Tariff
@@ -305,6 +304,6 @@ def _remedy(error: RedisUnreachable, url: str) -> str:
     reason = redact(str(error.__cause__ or error)).rstrip(".")
     if isinstance(error, RedisAuthFailed):
         return f"Redis at {url} refused user or password ({reason}): give them as redis://user:password@host:port"
-    if isinstance(error.__cause__, ResponseError):  # it is there
+    if error.code:  # it is there
         return str(error)
     return f"Redis at {url} does not answer ({reason}): start it there, or set LORAPOOL_REDIS_URL to where it is"

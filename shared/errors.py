@@ -22,7 +22,7 @@ LorapoolError
 ├── NoWorker                  nobody alive to do it
 ├── UnsupportedVersion        a stored record has a newer schema than this release reads
 ├── PoolMismatch              pool and worker disagree on base model, dtype, layout or partitions
-├── RedisUnreachable          (also ConnectionError)
+├── RedisUnreachable          (also ConnectionError); no answer, or none for now (.code: MISCONF, BUSY, …)
 │   └── RedisAuthFailed
 ├── RedisFull                 maxmemory reached: new work is refused
 ├── CheckpointError           an adapter checkpoint cannot be served (worker side)
@@ -143,7 +143,11 @@ class PoolMismatch(LorapoolError):
 
 
 class RedisUnreachable(LorapoolError, ConnectionError):
-    """The Redis server did not answer."""
+    """The Redis server did not answer; or it refuses for now, and ``code`` is its word for why, such as MISCONF."""
+
+    def __init__(self, *args: object, code: str = "") -> None:
+        super().__init__(*args)
+        self.code = code
 
 
 class RedisAuthFailed(RedisUnreachable):

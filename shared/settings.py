@@ -124,7 +124,7 @@ def translated(error: Exception, redis: Redis | None = None) -> LorapoolError | 
     if isinstance(error, redis_errors.OutOfMemoryError) or code == "OOM":
         return RedisFull(f"Redis{where} reached maxmemory and takes no new work; running work still settles")
     if code:
-        return RedisUnreachable(f"Redis{where} refuses commands for now ({_reason(code, error)})")
+        return RedisUnreachable(f"Redis{where} refuses commands for now ({_reason(code, error)})", code=code)
     unreachable = (
         redis_errors.ConnectionError,
         redis_errors.TimeoutError,
