@@ -30,7 +30,7 @@ help:
 	@echo 'make demo     five agents, five LoRA adapters, one base model, on an embedded server'
 	@echo 'make csuite   the same five at work together, with failures and the bill'
 	@echo 'make test     the tests'
-	@echo 'make chaos    20,000 jobs under 200 faults, twice; and the claim protocol against its model, at length'
+	@echo 'make chaos    20,000 jobs under 200 faults, twice; one thing broken at a time, at length; the claim protocol against its model'
 	@echo 'make parity   random adapters on random models against PEFT, at length; PARITY_EXAMPLES=60'
 	@echo 'make check    lint, format, types, import arrows'
 	@echo 'make format   what make check would have you change, where a tool can'
@@ -72,6 +72,7 @@ test: setup
 
 chaos: setup
 	@$(BIN)/python -m tests.chaos $(ARGS)
+	@LORAPOOL_CONTAINMENT_LONG=1 $(BIN)/python -m pytest -q --timeout 900 tests/containment
 	@LORAPOOL_MACHINE_EXAMPLES=10 $(BIN)/python -m pytest -q -s --timeout 0 tests/shared/test_claim_machine.py
 
 parity: setup
