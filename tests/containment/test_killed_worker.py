@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 
 from lorapool.producer.handle import JobHandle
+from lorapool.shared.errors import LorapoolError
 from tests.containment import LONG
 from tests.containment.conftest import Contain
 from tests.containment.pool import ContainedPool
@@ -14,7 +15,7 @@ from tests.fleet import until
 TOKENS = 12
 
 
-async def held(pool: ContainedPool, worker: str, count: int) -> list[JobHandle | Exception]:
+async def held(pool: ContainedPool, worker: str, count: int) -> list[JobHandle | LorapoolError]:
     """Jobs, some of which that worker holds."""
     handles = await pool.client.submit_many(
         [{"adapter": "held", "prompt": f"question {n}", "max_new_tokens": TOKENS} for n in range(count)]
