@@ -57,7 +57,7 @@ def of_delta(d: Delta) -> tuple[Arg, ...]:
 
 
 def of_held(held: Iterable[Held]) -> Iterator[str]:
-    """Of renew and release."""
+    """Of renew, release and lose."""
     for job in held:
         yield bare_id(job.job_id)
         yield job.lease

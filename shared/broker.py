@@ -232,6 +232,14 @@ class Broker:
         for part in arguments.chunks(held):
             await self._scripts.run("release", *arguments.of_held(part))
 
+    async def lose(self, held: Sequence[Held]) -> None:
+        """Say that what ran these jobs died or hung with them: each loss counts at once, as if its lease had lapsed.
+
+        For the jobs to blame; ``release`` the others. Nothing of a lease that no longer holds.
+        """
+        for part in arguments.chunks(held):
+            await self._scripts.run("lose", *arguments.of_held(part))
+
     async def wait_for_work(self, worker: str, timeout_s: float, *, own: bool = False) -> bool:
         """Sleep until work is signalled (True) or ``timeout_s`` passed (False). A hint: look in either case. ``own``:
         heed only what is signalled to this worker, for adapters that it ran lately."""

@@ -31,6 +31,7 @@ OPERATIONS = (
     "explain",
     "fsck",
     "limits",
+    "lose",
     "open",
     "purge_dead",
     "purge_waiting",

@@ -181,6 +181,15 @@ class ClaimMachine(UpkeepRules):
         else:
             self.model.wait(job, "queued")
 
+    @rule(held=consumes(claims))
+    def lose(self, held: tuple[str, ClaimedJob]) -> None:
+        """What ran a job died with it, and its worker says so."""
+        _, claimed = held
+        job, holds = self.job_of(claimed), self.holds(claimed)
+        self.do(self.broker.lose([Held(claimed.job_id, claimed.lease)]))
+        if holds:
+            self.model.reap(job, self.now)
+
     @rule(held=claims, offset=st.integers(0, 2))
     def emit(self, held: tuple[str, ClaimedJob], offset: int) -> None:
         _, claimed = held
@@ -203,12 +212,13 @@ class ClaimMachine(UpkeepRules):
     @rule(
         held=claims,
         other=st.sampled_from(WORKERS),
-        call=st.sampled_from(("succeeded", "retry", "release", "emit", "renew")),
+        call=st.sampled_from(("succeeded", "retry", "release", "lose", "emit", "renew")),
     )
     def repeat_late(self, held: tuple[str, ClaimedJob], other: str, call: str) -> None:
         """A reply is lost for so long that the job has gone on without this worker, when it repeats the call."""
         calls: dict[str, Callable[[Any], None]] = {
             "release": self.release,
+            "lose": self.lose,
             "emit": partial(self.emit, offset=0),
             "renew": self.renew,
         }

@@ -124,6 +124,30 @@ async def test_a_lost_job_is_given_to_another(bench: Bench) -> None:
     assert (2, 1, 2) == (again.attempt, again.lost, again.fence)
 
 
+async def test_a_worker_says_what_its_engine_died_with(bench: Bench) -> None:
+    """The loss counts at once and once, whoever repeats it; the other jobs, released, are unburnt."""
+    for name in ("blamed", "spared"):
+        await bench.enqueue(id=name)
+    blamed, spared = await bench.claim()
+    for _ in range(2):
+        await bench.broker.lose([Held("0.blamed", blamed.lease)])
+    await bench.broker.release([Held("0.spared", spared.lease)])
+    records = {name: await bench.broker.get(name) for name in ("blamed", "spared")}
+    assert {"blamed": ("queued", "1", "suspect"), "spared": ("queued", "0", "again")} == {
+        name: (record["state"], record["lost"], record["lane"]) for name, record in records.items()
+    }
+    assert (await bench.broker.stats("cfo@1"))["reaped"] == 1
+
+
+async def test_what_kills_three_engines_is_dead(bench: Bench) -> None:
+    await bench.enqueue(id="mine")
+    for attempt in range(3):
+        [claimed] = await bench.claim(worker=f"w{attempt}")
+        await bench.broker.lose([Held("0.mine", claimed.lease)])
+    record = await bench.broker.get("mine")
+    assert ("failed", "Poisonous", "3") == (record["state"], record["error"], record["lost"])
+
+
 async def test_a_renewed_lease_is_not_reaped(bench: Bench) -> None:
     await bench.enqueue(id="mine")
     [claimed] = await bench.claim()

@@ -62,6 +62,7 @@ async def test_every_operation_stays_in_one_slot(node: Redis) -> None:
     outcomes = ("cancelled", "succeeded", "failed", "retry")
     await broker.settle([Settlement(c.job_id, "L", outcome) for c, outcome in zip(claimed, outcomes, strict=False)])
     await broker.release([Held(claimed[4].job_id, "L")])
+    await broker.lose([Held(claimed[4].job_id, "L")])
     await broker.pause("cfo@1")
     assert (await broker.explain(claimed[4].job_id)).reason == "paused"
     await broker.resume("cfo@1")
