@@ -15,10 +15,14 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from lorapool.shared.errors import UnsupportedVersion
 from lorapool.shared.job import BASE_REF, explain_validation
+from lorapool.shared.plain_text import plain_text, plain_values
 from lorapool.shared.prompt_format import PromptFormat
 from lorapool.shared.server import text_map
 
 RECORD_VERSION = 1  # of the stored record; what only adds fields keeps it
+MAX_PATH_CHARACTERS = 4096  # no uri is longer, nor any other text of a record
+MAX_RANK = 1 << 31
+MAX_TOLD = 256  # target modules told of, and characters of each thing told
 _QUANTIZED = re.compile(r"(?:bnb-)?[48]-?bit|int[48]|nf4|fp8|gptq|awq", re.IGNORECASE)
 _NOT_REGISTERED = {"status", "reason", "registered_ms", "aliases", "verified", "verified_by", "problem"}
 _JSON_FIELDS = ("targets", "parents", "metadata", "prompt_format")
@@ -92,26 +96,34 @@ def encoded(fields: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _text(value: Any) -> str:
-    if isinstance(value, PromptFormat):
-        value = value.model_dump()
+    if isinstance(value, PromptFormat):  # valid text, every character of which counts
+        return json.dumps(value.model_dump(), sort_keys=True)
     if value is None or value == ():
         return ""
-    return json.dumps(value, sort_keys=True) if isinstance(value, tuple | list | dict) else str(value)
+    if isinstance(value, tuple | list | dict):
+        return json.dumps(plain_values(value), sort_keys=True)
+    return plain_text(str(value), MAX_PATH_CHARACTERS)
 
 
 def told_by(config: Mapping[str, Any]) -> dict[str, Any]:
     """Fields of a record that an adapter_config.json tells; what is not there or no such thing is left out."""
-    targets = config.get("target_modules")
     told = {
-        "rank": config.get("r"),
+        "rank": rank if isinstance(rank := config.get("r"), int) and abs(rank) < MAX_RANK else 0,
         "base_model": config.get("base_model_name_or_path"),
         "base_revision": config.get("revision"),
-        "targets": tuple(sorted(map(str, targets))) if isinstance(targets, list) else (targets,) if targets else (),
+        "targets": _targets(config.get("target_modules")),
         "format": _format(config),
         "quantized": _quantized(config),
     }
     kinds = {"rank": int, "targets": tuple}
-    return {name: value for name, value in told.items() if value and isinstance(value, kinds.get(name, str))}
+    right = {name: value for name, value in told.items() if value and isinstance(value, kinds.get(name, str))}
+    return {name: plain_text(value, MAX_TOLD) if isinstance(value, str) else value for name, value in right.items()}
+
+
+def _targets(said: object) -> tuple[str, ...]:
+    """Names of modules, or one expression that means them."""
+    targets = sorted(map(str, said)) if isinstance(said, list) else [said] if isinstance(said, str) and said else []
+    return tuple(plain_text(target, MAX_TOLD) for target in targets[:MAX_TOLD])
 
 
 def _format(config: Mapping[str, Any]) -> str:

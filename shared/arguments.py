@@ -12,6 +12,7 @@ from typing import TypeVar
 from lorapool.shared import codec
 from lorapool.shared.job import Job
 from lorapool.shared.keys import bare_id, check_job_id
+from lorapool.shared.plain_text import encodable, plain_text
 from lorapool.shared.protocol import Delta, Held, Settlement
 from lorapool.shared.server import Arg
 
@@ -45,7 +46,7 @@ def of_settlement(s: Settlement) -> tuple[Arg, ...]:
     """Of settle."""
     first_token_ms = "" if s.first_token_ms is None else s.first_token_ms
     numbers = (s.prompt_tokens, s.completion_tokens, s.load_ms, first_token_ms, int(s.resident))
-    texts = (s.outcome, s.error, s.message, s.text, s.finish_reason)
+    texts = (s.outcome, s.error, plain_text(s.message), encodable(s.text), s.finish_reason)
     jitter = random.random() if s.outcome == "retry" else 0  # noqa: S311 - not a secret
     return (bare_id(s.job_id), s.lease, *texts, *numbers, s.device, s.dtype, s.detail, jitter)
 
@@ -53,7 +54,7 @@ def of_settlement(s: Settlement) -> tuple[Arg, ...]:
 def of_delta(d: Delta) -> tuple[Arg, ...]:
     """Of emit."""
     ids = " ".join(map(str, d.token_ids))
-    return bare_id(d.job_id), d.lease, d.attempt, d.offset, len(d.token_ids), d.text, ids
+    return bare_id(d.job_id), d.lease, d.attempt, d.offset, len(d.token_ids), encodable(d.text), ids
 
 
 def of_held(held: Iterable[Held]) -> Iterator[str]:

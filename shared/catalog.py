@@ -25,6 +25,7 @@ from lorapool.shared.errors import (
 )
 from lorapool.shared.job import BASE_REF, check_name
 from lorapool.shared.keys import Keys, PoolKeys, partition_of
+from lorapool.shared.plain_text import plain_text
 from lorapool.shared.replies import numbers
 from lorapool.shared.scripts import Scripts, Terms
 from lorapool.shared.server import Arg, Server, text_map
@@ -150,7 +151,7 @@ class Catalog:
         record = await self.get(ref)
         if status == "ready" and record.status == "pending":
             await (await self._broker_of(ref)).open_adapter(ref, record.digest)
-        fields = encoded({"status": status, "reason": reason, **(facts or {})})
+        fields = encoded({"status": status, "reason": plain_text(reason), **(facts or {})})
         head: tuple[Arg, ...] = (ref, record.digest, record.id, record.version, len(record.aliases), *record.aliases)
         await self._scripts.run("decide", *head, *_flat(fields))
         decided = await self.get(ref)
@@ -179,7 +180,7 @@ class Catalog:
 
     async def verified(self, ref: str, token: str, worker: str, problem: str) -> None:
         """A worker's answer to that."""
-        fields = {"verified": token, "verified_by": worker, "problem": problem}
+        fields = {"verified": token, "verified_by": worker, "problem": plain_text(problem)}
         await self._server.command("HSET", self._keys.adapter(ref), *_flat(fields))
 
     # -- names

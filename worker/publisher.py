@@ -88,7 +88,7 @@ class Publisher:
             device=self._device,
             dtype=self._dtype,
         )
-        (settled,) = await persist(lambda: self._broker.settle([settlement]), "settle")
+        (settled,) = await self._written([settlement])
         self._tell(claimed, settlement, settled)
 
     def drop_lost(self, job_ids: Iterable[str]) -> None:
@@ -116,12 +116,22 @@ class Publisher:
 
     async def _settle(self, ended: Sequence[tuple[HeldJob, Settlement]]) -> None:
         settlements = [settlement for _, settlement in ended]
-        answers = await persist(lambda: self._broker.settle(settlements), "settle")
+        answers = await self._written(settlements)
         verbose = log.is_enabled_for(logging.INFO)
         for (job, settlement), settled in zip(ended, answers, strict=True):
             self._jobs.drop(job)
             if verbose or settlement.error or settled.outcome == "stale":
                 self._tell(job.claimed, settlement, settled)
+
+    async def _written(self, settlements: Sequence[Settlement]) -> list[Settled]:
+        """Settle them; one that cannot be written as it is fails for that, and takes no other with it."""
+        try:
+            return await persist(lambda: self._broker.settle(settlements), "settle")
+        except Exception:
+            log.exception("not settled", jobs=[settlement.job_id for settlement in settlements])
+            if len(settlements) > 1:
+                return [settled for one in settlements for settled in await self._written([one])]
+            return await persist(lambda: self._broker.settle([_unwritable(settlements[0])]), "settle")
 
     def _settlement_of(self, job: HeldJob, update: Update) -> Settlement:
         if update.error is None:
@@ -181,3 +191,16 @@ def _outcome_of(error: Exception) -> Outcome:
     if isinstance(error, UnsupportedVersion):
         return "dead"
     return "failed" if isinstance(error, HOPELESS) else "retry"
+
+
+def _unwritable(settlement: Settlement) -> Settlement:
+    """The same end, failed for a constant reason."""
+    return Settlement(
+        settlement.job_id,
+        settlement.lease,
+        "failed",
+        error="Unwritable",
+        message="the job's end cannot be written as it is; see the worker's log",
+        device=settlement.device,
+        dtype=settlement.dtype,
+    )

@@ -19,6 +19,7 @@ from lorapool.worker.lineage import check_lineage
 from lorapool.worker.persistence import persist
 
 LOOK_EVERY_S = 5.0
+UNTELLABLE = "validation failed, and the reason cannot be recorded; see the worker's log"
 
 Check = Callable[[AdapterRecord], Mapping[str, Any]]
 """Returns facts to record with the verdict; raises LorapoolError with the reason to refuse."""
@@ -56,7 +57,10 @@ class Validator:
         """Until cancelled."""
         while True:
             for record in await persist(self._catalog.pending, "pending adapters"):
-                await self.validate(record)
+                try:
+                    await self.validate(record)
+                except Exception:
+                    log.exception("adapter stepped over", adapter=record.ref)
             await self._rest()
 
     async def validate(self, record: AdapterRecord) -> None:
@@ -69,7 +73,7 @@ class Validator:
             await self._refuse(record, str(error))
         except Exception as error:  # a hostile checkpoint must not take the worker down
             log.exception("validation failed unexpectedly", adapter=record.ref)
-            await self._refuse(record, f"validation failed: {type(error).__name__}: {error}")
+            await self._refuse(record, _words(error))
         else:
             await self._decide(record, "ready", "", facts)
 
@@ -84,6 +88,10 @@ class Validator:
         except (UnknownAdapter, UnsupportedVersion) as error:
             log.info("adapter gone before its verdict", adapter=record.ref, error=str(error))
             return
+        except Exception:  # what a stranger wrote cannot be recorded: say only that
+            log.exception("verdict not recorded", adapter=record.ref, verdict=verdict)
+            await persist(lambda: self._catalog.decide(record.ref, "refused", UNTELLABLE), "verdict")
+            return
         log.info("adapter validated", adapter=record.ref, verdict=verdict, reason=reason)
 
     async def _rest(self) -> None:
@@ -95,3 +103,10 @@ class Validator:
             return
         finally:
             self._asked.clear()
+
+
+def _words(error: Exception) -> str:
+    try:
+        return f"validation failed: {type(error).__name__}: {error}"
+    except Exception:  # noqa: BLE001  even its words are a stranger's
+        return UNTELLABLE

@@ -19,12 +19,23 @@ from tests.fleet import until
 RECORD = AdapterRecord(id="cfo", version="1", digest="d" * 64, uri="file:///cfo")
 
 
+class Wordless(Exception):
+    """Its words are a program of someone else's too."""
+
+    def __str__(self) -> str:
+        raise ValueError("no words")
+
+
 def check(record: AdapterRecord) -> Mapping[str, str | int]:
     match record.id:
         case "bad":
             raise CheckpointError("it is misshapen")
         case "vile":
             raise ZeroDivisionError("no one thought of this")
+        case "surrogate":
+            raise CheckpointError("rank_pattern['\ud800']: expected a number")
+        case "wordless":
+            raise Wordless
     return {"rank": 4}
 
 
@@ -77,6 +88,21 @@ async def test_unforeseen_error_refuses(redis: Redis) -> None:
         assert (await verdict(catalog, "cfo@1")).status == "ready"
     assert found.status == "refused"
     assert "ZeroDivisionError" in found.reason
+
+
+@pytest.mark.parametrize(
+    ("adapter_id", "reason"), [("surrogate", "rank_pattern['\ufffd']"), ("wordless", validator.UNTELLABLE)]
+)
+async def test_a_reason_that_cannot_be_told_ends_no_validator(redis: Redis, adapter_id: str, reason: str) -> None:
+    """What cannot be sent or said is replaced, and the next adapter is looked at."""
+    catalog = Catalog(redis, "default")
+    await catalog.register(RECORD.model_copy(update={"id": adapter_id}))
+    async with validating(catalog) as made:
+        found = await verdict(catalog, f"{adapter_id}@1")
+        assert "refused" == found.status and reason in found.reason
+        await catalog.register(RECORD)
+        await made.request({"op": "validate", "ref": "cfo@1"})
+        assert "ready" == (await verdict(catalog, "cfo@1")).status
 
 
 async def test_looks_by_itself(redis: Redis, monkeypatch: pytest.MonkeyPatch) -> None:
