@@ -10,6 +10,7 @@ import asyncio
 import secrets
 import time
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
@@ -18,6 +19,7 @@ from pydantic import ValidationError
 from lorapool.producer.adapters import Adapters
 from lorapool.producer.cost import Bill, Meter, Tariff
 from lorapool.producer.handle import JobHandle, outcome_of
+from lorapool.producer.home import Home, at_home
 from lorapool.producer.inbox import Inbox, Ticket
 from lorapool.producer.outbox import Outbox
 from lorapool.producer.request import Request, Seconds
@@ -27,6 +29,7 @@ from lorapool.shared.broker import Broker
 from lorapool.shared.catalog import Catalog, PoolConfig
 from lorapool.shared.chores import ChoreBook
 from lorapool.shared.errors import (
+    Fate,
     InvalidRequest,
     LorapoolError,
     QueueFull,
@@ -34,7 +37,7 @@ from lorapool.shared.errors import (
     RedisUnreachable,
 )
 from lorapool.shared.job import BASE_REF, Job, Result, check_name, explain_validation
-from lorapool.shared.keys import Keys, split_id
+from lorapool.shared.keys import Keys, new_job_id, split_id
 from lorapool.shared.protocol import Backlog, Enqueued, Explanation
 from lorapool.shared.settings import RedisSettings, connect, redact, redis_settings
 from lorapool.shared.timetable import Timetable
@@ -58,12 +61,13 @@ class Client:
         self._settings = _settings(redis_url, pool)
         self._agent = check_name("agent", agent)
         self._name = f"client-{secrets.token_hex(8)}"
-        self._redis = _connected(self._settings)
+        self._home = Home()
+        self._redis = _connected(self._settings, self._home)
         self._keys = Keys(self._settings.pool, PARTITION)
         self._broker = Broker(self._redis, self._keys)
         self._catalog = Catalog(self._redis, self._settings.pool)
-        self._inbox = Inbox(self._broker, self._name)
-        self._outbox = Outbox(self._broker)
+        self._inbox = Inbox(self._broker, self._name, self._home)
+        self._outbox = Outbox(self._broker, self._home)
         upkeep = Upkeep(self._redis, self._keys)
         self.adapters = Adapters(self._catalog, upkeep, self._settings.pool)
         self.upkeep = PoolUpkeep(self._broker, upkeep, self.adapters)
@@ -85,7 +89,13 @@ class Client:
         await self.close()
 
     async def close(self) -> None:
-        """Give the connections back; jobs go on."""
+        """Give the connections back; jobs go on. Calls under way, and all later ones, raise ClientClosed.
+
+        Harmless to repeat, and in a forked child, which leaves its parent's connections alone.
+        """
+        self._home.leave()
+        if not self._home.here:
+            return
         await self._outbox.close()
         await self._inbox.close()
         await self._broker.close()
@@ -113,9 +123,12 @@ class Client:
         ``adapter`` is a ref, alias or id; None is the base model. Give ``prompt`` (raw text) or ``messages`` (for the
         chat template). ``params`` are the fields of SamplingParams by name. ``delay`` and ``deadline`` are seconds
         after submission. The same ``job_id`` with the same request returns the existing job. ``wait=True`` waits for
-        room instead of raising QueueFull. Raises InvalidRequest, UnknownAdapter, AdapterNotReady, AdapterRefused,
-        AdapterClosed, JobConflict, QueueFull, RedisFull: nothing was queued; RedisUnreachable: it may have been, and
-        the same ``job_id`` again settles it.
+        room instead of raising QueueFull.
+
+        Raises InvalidRequest, UnknownAdapter, AdapterNotReady, AdapterRefused, AdapterClosed, JobConflict, QueueFull,
+        RedisFull, RedisUnreachable, ClientClosed. Each says by ``fate`` whether the job was surely not queued or may
+        have been, and the same ``job_id`` again, which it has too, settles it. Cancelled, the call cannot say: give a
+        ``job_id`` of your own where that matters.
         """
         request = Request(adapter, prompt, messages, agent, job_id, priority, delay, deadline, stream, params)
         job = await self._job(request)
@@ -127,8 +140,6 @@ class Client:
                 if not wait:
                     raise
                 await asyncio.sleep(full.retry_after_s)
-            except RedisUnreachable as error:
-                raise type(error)(f"{error}; to be sure of this job, submit it again with job_id={job.id!r}") from error
 
     async def submit_many(self, requests: Iterable[Item], *, wait: bool = False) -> list[JobHandle | LorapoolError]:
         """As ``submit`` for each, in pipelined calls; same length and order, an error stands in its item's place."""
@@ -238,8 +249,12 @@ class Client:
     # -- how
 
     async def _job(self, request: Request) -> Job:
-        draft = request.job(ref="_base", agent=self._agent, client=self._name)
-        ref = await self.adapters.resolve(request.adapter)
+        own_id = _own_id(request.job_id)
+        try:
+            draft = replace(request, job_id=own_id).job(ref=BASE_REF, agent=self._agent, client=self._name)
+            ref = await self.adapters.resolve(request.adapter)
+        except LorapoolError as error:
+            raise error.of_job(self._keys.full_id(own_id), Fate.NOT_QUEUED) from error.__cause__
         return draft if ref == draft.ref else draft.model_copy(update={"ref": ref})
 
     async def _job_or_error(self, item: Item) -> Job | LorapoolError:
@@ -265,10 +280,7 @@ class Client:
 
     async def _send(self, jobs: list[Job]) -> list[JobHandle | LorapoolError]:
         tickets = [self._ticket(job) for job in jobs]
-        try:
-            outcomes = await self._broker.enqueue_many(jobs)
-        except LorapoolError as error:
-            return [error] * len(jobs)
+        outcomes = await self._broker.enqueue_many(jobs)
         return [
             self._handle(job, ticket, outcome) if isinstance(outcome, Enqueued) else outcome
             for job, ticket, outcome in zip(jobs, tickets, outcomes, strict=True)
@@ -280,10 +292,19 @@ class Client:
         return self._inbox.ticket(self._keys.full_id(job.id), own=True, deadline_s=deadline_s)
 
     def _handle(self, job: Job, ticket: Ticket, enqueued: Enqueued) -> JobHandle:
+        ticket.accepted(enqueued.state)
         if not enqueued.created:
             ticket.disown()
         streamed = job.stream if enqueued.created else None
         return JobHandle(self._broker, self._inbox, ticket, streamed=streamed, created=enqueued.created)
+
+
+def _own_id(job_id: str | None) -> str:
+    """A caller's job id as ``Job`` has it: a full one of our partition, such as an error names, is that job's."""
+    if job_id is None:
+        return new_job_id()
+    partition, bare = split_id(job_id) if isinstance(job_id, str) else (None, job_id)
+    return bare if partition == PARTITION else job_id
 
 
 def _settings(redis_url: str | None, pool: str | None) -> RedisSettings:
@@ -293,11 +314,14 @@ def _settings(redis_url: str | None, pool: str | None) -> RedisSettings:
         raise InvalidRequest(explain_validation(error)) from None
 
 
-def _connected(settings: RedisSettings) -> Redis:
+def _connected(settings: RedisSettings, home: Home) -> Redis:
     try:
-        return connect(settings)
+        redis = connect(settings)
     except ValueError as error:
         raise InvalidRequest(f"redis_url = {settings.redacted_url!r}: {error}") from None
+    pool = redis.connection_pool
+    pool.connection_class = at_home(pool.connection_class, home)
+    return redis
 
 
 def _remedy(error: RedisUnreachable, url: str) -> str:

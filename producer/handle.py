@@ -15,7 +15,7 @@ from lorapool.producer.patience import back_off
 from lorapool.producer.record import Record, gone, result_of, state_of
 from lorapool.producer.stream import Splicer, TextDelta
 from lorapool.shared.broker import Broker
-from lorapool.shared.errors import InvalidRequest, LorapoolError, RedisAuthFailed, RedisUnreachable, ResultTimeout
+from lorapool.shared.errors import Fate, InvalidRequest, LorapoolError, RedisAuthFailed, RedisUnreachable, ResultTimeout
 from lorapool.shared.job import JobState, Result
 from lorapool.shared.protocol import Explanation, StreamItem
 
@@ -49,7 +49,7 @@ class JobHandle:
         """All fields stored of the job now, finished or not."""
         record = await self._broker.get(self.id)
         if record is None:
-            raise gone(self.id, own=self.ticket.own)
+            raise gone(self.id, alive_at=self.ticket.alive_at)
         return record
 
     async def state(self) -> JobState:
@@ -107,7 +107,8 @@ class JobHandle:
         """How long to wait for the next item; raises ResultTimeout when the time is up."""
         remaining = _remaining(give_up_at)
         if remaining == 0:
-            raise ResultTimeout(f"job {self.id} has not ended in time; it goes on, and stream() begins it again")
+            over = ResultTimeout(f"job {self.id} has not ended in time; it goes on, and stream() begins it again")
+            raise over.of_job(self.id, Fate.QUEUED)
         late = self.ticket.deadline_at
         until_late = STREAM_BLOCK_S if late is None else max(0.05, late - time.monotonic())
         return min(STREAM_BLOCK_S, until_late, STREAM_BLOCK_S if remaining is None else remaining)
@@ -124,7 +125,7 @@ class JobHandle:
             return await self._broker.expire(self.id)
         [state] = await self._broker.states([self.id])
         if state is None:
-            raise gone(self.id, own=self.ticket.own)
+            raise gone(self.id, alive_at=self.ticket.alive_at)
         return state
 
 
@@ -146,5 +147,6 @@ def outcome_of(
 
 def _read(job_id: str, record: Record | None, timeout: float | None) -> Result:
     if record is None:
-        raise ResultTimeout(f"job {job_id} has not ended after {timeout:g} s; it goes on, ask again later")
+        late = ResultTimeout(f"job {job_id} has not ended after {timeout:g} s; it goes on, ask again later")
+        raise late.of_job(job_id, Fate.QUEUED)
     return result_of(job_id, record)

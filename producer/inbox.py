@@ -15,10 +15,12 @@ import time
 from collections.abc import Coroutine, Iterable, Sequence
 from weakref import WeakValueDictionary
 
+from lorapool.producer.home import Home
 from lorapool.producer.patience import back_off, end, mention
 from lorapool.producer.record import Record, gone, state_of
 from lorapool.shared.broker import Broker
-from lorapool.shared.errors import LorapoolError, RedisAuthFailed, RedisUnreachable, UnknownJob
+from lorapool.shared.errors import ClientClosed, Fate, LorapoolError, RedisAuthFailed, RedisUnreachable, UnknownJob
+from lorapool.shared.job import JobState
 
 BLOCK_S = 7.0
 AUDIT_S = 10.0
@@ -34,6 +36,7 @@ class Ticket:
 
     __slots__ = (
         "__weakref__",
+        "alive_at",
         "checked_at",
         "deadline_at",
         "due",
@@ -48,6 +51,7 @@ class Ticket:
     def __init__(self, job_id: str, *, own: bool, deadline_at: float | None) -> None:
         self.job_id, self.own, self.deadline_at = job_id, own, deadline_at
         self.due = float("inf") if own else 0.0
+        self.alive_at: float | None = None  # time.time() when it was last known not to have ended; 0 once it had
         self.checked_at = 0.0
         self.fresh = True
         self.poll_s = POLL_FIRST_S
@@ -58,6 +62,15 @@ class Ticket:
         """The job was there before, and its notice goes to whoever submitted it first: poll, unless that was us."""
         if self.fresh:
             self.own, self.due = False, 0.0
+
+    def accepted(self, state: JobState) -> None:
+        """The server said that it has the job."""
+        self.alive_at = 0.0 if state.terminal else time.time()
+
+    @property
+    def fate(self) -> Fate | None:
+        """What an error about this job can say of its submission."""
+        return None if self.alive_at is None else Fate.QUEUED
 
     @property
     def record(self) -> Record | None:
@@ -70,8 +83,8 @@ class Ticket:
 class Inbox:
     """Tickets in, terminal records out. ``client`` names the inbox stream; it must be this process's alone."""
 
-    def __init__(self, broker: Broker, client: str) -> None:
-        self._broker, self._client = broker, client
+    def __init__(self, broker: Broker, client: str, home: Home) -> None:
+        self._broker, self._client, self._home = broker, client, home
         self._known: WeakValueDictionary[str, Ticket] = WeakValueDictionary()
         self._open: dict[str, Ticket] = {}
         self._last_id, self._read, self._written = "0-0", 0, 0
@@ -115,7 +128,7 @@ class Inbox:
     async def close(self) -> None:
         """End both tasks; who still waits gets an error, and the job goes on."""
         await end(*(task for task in (self._reader, self._sweeper) if task is not None))
-        self._fail(LorapoolError("the client was closed while a job was awaited; the job goes on"))
+        self._fail(ClientClosed("the client was closed while a job was awaited"))
 
     def check_integrity(self) -> None:
         """Every open ticket is waited for and unanswered; nobody waits without a reader and a sweeper."""
@@ -129,6 +142,10 @@ class Inbox:
     # -- who waits
 
     def _enter(self, ticket: Ticket) -> asyncio.Future[Record]:
+        try:
+            self._home.check()
+        except LorapoolError as error:
+            raise error.of_job(ticket.job_id, ticket.fate) from None
         ticket.waiters += 1
         if ticket.future is None or (ticket.future.done() and ticket.record is None):
             ticket.future = asyncio.get_running_loop().create_future()
@@ -163,13 +180,18 @@ class Inbox:
             self._fail(error)
 
     def _fail(self, error: Exception) -> None:
+        """End all waiting; an error that is no word of ours becomes the cause of one, so that gather keeps the rest."""
+        told = error
+        if not isinstance(told, LorapoolError):
+            told = LorapoolError(f"waiting for it ended in {type(error).__name__}: {error}")
+            told.__cause__ = error
         for ticket in tuple(self._open.values()):
-            self._refuse(ticket, error)
+            self._refuse(ticket, told)
 
-    def _refuse(self, ticket: Ticket, error: Exception) -> None:
+    def _refuse(self, ticket: Ticket, error: LorapoolError) -> None:
         self._open.pop(ticket.job_id, None)
         if ticket.future is not None and not ticket.future.done():
-            ticket.future.set_exception(error)
+            ticket.future.set_exception(error.of_job(ticket.job_id, error.fate or ticket.fate))  # one of its own
 
     # -- the reader: one blocking read for all
 
@@ -219,7 +241,7 @@ class Inbox:
 
     def _answer(self, ticket: Ticket, record: Record | None) -> None:
         if record is None:
-            self._refuse(ticket, gone(ticket.job_id, own=ticket.own))
+            self._refuse(ticket, gone(ticket.job_id, alive_at=ticket.alive_at))
         elif state_of(record).terminal:
             self._open.pop(ticket.job_id, None)
             if ticket.future is not None and not ticket.future.done():
@@ -264,6 +286,9 @@ class Inbox:
                     await self._broker.expire(ticket.job_id)
         for chunk in _chunks(tickets):
             states = await self._broker.states([ticket.job_id for ticket in chunk])
+            for ticket, state in zip(chunk, states, strict=True):
+                if state is not None and not state.terminal:
+                    ticket.accepted(state)
             ended = [t for t, state in zip(chunk, states, strict=True) if state is None or state.terminal]
             await self._fetch(ended)
         for ticket in tickets:

@@ -9,25 +9,32 @@ from __future__ import annotations
 
 import asyncio
 
+from lorapool.producer.home import Home
 from lorapool.producer.patience import end
 from lorapool.shared.broker import Broker
-from lorapool.shared.errors import LorapoolError
+from lorapool.shared.errors import ClientClosed, Fate, LorapoolError
 from lorapool.shared.job import Job
 from lorapool.shared.protocol import Enqueued
 
 BATCH = 512  # jobs of one call; the broker splits it further by size
+Letter = tuple[Job, asyncio.Future[Enqueued]]
 
 
 class Outbox:
     """In: jobs. Out: for each, Enqueued or the refusal, as ``Broker.enqueue`` has it."""
 
-    def __init__(self, broker: Broker) -> None:
-        self._broker = broker
-        self._waiting: list[tuple[Job, asyncio.Future[Enqueued]]] = []
+    def __init__(self, broker: Broker, home: Home) -> None:
+        self._broker, self._home = broker, home
+        self._waiting: list[Letter] = []
+        self._leaving: list[Letter] = []
         self._sender: asyncio.Task[None] | None = None
 
     async def enqueue(self, job: Job) -> Enqueued:
-        """Accepted, or the refusal raised. Cancelling this call does not call the job back."""
+        """Accepted, or the refusal raised. Cancelling this call does not call back a job that is on its way."""
+        try:
+            self._home.check()
+        except LorapoolError as error:
+            raise error.of_job(self._broker.full_id(job.id), Fate.NOT_QUEUED) from None
         future: asyncio.Future[Enqueued] = asyncio.get_running_loop().create_future()
         self._waiting.append((job, future))
         if self._sender is None or self._sender.done():
@@ -38,25 +45,32 @@ class Outbox:
         """Send nothing more; who waits gets an error."""
         if self._sender is not None:
             await end(self._sender)
+        self._give_up()  # a sender that never began has told nobody
 
     async def _send(self) -> None:
-        batch: list[tuple[Job, asyncio.Future[Enqueued]]] = []
         try:
             while self._waiting:
-                batch, self._waiting = self._waiting[:BATCH], self._waiting[BATCH:]
-                outcomes = await self._broker.enqueue_many([job for job, _ in batch])
-                for (_, future), outcome in zip(batch, outcomes, strict=True):
+                self._leaving, self._waiting = self._waiting[:BATCH], self._waiting[BATCH:]
+                self._leaving = [letter for letter in self._leaving if not letter[1].done()]  # cancelled meanwhile
+                outcomes = await self._broker.enqueue_many([job for job, _ in self._leaving])
+                for (_, future), outcome in zip(self._leaving, outcomes, strict=True):
                     _tell(future, outcome)
+                self._leaving = []
         except asyncio.CancelledError:
-            self._refuse(batch, LorapoolError("the client was closed while a job was on its way"))
+            self._give_up()
             raise
         except Exception as error:  # noqa: BLE001 - handed on to every waiter
-            self._refuse(batch, error)
+            self._refuse(error)
 
-    def _refuse(self, batch: list[tuple[Job, asyncio.Future[Enqueued]]], error: Exception) -> None:
-        for _, future in (*batch, *self._waiting):
-            _tell(future, error)
-        self._waiting = []
+    def _give_up(self) -> None:
+        self._refuse(ClientClosed("the client was closed while a job was being submitted"))
+
+    def _refuse(self, error: Exception) -> None:
+        for letters, fate in ((self._leaving, Fate.UNKNOWN), (self._waiting, Fate.NOT_QUEUED)):
+            for job, future in letters:
+                own = error.of_job(self._broker.full_id(job.id), fate) if isinstance(error, LorapoolError) else error
+                _tell(future, own)
+        self._leaving, self._waiting = [], []
 
 
 def _tell(future: asyncio.Future[Enqueued], outcome: Enqueued | Exception) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+from typing import Any
 
 FIRST_S, LAST_S = 0.05, 2.0
 
@@ -19,7 +20,7 @@ async def back_off(event: str, error: Exception, pause_s: float) -> float:
     return pause_s
 
 
-async def end(*tasks: asyncio.Task[None]) -> None:
+async def end(*tasks: asyncio.Task[Any]) -> None:
     """Cancel until they are done: on Python 3.11 redis-py loses a cancel that meets the end of a send (wait_for)."""
     running = {task for task in tasks if not task.done()}
     while running:

@@ -10,11 +10,21 @@ from collections.abc import Mapping
 from typing import Any
 
 from lorapool.shared import codec
-from lorapool.shared.errors import JobCancelled, JobExpired, JobFailed, LorapoolError, ResultExpired, UnknownJob
+from lorapool.shared.errors import (
+    Fate,
+    JobCancelled,
+    JobExpired,
+    JobFailed,
+    JobLost,
+    LorapoolError,
+    ResultExpired,
+    UnknownJob,
+)
 from lorapool.shared.job import JobState, Result, Timings, Usage
 from lorapool.shared.keys import issued_ms
 from lorapool.shared.scripts import Terms
 
+RESULT_TTL_S = Terms().result_ttl_ms / 1000
 Record = Mapping[str, str | bytes]
 
 _AS_STORED = ("text", "finish_reason", "digest", "agent", "attempts", "worker", "device", "dtype", "seed")
@@ -34,15 +44,29 @@ def result_of(job_id: str, record: Record) -> Result:
     raise _ending(job_id, state, record)
 
 
-def gone(job_id: str, *, own: bool) -> LorapoolError:
-    """The error for a job that has no record; ``own``: this client saw it accepted."""
+def gone(job_id: str, *, alive_at: float | None) -> LorapoolError:
+    """The error for a job that has no record. ``alive_at``: when it was last known not to have ended (``time.time``),
+    0 if it had ended when it was first heard of, None if it was never heard of. A record outlives that by its TTL."""
+    now = time.time()
+    if alive_at is not None and now - alive_at < RESULT_TTL_S:
+        return JobLost(
+            f"job {job_id} was accepted, and the server has no record of it or of its answer any more: it restarted "
+            f'without its data, or was emptied; submit it again, with the same id, or say on_lost="resubmit"'
+        ).of_job(job_id, Fate.UNKNOWN)
     issued = issued_ms(job_id)
-    if own or (issued is not None and time.time() * 1000 - issued > Terms().result_ttl_ms):
-        return ResultExpired(f"job {job_id} is gone: results are kept for a limited time after the end")
-    return UnknownJob(f"job {job_id} is not known: never accepted in this pool, or its result has expired")
+    if alive_at is not None or (issued is not None and now - issued / 1000 > RESULT_TTL_S):
+        return ResultExpired(f"job {job_id} is gone: results are kept for a limited time after the end").of_job(
+            job_id, Fate.QUEUED
+        )
+    unknown = UnknownJob(f"job {job_id} is not known: never accepted in this pool, or its result has expired")
+    return unknown.of_job(job_id, None)
 
 
-def _ending(job_id: str, state: JobState, record: Record) -> Exception:
+def _ending(job_id: str, state: JobState, record: Record) -> LorapoolError:
+    return _ended(job_id, state, record).of_job(job_id, Fate.QUEUED)
+
+
+def _ended(job_id: str, state: JobState, record: Record) -> LorapoolError:
     message = _text(record, "message")
     because = f": {message}" if message else ""
     if state is JobState.CANCELLED:

@@ -19,13 +19,15 @@ from lorapool.producer.adapters import DEFAULT_VERSION
 from lorapool.producer.adapters import Adapters as AsyncAdapters
 from lorapool.producer.cost import Bill, Tariff
 from lorapool.producer.handle import JobHandle as AsyncJobHandle
+from lorapool.producer.home import Home
+from lorapool.producer.patience import end
 from lorapool.producer.publishing import Imported, Verified
 from lorapool.producer.schedules import Schedules as AsyncSchedules
 from lorapool.producer.stream import TextDelta
 from lorapool.producer.upkeep import PoolUpkeep as AsyncPoolUpkeep
 from lorapool.shared.aliases import Move
 from lorapool.shared.catalog import AdapterRecord, PoolConfig
-from lorapool.shared.errors import LorapoolError
+from lorapool.shared.errors import ClientClosed, LorapoolError
 from lorapool.shared.job import JobState, Result
 from lorapool.shared.prompt_format import PromptFormat
 from lorapool.shared.protocol import Backlog, DeadLetter, Enqueued, Explanation, Finding, Limits, Retired
@@ -37,11 +39,16 @@ T = TypeVar("T")
 class LoopThread:
     """An event loop on a daemon thread; ``run`` waits for a coroutine there, and cancels it on Ctrl-C.
 
-    ``call`` is the same for code that has a loop of its own: its loop goes on meanwhile.
+    ``call`` is the same for code that has a loop of its own: its loop goes on meanwhile. Both raise what would
+    otherwise wait for ever: ClientClosed once it has stopped, ForeignClient in a forked child, which has no such
+    thread, and LorapoolError on the thread itself.
     """
 
     def __init__(self) -> None:
+        self._home = Home()
         self._loop = asyncio.new_event_loop()
+        self._gate = threading.Lock()  # whatever passes it before the end is run or cancelled
+        self._stopped = False
         self._thread = threading.Thread(target=self._loop.run_forever, name="lorapool-sync", daemon=True)
         self._thread.start()
 
@@ -52,25 +59,50 @@ class LoopThread:
         except KeyboardInterrupt:
             future.cancel()
             raise
+        except concurrent.futures.CancelledError:
+            raise ClientClosed("the client was closed during this call; jobs that were accepted go on") from None
 
     async def call(self, work: Coroutine[Any, Any, T]) -> T:
         return await asyncio.wrap_future(self._begin(work))
 
     def _begin(self, work: Coroutine[Any, Any, T]) -> concurrent.futures.Future[T]:
         try:
-            return asyncio.run_coroutine_threadsafe(work, self._loop)
-        except RuntimeError:
+            self._check()
+            with self._gate:
+                self._check()
+                return asyncio.run_coroutine_threadsafe(work, self._loop)
+        except LorapoolError:
             work.close()
-            raise LorapoolError("this client is closed: open a new one") from None
+            raise
+
+    def _check(self) -> None:
+        self._home.check_process()
+        if threading.current_thread() is self._thread:
+            raise LorapoolError("a callback of this client calls the client and waits for itself: use another one")
+        if self._stopped:
+            raise ClientClosed("this client is closed: open a new one")
 
     @property
     def running(self) -> bool:
-        return not self._loop.is_closed()
+        """Whether there is something to stop: in a forked child there is not."""
+        return not self._stopped and self._home.here
 
     def stop(self) -> None:
+        """End the loop; calls of other threads that are still under way raise."""
+        with self._gate:
+            if self._stopped:
+                return
+            self._stopped = True
+        asyncio.run_coroutine_threadsafe(_cancel_others(), self._loop).result()
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()
+
+
+async def _cancel_others() -> None:
+    """End all that runs on this loop."""
+    tasks = asyncio.all_tasks() - {asyncio.current_task()}
+    await end(*tasks)
 
 
 class JobHandle:

@@ -70,7 +70,7 @@ def chunks(items: Sequence[T]) -> Iterator[Sequence[T]]:
         yield items[start : start + MAX_JOBS]
 
 
-def parts(packed: list[tuple[int, list[Arg]]]) -> Iterator[list[tuple[int, list[Arg]]]]:
+def parts(packed: Iterable[tuple[int, list[Arg]]]) -> Iterator[list[tuple[int, list[Arg]]]]:
     """Calls of at most 64 jobs and 4 MiB."""
     part: list[tuple[int, list[Arg]]] = []
     size = 0

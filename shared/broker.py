@@ -7,15 +7,16 @@ raise RedisUnreachable, RedisAuthFailed or RedisFull besides what they name.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import asyncio
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import chain
 from typing import Literal
 
 from redis.asyncio import Redis
-from redis.exceptions import ResponseError
+from redis.exceptions import RedisError, ResponseError
 
 from lorapool.shared import arguments, replies
-from lorapool.shared.errors import LorapoolError, RedisFull, UnknownAdapter, UnknownJob
+from lorapool.shared.errors import Fate, LorapoolError, RedisFull, UnknownAdapter, UnknownJob
 from lorapool.shared.explain import explanation
 from lorapool.shared.job import Job, JobState, Priority
 from lorapool.shared.keys import Keys, PoolKeys, bare_id
@@ -95,19 +96,45 @@ class Broker:
         return outcome
 
     async def enqueue_many(self, jobs: Sequence[Job]) -> list[Enqueued | LorapoolError]:
-        """As ``enqueue`` for each, in the same order; a refusal stands in its job's place."""
-        outcomes: list[Enqueued | LorapoolError | None] = [None] * len(jobs)
-        packed: list[tuple[int, list[Arg]]] = []
+        """As ``enqueue`` for each, in the same order; a refusal stands in its job's place, with its id and its fate.
+
+        They travel in parts. What is accepted stays accepted, whatever becomes of later parts; once the server does not
+        answer, no further part is sent. It raises nothing of what it names: it stands in the jobs' places.
+        """
+        outcomes: dict[int, Enqueued | LorapoolError] = {}
+        away: LorapoolError | None = None
+        for part in arguments.parts(self._packed(jobs, outcomes)):
+            batch = [(index, jobs[index]) for index, _ in part]
+            if away is not None:
+                outcomes |= {index: away.of_job(self.keys.full_id(job.id), Fate.NOT_QUEUED) for index, job in batch}
+                await asyncio.sleep(0)
+                continue
+            try:
+                answers = await self._scripts.run("enqueue", *chain.from_iterable(args for _, args in part))
+            except LorapoolError as error:
+                away = None if isinstance(error, RedisFull) else error
+                outcomes |= self._refused(batch, error)
+            except RedisError as error:  # a reply that has no name here
+                outcomes |= self._refused(batch, _unnamed(error))
+            else:
+                told = zip(batch, answers, strict=True)
+                outcomes |= {index: replies.enqueued(answer.decode(), job, self.keys) for (index, job), answer in told}
+        return [outcomes[index] for index in range(len(jobs))]
+
+    def _packed(
+        self, jobs: Sequence[Job], outcomes: dict[int, Enqueued | LorapoolError]
+    ) -> Iterator[tuple[int, list[Arg]]]:
+        """What is sent of each job; of one that cannot be, the refusal among the outcomes."""
         for index, job in enumerate(jobs):
             try:
-                packed.append((index, arguments.of_job(job)))
+                yield index, arguments.of_job(job)
             except LorapoolError as refusal:
-                outcomes[index] = refusal
-        for part in arguments.parts(packed):
-            answers = await self._scripts.run("enqueue", *(arg for _, args in part for arg in args))
-            for (index, _), answer in zip(part, answers, strict=True):
-                outcomes[index] = replies.enqueued(answer.decode(), jobs[index], self.keys)
-        return [outcome for outcome in outcomes if outcome is not None]
+                outcomes[index] = refusal.of_job(self.keys.full_id(job.id), Fate.NOT_QUEUED)
+
+    def _refused(self, batch: Sequence[tuple[int, Job]], error: LorapoolError) -> dict[int, Enqueued | LorapoolError]:
+        """One error of a call, as each of its jobs' own."""
+        fate = Fate.UNKNOWN if error.unsure else Fate.NOT_QUEUED
+        return {index: error.of_job(self.keys.full_id(job.id), fate) for index, job in batch}
 
     async def cancel(self, job_id: str) -> JobState:
         """The state afterwards: ``cancelled``, or ``running`` where its worker was told. Raises UnknownJob."""
@@ -342,3 +369,9 @@ class Broker:
 
     def _full_ids(self, ids: bytes) -> list[str]:
         return [self.keys.full_id(bare) for bare in ids.decode().split()]
+
+
+def _unnamed(error: RedisError) -> LorapoolError:
+    unnamed = LorapoolError(f"the Redis server answered with an error that lorapool has no name for: {error}")
+    unnamed.unsure = True
+    return unnamed

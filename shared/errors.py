@@ -1,6 +1,6 @@
 """Every error lorapool raises on purpose.
 
-LorapoolError
+LorapoolError                 .job_id: the job it is about; .fate: what surely became of that submission (Fate)
 ├── InvalidRequest            the caller's arguments are wrong; nothing was sent
 │   └── PayloadTooLarge
 ├── UnknownAdapter            no adapter, alias or version of that name
@@ -13,6 +13,7 @@ LorapoolError
 ├── QueueFull                 backpressure (.scope .depth .limit .retry_after_s)
 ├── UnknownJob                never existed here
 ├── ResultExpired             existed, its result's TTL has passed
+├── JobLost                   accepted, and the server has no record of it any more: it lost data
 ├── ResultTimeout             still not terminal after the caller's own timeout (also TimeoutError)
 ├── JobFailed                 terminal (.error .message .attempts)
 ├── JobCancelled              terminal
@@ -25,6 +26,8 @@ LorapoolError
 ├── RedisUnreachable          (also ConnectionError); no answer, or none for now (.code: MISCONF, BUSY, …)
 │   └── RedisAuthFailed
 ├── RedisFull                 maxmemory reached: new work is refused
+├── ClientClosed              the client was closed, before the call or during it
+├── ForeignClient             the client belongs to another process or event loop (also RuntimeError)
 ├── CheckpointError           an adapter checkpoint cannot be served (worker side)
 ├── BaseModelError            the base model cannot be loaded or fails its self-check
 └── LeaseLost                 a worker acted on a job it no longer owns
@@ -34,9 +37,58 @@ Messages name the key, the value, what was expected and what to do. Imports noth
 
 from __future__ import annotations
 
+import copy
+from enum import StrEnum
+from typing import Any, Self
+
+
+class Fate(StrEnum):
+    """What surely became of a submission that brought an error."""
+
+    QUEUED = "queued"  # accepted: its answer can be asked for by its id
+    NOT_QUEUED = "not queued"  # surely not: whoever submits it anew runs it once
+    UNKNOWN = "unknown"  # it may be: submitting it again is safe with the same id, and with no other
+
 
 class LorapoolError(Exception):
-    """Root of the tree."""
+    """Root of the tree.
+
+    ``job_id`` is the full id of the job it is about, None if it is about none; ``submit`` takes it again. ``fate`` says
+    what surely became of that submission. ``unsure``: what was asked may have been carried out, and its reply lost.
+    """
+
+    job_id: str | None = None
+    fate: Fate | None = None
+    unsure: bool = False
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Copies and travels between processes whole, whatever its constructor asks for."""
+        return _restored, (type(self), self.args, dict(vars(self)))
+
+    def of_job(self, job_id: str, fate: Fate | None) -> Self:
+        """A copy that is about that job, and says so in its text."""
+        error = copy.copy(self)
+        error.job_id, error.fate = job_id, fate
+        says = fate is not Fate.NOT_QUEUED or isinstance(self, _LEAVE_DOUBT)
+        error.args = (_told(str(self), job_id, fate if says else None), *self.args[1:])
+        error.__cause__, error.__suppress_context__ = self.__cause__, True
+        return error
+
+
+def _restored(kind: type[LorapoolError], args: tuple[Any, ...], state: dict[str, Any]) -> LorapoolError:
+    error = kind.__new__(kind, *args)
+    error.args = args
+    vars(error).update(state)
+    return error
+
+
+def _told(text: str, job_id: str, fate: Fate | None) -> str:
+    bare = job_id.partition(".")[2] or job_id
+    if fate is None or bare in text:
+        return text
+    if fate is Fate.UNKNOWN:
+        return f"{text}; whether job {job_id} was queued is not known: submit it again with job_id={bare!r} to be sure"
+    return f"{text}; job {job_id} " + ("goes on" if fate is Fate.QUEUED else "was not queued")
 
 
 class InvalidRequest(LorapoolError, ValueError):
@@ -102,6 +154,13 @@ class ResultExpired(LorapoolError):
     """The job ended, and its result's time to live has passed."""
 
 
+class JobLost(LorapoolError):
+    """The job was accepted, and the server has no record of it any more, though its time to live has not passed.
+
+    It restarted without its data, was emptied, or lost its last writes. ``on_lost="resubmit"`` submits it again.
+    """
+
+
 class ResultTimeout(LorapoolError, TimeoutError):
     """The job was not terminal within the caller's own timeout; it goes on."""
 
@@ -149,13 +208,25 @@ class RedisUnreachable(LorapoolError, ConnectionError):
         super().__init__(*args)
         self.code = code
 
+    unsure = True
+
 
 class RedisAuthFailed(RedisUnreachable):
     """The Redis server refused user or password."""
 
+    unsure = False
+
 
 class RedisFull(LorapoolError):
     """The Redis server reached maxmemory and refuses new work."""
+
+
+class ClientClosed(LorapoolError):
+    """The client was closed, before the call or during it; jobs that were accepted go on."""
+
+
+class ForeignClient(LorapoolError, RuntimeError):
+    """The client belongs to another process or another event loop: connections cannot be shared with them."""
 
 
 class CheckpointError(LorapoolError):
@@ -168,3 +239,7 @@ class BaseModelError(LorapoolError):
 
 class LeaseLost(LorapoolError):
     """A worker acted on a job whose lease it no longer holds."""
+
+
+# Errors that do not by themselves say that nothing was queued.
+_LEAVE_DOUBT = (QueueFull, RedisUnreachable, RedisFull, ClientClosed, ForeignClient)

@@ -8,7 +8,15 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal, cast
 
-from lorapool.shared.errors import AdapterClosed, AdapterNotReady, JobConflict, LorapoolError, QueueFull, UnknownAdapter
+from lorapool.shared.errors import (
+    AdapterClosed,
+    AdapterNotReady,
+    Fate,
+    JobConflict,
+    LorapoolError,
+    QueueFull,
+    UnknownAdapter,
+)
 from lorapool.shared.job import Job, JobState
 from lorapool.shared.keys import Keys
 from lorapool.shared.protocol import (
@@ -64,8 +72,9 @@ def enqueued(answer: str, job: Job, keys: Keys) -> Enqueued | LorapoolError:
         case "new" | "same":
             return Enqueued(full_id, JobState(rest), created=word == "new")
         case "conflict":
-            return JobConflict(f"job {full_id} exists with another request; use another id, or none")
-    return refusal(answer, job.ref, job.agent)
+            conflict = JobConflict(f"job {full_id} exists with another request; use another id, or none")
+            return conflict.of_job(full_id, Fate.NOT_QUEUED)
+    return refusal(answer, job.ref, job.agent).of_job(full_id, Fate.NOT_QUEUED)
 
 
 def refusal(answer: str, ref: str, agent: str) -> LorapoolError:

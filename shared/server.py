@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import random
+import socket
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
 from redis.asyncio import ConnectionPool, Redis
-from redis.exceptions import RedisError
+from redis.exceptions import BusyLoadingError, RedisError, ResponseError
 
-from lorapool.shared.errors import RedisAuthFailed, RedisUnreachable
+from lorapool.shared.errors import LorapoolError, RedisAuthFailed, RedisUnreachable
 from lorapool.shared.settings import READ_MARGIN_S, translated
 
 Arg = str | bytes | float
@@ -93,14 +94,16 @@ class Server:
             return replies
 
     async def _repeated(self, call: Callable[[], Awaitable[Any]]) -> Any:
-        for pause_s in self._pauses_s:
+        unsure, pauses_s = False, iter(self._pauses_s)
+        while True:
             try:
                 return await self._guarded(call)
-            except RedisAuthFailed:
-                raise
-            except RedisUnreachable:
-                await asyncio.sleep(pause_s * random.uniform(0.5, 1.5))  # noqa: S311 - jitter
-        return await self._guarded(call)
+            except LorapoolError as error:
+                error.unsure = unsure = unsure or error.unsure  # of any try so far
+                pause_s = next(pauses_s, None)
+                if pause_s is None or not isinstance(error, RedisUnreachable) or isinstance(error, RedisAuthFailed):
+                    raise
+            await asyncio.sleep(pause_s * random.uniform(0.5, 1.5))  # noqa: S311 - jitter
 
     async def _guarded(self, call: Callable[[], Awaitable[Any]]) -> Any:
         try:
@@ -109,6 +112,7 @@ class Server:
             ours = translated(error, self._redis)
             if ours is None:
                 raise
+            ours.unsure = ours.unsure and not _never_ran(error)
             raise ours from error
 
 
@@ -121,6 +125,12 @@ async def _cancellable(call: Callable[[], Awaitable[Any]]) -> Any:
     if task is not None and task.cancelling() > asked:
         raise asyncio.CancelledError
     return reply
+
+
+def _never_ran(error: BaseException) -> bool:
+    """Whether what was asked was surely not carried out: the server said so, or nobody was there to hear it."""
+    refused = isinstance(error, ResponseError | BusyLoadingError)
+    return refused or isinstance(error.__cause__ or error.__context__, ConnectionRefusedError | socket.gaierror)
 
 
 def _entries(found: Any) -> list[tuple[str, dict[str, bytes]]]:

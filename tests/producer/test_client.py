@@ -19,6 +19,7 @@ from lorapool.producer import (
     JobExpired,
     JobFailed,
     JobHandle,
+    JobLost,
     JobState,
     LorapoolError,
     PayloadTooLarge,
@@ -31,6 +32,7 @@ from lorapool.producer import (
     UnknownAdapter,
     UnknownJob,
     inbox,
+    record,
 )
 from tests.producer.canned_worker import CannedWorker, serving
 
@@ -301,17 +303,21 @@ async def test_an_unknown_job_is_said_to_be_unknown(client: Client, ask: str) ->
         await getattr(client.get("nothing"), ask)()
 
 
-async def test_an_own_result_that_is_gone_has_expired(
-    redis_url: str, pool_name: str, client: Client, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("ttl_h", "error"), [(24, JobLost), (0, ResultExpired)])
+async def test_an_own_result_that_is_gone_is_lost_or_has_expired(
+    redis_url: str, pool_name: str, client: Client, ttl_h: int, error: type, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It was here, so it is not unknown; heard of so late, its notice is no longer believed."""
+    """It was here, so it is not unknown: whether its time can have passed says which. (Heard of so late, its notice is
+    no longer believed.)"""
+    monkeypatch.setattr(record, "RESULT_TTL_S", ttl_h * 3600)
     monkeypatch.setattr(inbox, "BELIEVED_S", 0.0)
     job = await client.submit(None, "hello")
     async with serving(redis_url, pool_name), Redis.from_url(redis_url) as redis:
         await _until(job, JobState.SUCCEEDED)
         await redis.delete(f"lp:{{{pool_name}/0}}:job:{job.id.partition('.')[2]}")
-        with pytest.raises(ResultExpired):
+        with pytest.raises(error) as caught:
             await job.result(timeout=10)
+    assert job.id == caught.value.job_id
 
 
 async def test_a_request_too_large_is_refused_before_it_is_sent(client: Client) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from redis.asyncio import Redis
 
-from lorapool.producer import Client, JobHandle, JobState, RedisUnreachable, Result, ResultExpired, inbox
+from lorapool.producer import Client, JobHandle, JobLost, JobState, RedisUnreachable, Result, inbox
 from tests.producer.canned_worker import CannedWorker, serving
 
 OBSERVED_S = 10.5  # holds one audit
@@ -109,7 +109,7 @@ async def test_an_overdue_job_that_is_gone_hurts_no_other(
     doomed, other = await client.submit(None, "x", deadline=0.3, job_id="doomed"), await client.submit(None, "y")
     waiting = [asyncio.create_task(job.result(timeout=8)) for job in (doomed, other)]
     await redis.delete(f"lp:{{{pool_name}/0}}:job:doomed")
-    with pytest.raises(ResultExpired):
+    with pytest.raises(JobLost):
         await waiting[0]
     async with serving(redis_url, pool_name):
         assert (await waiting[1]).text == "_base heard: y"

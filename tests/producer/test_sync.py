@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from lorapool.producer import (
+    ClientClosed,
     InvalidRequest,
     JobState,
     LorapoolError,
@@ -21,7 +27,7 @@ from lorapool.producer import (
     sync,
     upkeep,
 )
-from lorapool.producer.sync import Client
+from lorapool.producer.sync import Client, JobHandle
 
 
 @pytest.fixture
@@ -83,6 +89,107 @@ def test_an_unreachable_server_leaves_no_thread() -> None:
     with pytest.raises(RedisUnreachable), Client("redis://127.0.0.1:1"):
         pass
     assert threading.active_count() <= before  # those of an earlier test may end meanwhile
+
+
+FORKING = """
+import asyncio, os, sys, warnings
+from lorapool.producer import Client as AsyncClient, ForeignClient
+from lorapool.producer.sync import Client, JobHandle
+warnings.simplefilter("ignore")
+
+def refused(call, *arguments):
+    try:
+        call(*arguments)
+    except ForeignClient as error:
+        assert "create the client in the child" in str(error), error
+        return
+    raise AssertionError(f"{call} was served")
+
+pool = Client(sys.argv[1], pool=sys.argv[2]).__enter__()
+job = pool.submit(None, "before")
+
+async def main():
+    async with AsyncClient(sys.argv[1], pool=sys.argv[2]) as client:
+        theirs = await client.submit(None, "theirs", stream=True)
+        waiting = asyncio.create_task(theirs.result())
+        await asyncio.sleep(0.1)
+        child = os.fork()
+        if not child:
+            try:
+                forked(client, theirs)
+                os._exit(0)
+            except BaseException as error:
+                print(type(error).__name__, error, flush=True)
+                os._exit(1)
+        _, status = await asyncio.to_thread(os.waitpid, child, 0)
+        await client.submit(None, "after")
+        waiting.cancel()
+        return status
+
+def forked(client, theirs):
+    asyncio.events._set_running_loop(None)
+    refused(pool.submit, None, "x")
+    refused(pool.gather, [job])
+    refused(job.result)
+    refused(lambda: next(job.stream()))
+    pool.close()
+    calls = [lambda: client.submit(None, "x"), theirs.result, theirs.state, lambda: anext(theirs.stream())]
+    for call in calls:
+        refused(asyncio.run, asyncio.wait_for(call(), 5))
+    asyncio.run(client.close())
+
+status = asyncio.run(main())
+assert pool.submit(None, "after").created
+pool.close()
+sys.exit(os.waitstatus_to_exitcode(status))
+"""
+
+
+def test_a_forked_child_is_told_to_create_its_own(redis_url: str, pool_name: str) -> None:
+    """By the blocking client and the other, by every call, at once; closing it there is harmless to its parent."""
+    program = [sys.executable, "-c", FORKING, redis_url, pool_name]
+    found = subprocess.run(program, capture_output=True, text=True, timeout=30, check=False)
+    assert (0, "") == (found.returncode, found.stdout), found.stderr
+
+
+@pytest.mark.parametrize("call", [lambda job: job.result(), lambda job: next(job.stream())])
+def test_a_call_of_another_thread_ends_with_the_client(
+    redis_url: str, pool_name: str, call: Callable[[JobHandle], Any]
+) -> None:
+    """It raises as soon as the client is closed below it."""
+    pool = Client(redis_url, pool=pool_name).__enter__()
+    job = pool.submit(None, "x", stream=True)
+    with ThreadPoolExecutor() as threads:
+        waiting = threads.submit(call, job)
+        time.sleep(0.2)
+        pool.close()
+        with pytest.raises(ClientClosed):
+            waiting.result(timeout=5)
+
+
+def test_threads_that_submit_while_it_closes_all_come_back(redis_url: str, pool_name: str) -> None:
+    """With a handle, or told that it is closed."""
+    pool = Client(redis_url, pool=pool_name).__enter__()
+
+    def submit(n: int) -> JobHandle | ClientClosed:
+        try:
+            return pool.submit(None, "x", agent=f"a{n}")
+        except ClientClosed as error:
+            return error
+
+    with ThreadPoolExecutor(16) as threads:
+        calls = [threads.submit(submit, n) for n in range(400)]
+        closing = [threads.submit(pool.close) for _ in range(2)]
+        outcomes = [call.result(timeout=10) for call in (*calls, *closing)]
+    assert {JobHandle, ClientClosed, type(None)} >= {type(outcome) for outcome in outcomes}
+
+
+def test_a_callback_may_not_wait_for_its_own_client(pool: Client, tmp_path: Path) -> None:
+    """The call would wait for the thread that it is on."""
+    manifest = tmp_path / "adapters.toml"
+    manifest.write_text("[[adapters]]\nid = 'x'\nuri = '/nowhere'\n")
+    with pytest.raises(LorapoolError, match="waits for itself"):
+        pool.adapters.import_manifest(manifest, on_total=lambda _: pool.schedules.remove("x"))
 
 
 def test_operators_work_without_a_loop_too(pool: Client) -> None:
