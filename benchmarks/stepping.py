@@ -99,7 +99,7 @@ async def _measure(url: str, worker: LocalProcess, options: Options, folders: li
     redis = connect(redis_settings(url))
     broker = Broker(redis, Keys("default"))
     async with Client(url) as client:
-        while not await client.workers():
+        while ["running"] != [beat["state"] for beat in await client.workers()]:
             worker.check()
             await asyncio.sleep(0.1)
         for number, folder in enumerate(folders):

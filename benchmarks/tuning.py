@@ -123,7 +123,7 @@ def request(adapter: int, text: str, tokens: int) -> dict[str, object]:
 
 async def started(pool: Client, worker: LocalProcess) -> None:
     async with asyncio.timeout(START_S):
-        while not await pool.workers():
+        while ["running"] != [beat["state"] for beat in await pool.workers()]:
             worker.check()
             await asyncio.sleep(0.1)
 

@@ -242,7 +242,7 @@ async def _all_live(pool: Client, workers: Mapping[str, LocalProcess]) -> bool:
     """Whether every worker has its model and beats. Raises ProcessEnded for one that ended instead."""
     for process in workers.values():
         process.check()
-    return len(await pool.workers()) == len(workers)
+    return [beat["state"] for beat in await pool.workers()] == ["running"] * len(workers)
 
 
 async def _until(question: Callable[[], Awaitable[Answer]]) -> Answer:

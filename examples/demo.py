@@ -135,7 +135,7 @@ async def _ready(pool: Client, worker: LocalProcess, screen: Screen) -> Mapping[
             while True:
                 worker.check()
                 for facts in await pool.workers():
-                    if facts["worker"] == WORKER:
+                    if (facts["worker"], facts["state"]) == (WORKER, "running"):
                         return facts
                 await asyncio.sleep(0.1)
 

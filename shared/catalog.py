@@ -25,6 +25,7 @@ from lorapool.shared.errors import (
 )
 from lorapool.shared.job import BASE_REF, check_name
 from lorapool.shared.keys import Keys, PoolKeys, partition_of
+from lorapool.shared.membership import Beats, Membership
 from lorapool.shared.plain_text import plain_text
 from lorapool.shared.replies import numbers
 from lorapool.shared.scripts import Scripts, Terms
@@ -49,7 +50,6 @@ class PoolConfig(BaseModel):
 
 
 Records = list[AdapterRecord]
-Beats = list[dict[str, str]]
 
 
 class Catalog:
@@ -62,6 +62,7 @@ class Catalog:
         self._terms = terms or Terms()
         self._scripts = Scripts(self._server, self._keys.prefix, self._terms, clock)
         self.names = Aliases(redis, pool, terms=terms)
+        self.members = Membership(self._server, self._keys, self._scripts)
 
     # -- the pool
 
@@ -203,16 +204,9 @@ class Catalog:
         *,
         boot: str = "",
         counted: Mapping[str, int] | None = None,
-    ) -> None:
-        """I am alive; forget me ``ttl_ms`` after my last beat.
-
-        ``counted``: of these fields, the totals that earlier beats of this ``boot`` were acknowledged with; what they
-        have grown by since is added to the pool's usage.
-        """
-        counted, rest = counted or {}, dict(fields)
-        totals = [arg for name, before in counted.items() for arg in (name, rest.pop(name), before)]
-        head = (check_name("worker", worker), boot, ttl_ms, len(counted))
-        await self._scripts.run("beat", *head, *totals, *_flat(rest))
+    ) -> str:
+        """I am alive; see ``Membership.beat``."""
+        return await self.members.beat(worker, fields, ttl_ms, boot=boot, counted=counted)
 
     async def usage(self) -> dict[str, int | float]:
         """What all workers there ever were did together: ``up_ms busy_ms steps …``, ``open_ms`` with any worker there.
@@ -221,24 +215,13 @@ class Catalog:
         """
         return numbers(await self._server.command("HGETALL", self._keys.usage))
 
-    async def leave(self, worker: str) -> None:
-        """This worker is gone, on purpose."""
-        await self._server.command("DEL", self._keys.worker(worker))
-        await self._server.command("SREM", self._keys.workers, worker)
+    async def leave(self, worker: str, boot: str = "") -> None:
+        """This worker is gone, on purpose; see ``Membership.leave``."""
+        await self.members.leave(worker, boot)
 
     async def workers(self) -> Beats:
-        """Live workers by name: the last beat's fields, ``worker``, and ``age_ms`` of that beat by the server's clock.
-
-        The dead are forgotten.
-        """
-        names = sorted(name.decode() for name in await self._server.command("SMEMBERS", self._keys.workers))
-        keys = [self._keys.worker(name) for name in names]
-        found = await self._server.pipeline([command for key in keys for command in (("HGETALL", key), ("PTTL", key))])
-        beats = {name: (fields, left_ms) for name, fields, left_ms in zip(names, found[::2], found[1::2], strict=True)}
-        dead = [name for name, (fields, _) in beats.items() if not fields]
-        if dead:
-            await self._server.command("SREM", self._keys.workers, *dead)
-        return [_beat(name, text_map(fields), left_ms) for name, (fields, left_ms) in beats.items() if fields]
+        """Live workers by name, whole: what each said with its last beat; see ``Membership.all``."""
+        return await self.members.all()
 
     async def eviction_policy(self) -> str:
         """The server's ``maxmemory-policy``: anything but ``noeviction`` may lose jobs. Empty if not told."""
@@ -252,10 +235,9 @@ class Catalog:
 
     async def _ask(self, request: Mapping[str, str]) -> str:
         """Send a request to one live worker; returns its name, or nothing if none is alive."""
-        workers = await self.workers()
-        if not workers:
+        worker = await self.members.liveliest()
+        if not worker:
             return ""
-        worker: str = workers[0]["worker"]
         await self._broker(0).send_control(worker, request)
         return worker
 
@@ -276,11 +258,6 @@ class Catalog:
             except UnsupportedVersion as error:
                 _warn("adapter left out", adapter=ref.decode(), error=str(error))
         return records
-
-
-def _beat(name: str, fields: dict[str, str], left_ms: int) -> dict[str, str]:
-    age_ms = max(0, int(fields.pop("ttl_ms", left_ms)) - left_ms)
-    return {"worker": name, **fields, "age_ms": str(age_ms)}
 
 
 def _config(reply: Any) -> PoolConfig:

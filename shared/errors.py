@@ -21,6 +21,7 @@ LorapoolError                 .job_id: the job it is about; .fate: what surely b
 ├── UnknownSchedule           no schedule entry of that name
 ├── ScheduleConflict          that name is another entry's
 ├── NoWorker                  nobody alive to do it
+├── WorkerIdTaken             another live worker has that name
 ├── UnsupportedVersion        a stored record has a newer schema than this release reads
 ├── PoolMismatch              pool and worker disagree on base model, dtype, layout or partitions
 ├── RedisUnreachable          (also ConnectionError); no answer, or none for now (.code: MISCONF, BUSY, …)
@@ -191,6 +192,10 @@ class ScheduleConflict(LorapoolError):
 
 class NoWorker(LorapoolError):
     """No live worker can do what was asked."""
+
+
+class WorkerIdTaken(LorapoolError):
+    """Another live worker of the pool has that name."""
 
 
 class UnsupportedVersion(LorapoolError):

@@ -122,6 +122,14 @@ class PoolKeys:
     def workers(self) -> str:
         return f"{self.prefix}workers"
 
+    @property
+    def serving(self) -> str:
+        return f"{self.prefix}serving"
+
+    @property
+    def members(self) -> str:
+        return f"{self.prefix}members"
+
     def worker(self, worker: str) -> str:
         return f"{self.prefix}worker:{worker}"
 

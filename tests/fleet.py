@@ -114,11 +114,12 @@ async def until(condition: Callable[[], Any], timeout_s: float = 30.0, every_s: 
 
 
 async def alive(redis: Redis, name: str, pool: str = "default", timeout_s: float = 30.0) -> dict[str, str]:
-    """The worker's heartbeat, once it beats."""
+    """The worker's heartbeat, once it serves."""
     catalog = Catalog(redis, pool)
 
     async def beat() -> dict[str, str] | None:
-        return next((found for found in await catalog.workers() if found["worker"] == name), None)
+        beats = (beat for beat in await catalog.workers() if beat.get("state") != "loading")
+        return next((found for found in beats if found["worker"] == name), None)
 
     return dict(await until(beat, timeout_s))
 

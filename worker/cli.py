@@ -41,6 +41,7 @@ from lorapool.worker.base_model import BaseModel
 from lorapool.worker.config import WorkerConfig, parse_bytes
 from lorapool.worker.engine import Engine
 from lorapool.worker.model import Loaded, Model
+from lorapool.worker.presence import Presence
 from lorapool.worker.scheduler import Scheduler
 from lorapool.worker.validator import Validator
 from lorapool.worker.worker import Worker
@@ -304,10 +305,11 @@ async def serve(config: WorkerConfig, settings: RedisSettings, model: Model) -> 
         await broker.ping()
         await _warn_of_eviction(catalog)
         await catalog.create_or_check_config(model.identify())
+        presence = Presence(catalog.members, config.worker_id, every_s=config.beat_s)
+        await presence.join()
         began_s = time.monotonic()
         loaded = model.load()
         load_ms = round(1000 * (time.monotonic() - began_s))
-        about: dict[str, str | int] = {"version": version("lorapool"), "pid": os.getpid(), "host": socket.gethostname()}
         worker = Worker(
             config,
             broker,
@@ -317,7 +319,8 @@ async def serve(config: WorkerConfig, settings: RedisSettings, model: Model) -> 
             loaded.tokenizer,
             Validator(catalog, loaded.check),
             max_model_len=loaded.max_model_len,
-            identity={**about, "model_load_ms": load_ms, **loaded.facts},
+            identity={"version": version("lorapool"), "model_load_ms": load_ms, **loaded.facts},
+            presence=presence,
         )
         worker.stop_on_signals()
         gc.freeze()  # what is here stays: no collection needs to look at it

@@ -1,24 +1,26 @@
 """Heartbeat: tells the pool every few seconds that this worker lives, and what it has and does.
 
 One hash with flat readable fields; it vanishes within three beats of the last one, so that a dead worker does not look
-alive. In the same breath it learns who else lives, for the homes of the affinity policy.
+alive. In the same breath it learns whether others have come or gone; who they are is read then, and not each time, for
+the homes of the affinity policy.
 """
 
 from __future__ import annotations
 
 import asyncio
-import secrets
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
-from lorapool.shared.broker import Broker
-from lorapool.shared.catalog import Catalog
+from lorapool.shared.membership import DRAINING, RUNNING
+from lorapool.shared.tally import Tally
 from lorapool.worker.adapters import Residency
 from lorapool.worker.engine import EngineCounters
 from lorapool.worker.engine_thread import EngineThread
 from lorapool.worker.held_jobs import HeldJobs
 from lorapool.worker.load_report import LoadReport
+from lorapool.worker.peers import Peers
 from lorapool.worker.persistence import persist
+from lorapool.worker.presence import Presence
 
 Fields = dict[str, str | int | float]
 # What the pool sums up over all workers there ever were: monotone whole numbers of `fields`.
@@ -31,46 +33,43 @@ class Heartbeat:
 
     def __init__(
         self,
-        catalog: Catalog,
-        broker: Broker,
+        presence: Presence,
+        tally: Tally,
         engine: EngineThread,
         jobs: HeldJobs,
         identity: Mapping[str, str | int | float],
         *,
-        worker: str,
         rows: int,
-        every_s: float,
-        on_peers: Callable[[list[str]], None],
+        peers: Peers,
     ) -> None:
-        self._catalog, self._engine, self._jobs, self._identity = catalog, engine, jobs, identity
-        self._worker, self._rows, self._every_s, self._on_peers = worker, rows, every_s, on_peers
-        self._loads = LoadReport(broker.tally, worker)
-        self._state = "running"
+        self._presence, self._engine, self._jobs, self._identity = presence, engine, jobs, identity
+        self._rows, self._peers = rows, peers
+        self._loads = LoadReport(tally, presence.worker)
+        self._state = RUNNING
         self._decoded, self._looked_at = 0, time.monotonic()
-        self._boot, self._counted = secrets.token_hex(6), dict.fromkeys(COUNTED, 0)
+        self._counted = dict.fromkeys(COUNTED, 0)
 
     async def run(self) -> None:
         """Until cancelled."""
         while True:
             await persist(self.beat, "heartbeat")
-            await asyncio.sleep(self._every_s)
+            await asyncio.sleep(self._presence.every_s)
 
     async def beat(self) -> None:
-        """One beat."""
-        await self._tell()
+        """One beat. Raises WorkerIdTaken once another worker has this one's name."""
+        mark = await self._tell()
         await self._loads.send(self._engine.counters().loaded)
-        self._on_peers([peer["worker"] for peer in await self._catalog.workers() if peer.get("state") != "draining"])
+        await self._peers.heed(mark)
 
     def drain(self) -> None:
         """Say from the next beat on that no more will be claimed."""
-        self._state = "draining"
+        self._state = DRAINING
 
-    async def _tell(self) -> None:
+    async def _tell(self) -> str:
         fields = self.fields()
-        await self._catalog.beat(
-            self._worker, fields, round(3000 * self._every_s), boot=self._boot, counted=self._counted
-        )
+        mark = await self._presence.beat(fields, self._counted)
         self._counted = {name: max(self._counted[name], int(fields[name])) for name in COUNTED}
+        return mark
 
     async def end(self) -> None:
         """What is left to say once all work is done."""

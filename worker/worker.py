@@ -28,7 +28,9 @@ from lorapool.worker.engine_thread import EngineThread
 from lorapool.worker.heartbeat import Heartbeat
 from lorapool.worker.held_jobs import HeldJob, HeldJobs
 from lorapool.worker.lease_keeper import LeaseKeeper
+from lorapool.worker.peers import Peers
 from lorapool.worker.persistence import persist, put_down
+from lorapool.worker.presence import Presence
 from lorapool.worker.publisher import Publisher
 from lorapool.worker.timesheet import Timesheet
 from lorapool.worker.validator import Validator
@@ -52,8 +54,9 @@ class Worker:
         *,
         max_model_len: int,
         identity: Mapping[str, str | int | float],
+        presence: Presence,
     ) -> None:
-        self._config, self._broker, self._catalog, self._validator = config, broker, catalog, validator
+        self._config, self._broker, self._presence, self._validator = config, broker, presence, validator
         clock = ServerClock()
         self._jobs = HeldJobs(self._on_change)
         self._engine = EngineThread(engine, Timesheet(float(identity.get("model_load_ms", 0)) / 1000))
@@ -81,15 +84,13 @@ class Worker:
         )
         self._keeper = LeaseKeeper(broker, self._jobs, self._publisher, clock, lease_ms=config.lease_ms)
         self._heartbeat = Heartbeat(
-            catalog,
-            broker,
+            presence,
+            broker.tally,
             self._engine,
             self._jobs,
             identity,
-            worker=config.worker_id,
             rows=config.rows,
-            every_s=config.beat_s,
-            on_peers=self._meet,
+            peers=Peers(catalog.members.serving, self._meet, every_s=config.beat_s),
         )
         self._control = Control(
             broker,
@@ -210,7 +211,7 @@ class Worker:
 
     async def _leave(self) -> None:
         await self._within(1.0, persist(self._heartbeat.end, "last loads"))
-        await self._within(1.0, persist(lambda: self._catalog.leave(self._config.worker_id), "leave"))
+        await self._within(1.0, persist(self._presence.leave, "leave"))
         log.info("stopped", worker=self._config.worker_id)
 
     # -- what others ask
@@ -236,6 +237,6 @@ class Worker:
         self._changed.set()
         self._claimer.stir()
 
-    def _meet(self, workers: list[str]) -> None:
+    def _meet(self, workers: Sequence[str]) -> None:
         if (members := tuple(sorted({*workers, self._config.worker_id}))) != self._claimer.homes.workers:
             self._claimer.homes = Homes(members)

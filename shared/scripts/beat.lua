@@ -1,25 +1,40 @@
+-- uses: membership
 -- A worker is alive. What its totals have grown by since they were last counted is added to the pool's usage, once:
 -- by the worker's own memory of what was acknowledged, and by its last beat (same boot) in case that reply was lost.
 -- A script, so that a full server does not make its workers look dead.
 -- KEYS[1] pool prefix
--- ARGV worker, boot, ttl_ms, number of totals, (name, total, counted)..., field, value, ...
--- returns 1
+-- ARGV worker, boot, ttl_ms, '1' if it takes jobs, number of totals, (name, total, counted)..., field, value, ...
+-- returns {'alive', mark of who serves}, or {'taken', boot, host, pid} where another boot lives under that name
+local HEAD = 5
 local worker, boot, ttl = ARGV[1], ARGV[2], tonumber(ARGV[3])
 local key, usage = P .. 'worker:' .. worker, P .. 'usage'
-local totals = tonumber(ARGV[4])
-local up = 0
-local same = boot ~= '' and call('HGET', key, 'boot') == boot
+local totals = tonumber(ARGV[5])
 
-for i = 5, 4 + 3 * totals, 3 do
-  local counted = tonumber(ARGV[i + 2])
-  if same then
-    counted = math.max(counted, tonumber(call('HGET', key, ARGV[i])) or 0)
+local asked = { 'boot', 'host', 'pid' }
+for i = 1, totals do
+  asked[3 + i] = ARGV[HEAD + 3 * i - 2]
+end
+local last_beat = call('HMGET', key, unpack(asked))
+local holder = last_beat[1] or ''
+if boot ~= '' and holder ~= '' and holder ~= boot then
+  return { 'taken', holder, last_beat[2] or '', last_beat[3] or '' }
+end
+
+local up = 0
+local fields = { 'boot', boot, 'ttl_ms', ttl, 'beat_ms', string.format('%d', NOW) }
+for i = 1, totals do
+  local at = HEAD + 3 * i - 2
+  local name, total, counted = ARGV[at], ARGV[at + 1], tonumber(ARGV[at + 2])
+  if boot ~= '' and holder == boot then
+    counted = math.max(counted, tonumber(last_beat[3 + i]) or 0)
   end
-  local grown = math.max(0, tonumber(ARGV[i + 1]) - counted)
+  local grown = math.max(0, tonumber(total) - counted)
   if grown > 0 then
-    call('HINCRBY', usage, ARGV[i], string.format('%d', grown))
+    call('HINCRBY', usage, name, string.format('%d', grown))
   end
-  up = ARGV[i] == 'up_ms' and grown or up
+  up = name == 'up_ms' and grown or up
+  fields[#fields + 1] = name
+  fields[#fields + 1] = total
 end
 
 -- For how long any worker was there at all: the time since the last beat of any; if all were silent for longer than a
@@ -37,15 +52,9 @@ if totals > 0 then
   call('HSET', usage, 'last_ms', string.format('%d', NOW))
 end
 
-local fields = { 'boot', boot, 'ttl_ms', ttl }
-for i = 5, 4 + 3 * totals, 3 do
-  fields[#fields + 1] = ARGV[i]
-  fields[#fields + 1] = ARGV[i + 1]
-end
-for i = 5 + 3 * totals, #ARGV do
+for i = HEAD + 1 + 3 * totals, #ARGV do
   fields[#fields + 1] = ARGV[i]
 end
 call('HSET', key, unpack(fields))
 call('PEXPIRE', key, ttl)
-call('SADD', P .. 'workers', worker)
-return 1
+return { 'alive', enter(worker, ttl, ARGV[4] == '1') }
