@@ -118,7 +118,7 @@ def translated(error: Exception, redis: Redis | None = None) -> LorapoolError | 
     where = _address(redis)
     if isinstance(error, redis_errors.AuthenticationError | redis_errors.AuthorizationError) or _denied(error):
         return RedisAuthFailed(f"Redis{where} refused user or password ({error}); check LORAPOOL_REDIS_URL")
-    if isinstance(error, redis_errors.NoPermissionError):
+    if isinstance(error, redis_errors.NoPermissionError) or _denied_in_script(error):
         return RedisAuthFailed(f"Redis{where} denies this user a command or key ({error}); check its ACL")
     code = _code(error)
     if isinstance(error, redis_errors.OutOfMemoryError) or code == "OOM":
@@ -138,6 +138,12 @@ def translated(error: Exception, redis: Redis | None = None) -> LorapoolError | 
 
 def _denied(error: Exception) -> bool:
     return isinstance(error, redis_errors.ResponseError) and str(error).startswith(("NOAUTH", "WRONGPASS"))
+
+
+def _denied_in_script(error: Exception) -> bool:
+    """A script met what the user may not do. Redis before 7.2 has other words for it than later ones and Valkey."""
+    words = ("ACL failure in script", "The user executing the script can't")
+    return isinstance(error, redis_errors.ResponseError) and any(said in str(error) for said in words)
 
 
 def _code(error: Exception) -> str:
