@@ -49,8 +49,10 @@ async def behind_tls(server: str, certificate: Path) -> AsyncIterator[str]:
         await asyncio.gather(carry(reader, down), carry(up, writer))
 
     door = await asyncio.start_server(meet, "localhost", 0, ssl=context)
-    yield f"localhost:{door.sockets[0].getsockname()[1]}"
-    door.close()
+    try:
+        yield f"localhost:{door.sockets[0].getsockname()[1]}"
+    finally:
+        door.close()
 
 
 async def test_clients_and_workers_speak_tls(server: str, certificate: Path, admin: Any) -> None:
