@@ -38,6 +38,7 @@ from lorapool.shared.errors import (
 )
 from lorapool.shared.job import BASE_REF, Job, Result, check_name, explain_validation
 from lorapool.shared.keys import Keys, new_job_id, split_id
+from lorapool.shared.malformed import number
 from lorapool.shared.protocol import Backlog, Enqueued, Explanation
 from lorapool.shared.settings import RedisSettings, connect, redact, redis_settings
 from lorapool.shared.timetable import Timetable
@@ -217,7 +218,7 @@ class Client:
     async def cost(self, tariff: Tariff | None = None) -> Bill:
         """What GPU time cost so far, by adapter and agent, from what was counted; see ``lorapool.producer.cost``."""
         beats = await self._catalog.workers()
-        load_ms = max((float(beat.get("model_load_ms", 0)) for beat in beats), default=0.0)
+        load_ms = max((number(beat.get("model_load_ms")) for beat in beats), default=0.0)
         adapters, agents = await self._broker.counted("stats"), await self._broker.counted("agent")
         return Bill(Meter(adapters, agents, await self._catalog.usage(), load_ms), tariff or Tariff())
 
@@ -236,7 +237,7 @@ class Client:
     async def last_used(self, adapter: str | None) -> int | None:
         """When a worker last claimed a job of that adapter: ms since 1970 by the server's clock, None for never."""
         claimed_ms = (await self._broker.adapter(await self.adapters.ref(adapter))).get("claimed_ms")
-        return int(claimed_ms) if claimed_ms else None
+        return int(number(claimed_ms)) or None
 
     async def count_refusals(self, reasons: Mapping[str, int], *, report: str) -> None:
         """Have the pool count requests refused before they became jobs; the same ``report`` counts once."""

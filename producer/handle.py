@@ -15,7 +15,15 @@ from lorapool.producer.patience import back_off
 from lorapool.producer.record import Record, gone, result_of, state_of
 from lorapool.producer.stream import Splicer, TextDelta
 from lorapool.shared.broker import Broker
-from lorapool.shared.errors import Fate, InvalidRequest, LorapoolError, RedisAuthFailed, RedisUnreachable, ResultTimeout
+from lorapool.shared.errors import (
+    Fate,
+    InvalidRequest,
+    LorapoolError,
+    MalformedEntry,
+    RedisAuthFailed,
+    RedisUnreachable,
+    ResultTimeout,
+)
 from lorapool.shared.job import JobState, Result
 from lorapool.shared.protocol import Explanation, StreamItem
 
@@ -126,6 +134,8 @@ class JobHandle:
         [state] = await self._broker.states([self.id])
         if state is None:
             raise gone(self.id, alive_at=self.ticket.alive_at)
+        if isinstance(state, MalformedEntry):
+            raise state
         return state
 
 

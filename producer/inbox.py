@@ -19,7 +19,15 @@ from lorapool.producer.home import Home
 from lorapool.producer.patience import back_off, end, mention
 from lorapool.producer.record import Record, gone, state_of
 from lorapool.shared.broker import Broker
-from lorapool.shared.errors import ClientClosed, Fate, LorapoolError, RedisAuthFailed, RedisUnreachable, UnknownJob
+from lorapool.shared.errors import (
+    ClientClosed,
+    Fate,
+    LorapoolError,
+    MalformedEntry,
+    RedisAuthFailed,
+    RedisUnreachable,
+    UnknownJob,
+)
 from lorapool.shared.job import JobState
 
 BLOCK_S = 7.0
@@ -203,7 +211,7 @@ class Inbox:
                 pause_s = 0.0
             except RedisAuthFailed as error:
                 self._fail(error)
-            except RedisUnreachable as error:
+            except (RedisUnreachable, MalformedEntry) as error:  # an inbox that is none is made anew by the next notice
                 pause_s = await back_off("inbox_unreachable", error, pause_s)
                 self._doubt()
 
@@ -240,9 +248,14 @@ class Inbox:
                 self._answer(ticket, record)
 
     def _answer(self, ticket: Ticket, record: Record | None) -> None:
-        if record is None:
-            self._refuse(ticket, gone(ticket.job_id, alive_at=ticket.alive_at))
-        elif state_of(record).terminal:
+        try:
+            if record is None:
+                raise gone(ticket.job_id, alive_at=ticket.alive_at)
+            ended = state_of(record).terminal
+        except LorapoolError as error:
+            self._refuse(ticket, error)
+            return
+        if ended:
             self._open.pop(ticket.job_id, None)
             if ticket.future is not None and not ticket.future.done():
                 ticket.future.set_result(record)
@@ -257,7 +270,7 @@ class Inbox:
                 pause_s = 0.0
             except RedisAuthFailed as error:
                 self._fail(error)
-            except RedisUnreachable as error:
+            except (RedisUnreachable, MalformedEntry) as error:
                 pause_s = await back_off("sweep_unreachable", error, pause_s)
 
     async def _round(self) -> None:
@@ -282,14 +295,16 @@ class Inbox:
         for ticket in tickets:
             if ticket.deadline_at is not None and ticket.deadline_at <= now:
                 ticket.deadline_at = now + 1.0
-                with contextlib.suppress(UnknownJob):  # seen below
+                with contextlib.suppress(UnknownJob, MalformedEntry):  # seen below
                     await self._broker.expire(ticket.job_id)
         for chunk in _chunks(tickets):
             states = await self._broker.states([ticket.job_id for ticket in chunk])
+            ended = []
             for ticket, state in zip(chunk, states, strict=True):
-                if state is not None and not state.terminal:
+                if isinstance(state, JobState) and not state.terminal:
                     ticket.accepted(state)
-            ended = [t for t, state in zip(chunk, states, strict=True) if state is None or state.terminal]
+                else:  # ended; or gone or damaged, which is for whoever awaits it to hear
+                    ended.append(ticket)
             await self._fetch(ended)
         for ticket in tickets:
             _schedule(ticket, now)

@@ -22,6 +22,7 @@ from lorapool.shared.errors import (
 )
 from lorapool.shared.job import JobState, Result, Timings, Usage
 from lorapool.shared.keys import issued_ms
+from lorapool.shared.malformed import number, required
 from lorapool.shared.scripts import Terms
 
 RESULT_TTL_S = Terms().result_ttl_ms / 1000
@@ -32,15 +33,16 @@ _COUNTED = tuple(Usage.model_fields)
 
 
 def state_of(record: Record) -> JobState:
-    """Where the job is."""
-    return JobState(_text(record, "state"))
+    """Where the job is. Raises MalformedEntry."""
+    return required("the job's record", lambda: JobState(_text(record, "state")))
 
 
 def result_of(job_id: str, record: Record) -> Result:
-    """The Result of a succeeded job; raises JobFailed, JobCancelled or JobExpired for one that ended otherwise."""
+    """The Result of a succeeded job; raises JobFailed, JobCancelled or JobExpired for one that ended otherwise, and
+    MalformedEntry for a record that is none."""
     state = state_of(record)
     if state is JobState.SUCCEEDED:
-        return _result(job_id, record)
+        return required(f"the record of job {job_id}", lambda: _result(job_id, record))
     raise _ending(job_id, state, record)
 
 
@@ -73,7 +75,7 @@ def _ended(job_id: str, state: JobState, record: Record) -> LorapoolError:
         return JobCancelled(f"job {job_id} was cancelled{because}")
     if state is JobState.EXPIRED:
         return JobExpired(f"job {job_id} expired: its deadline passed before it ended")
-    error, attempts = _text(record, "error") or "Unknown", _int(record, "attempts")
+    error, attempts = _text(record, "error") or "Unknown", int(number(record.get("attempts")))
     tries = f" after {attempts} attempts" if attempts > 1 else ""
     text = f"job {job_id} on {_text(record, 'ref')} failed{tries}: {error}{because}"
     return JobFailed(text, job_id=job_id, error=error, message=message, attempts=attempts)
@@ -91,7 +93,7 @@ def _result(job_id: str, record: Record) -> Result:
 
 def timings_of(record: Record) -> Timings:
     """Milliseconds between the record's stamps; None where the job has not got so far."""
-    return Timings.model_validate(_timings(record))
+    return required("the job's record", lambda: Timings.model_validate(_timings(record)))
 
 
 def _timings(record: Record) -> dict[str, Any]:
@@ -119,7 +121,7 @@ def _detail(record: Record) -> tuple[tuple[int, ...], tuple[float, ...] | None]:
 
 def _text(record: Record, name: str) -> str:
     value = record.get(name, "")
-    return value.decode() if isinstance(value, bytes) else value
+    return value.decode(errors="replace") if isinstance(value, bytes) else value
 
 
 def _int(record: Record, name: str) -> int:

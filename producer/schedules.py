@@ -18,7 +18,8 @@ from lorapool.shared import codec
 from lorapool.shared.broker import Broker
 from lorapool.shared.chores import ChoreBook
 from lorapool.shared.errors import InvalidRequest
-from lorapool.shared.job import BASE_REF
+from lorapool.shared.job import BASE_REF, JobState
+from lorapool.shared.malformed import number
 from lorapool.shared.schedule import DEFAULT_MAX_LATE_MS, Schedule, moment_ms, zone
 from lorapool.shared.timetable import Timetable
 
@@ -75,11 +76,12 @@ class Schedules:
         """Every entry, the next run first, with its last run's job and that job's state."""
         entries = await self._timetable.list()
         states = await self._broker.states([entry.last_job or "-" for entry in entries])
-        return [entry.model_copy(update={"last_state": state}) for entry, state in zip(entries, states, strict=True)]
+        known = (state if isinstance(state, JobState) else None for state in states)
+        return [entry.model_copy(update={"last_state": state}) for entry, state in zip(entries, known, strict=True)]
 
     async def watched(self) -> bool:
         """Whether a maintenance worker has looked at the timetable within the last minute."""
-        looked_ms = int(await self._book.recall("schedule.began_ms") or 0)
+        looked_ms = int(number(await self._book.recall("schedule.began_ms")))
         return await self._timetable.now_ms() - looked_ms < 60_000
 
     async def remove(self, name: str) -> None:

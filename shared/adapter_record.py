@@ -80,7 +80,7 @@ class AdapterRecord(BaseModel):
                 if text := fields.pop(name, ""):
                     fields[name] = json.loads(text)
             return cls.model_validate(fields)
-        except ValueError as error:  # pydantic's too
+        except (ValueError, RecursionError) as error:  # pydantic's too
             said = explain_validation(error) if isinstance(error, ValidationError) else str(error)
             raise UnsupportedVersion(f"{what} cannot be read by this release: {said}") from None
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from lorapool.shared.errors import AdapterClosed, AdapterNotReady, AdapterRefused, InvalidRequest, UnknownAdapter
 from lorapool.shared.job import check_name
 from lorapool.shared.keys import PoolKeys
+from lorapool.shared.malformed import readable
 from lorapool.shared.scripts import Scripts, Terms
 from lorapool.shared.server import Server, text_map
 
@@ -84,16 +85,16 @@ class Aliases:
         """The latest moves of ``name`` (at most 32), latest first; empty for a name that was never used."""
         key = self._keys.moves(check_name("alias", name).casefold())
         lines = await self._server.command("LRANGE", key, 0, -1)
-        return [_move(line.decode()) for line in lines]
+        return readable("move of an alias", lines, _move)
 
     async def _run(self, script: str, name: str, *args: str) -> list[str]:
         token = secrets.token_hex(8)
         answer = await self._scripts.run(script, check_name("alias", name).casefold(), *args, token)
-        return [part.decode() for part in answer]
+        return [part.decode(errors="replace") for part in answer]
 
 
-def _move(line: str) -> Move:
-    at_ms, how, before, after, _token = line.split(" ")
+def _move(line: bytes) -> Move:
+    at_ms, how, before, after, _token = line.decode().split(" ")
     return Move(int(at_ms), how, *("" if ref == "-" else ref for ref in (before, after)))
 
 

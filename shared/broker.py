@@ -16,10 +16,11 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError, ResponseError
 
 from lorapool.shared import arguments, replies
-from lorapool.shared.errors import Fate, LorapoolError, RedisFull, UnknownAdapter, UnknownJob
+from lorapool.shared.errors import Fate, LorapoolError, MalformedEntry, RedisFull, UnknownAdapter, UnknownJob
 from lorapool.shared.explain import explanation
 from lorapool.shared.job import Job, JobState, Priority
 from lorapool.shared.keys import Keys, PoolKeys, bare_id
+from lorapool.shared.malformed import readable, required
 from lorapool.shared.protocol import (
     Backlog,
     Claim,
@@ -118,7 +119,10 @@ class Broker:
                 outcomes |= self._refused(batch, _unnamed(error))
             else:
                 told = zip(batch, answers, strict=True)
-                outcomes |= {index: replies.enqueued(answer.decode(), job, self.keys) for (index, job), answer in told}
+                outcomes |= {
+                    index: replies.enqueued(answer.decode(errors="replace"), job, self.keys)
+                    for (index, job), answer in told
+                }
         return [outcomes[index] for index in range(len(jobs))]
 
     def _packed(
@@ -145,12 +149,13 @@ class Broker:
         return self._state(job_id, await self._scripts.run("expire", bare_id(job_id)))
 
     async def explain(self, job_id: str) -> Explanation:
-        """Why that job is where it is. Raises UnknownJob."""
+        """Why that job is where it is. Raises UnknownJob, MalformedEntry."""
         facts = text_map(await self._scripts.run("explain", bare_id(job_id)))
         if not facts:
             raise UnknownJob(f"job {self.full_id(job_id)} is not known: never accepted here, or long forgotten")
         loading = await self._loading(facts["worker"]) if facts["state"] == JobState.RUNNING else frozenset()
-        return explanation(self.full_id(job_id), facts, loading)
+        full_id = self.full_id(job_id)
+        return required(f"job {full_id}", lambda: explanation(full_id, facts, loading))
 
     async def get(self, job_id: str) -> dict[str, str | bytes] | None:
         """The job's record as stored (``detail`` stays bytes), or None."""
@@ -171,12 +176,12 @@ class Broker:
             records += map(replies.result, found)
         return records
 
-    async def states(self, job_ids: Sequence[str]) -> list[JobState | None]:
+    async def states(self, job_ids: Sequence[str]) -> list[JobState | MalformedEntry | None]:
         """A state for each, None where there is no record; one call for 64 jobs."""
-        states: list[JobState | None] = []
+        states: list[JobState | MalformedEntry | None] = []
         for part in arguments.chunks(job_ids):
             found = await self._scripts.run("states", *(bare_id(job_id) for job_id in part))
-            states += [None if state is None else JobState(state.decode()) for state in found]
+            states += map(replies.state, found)
         return states
 
     async def inbox(self, client: str, last_id: str, timeout_s: float) -> list[Notice]:
@@ -223,7 +228,7 @@ class Broker:
 
     async def tick(self, worker: str, residents: Sequence[str] = ()) -> View:
         """Promote what is due, reap lapsed leases, expire what is late (bounded), and look."""
-        return replies.view((await self._scripts.run("tick", worker, *residents)).decode())
+        return replies.view((await self._scripts.run("tick", worker, *residents)).decode(errors="replace"))
 
     async def renew(self, held: Sequence[Held], lease_ms: int) -> Renewed:
         """Extend leases; says which jobs are no longer ours, and which must stop: cancelled, or past their deadline."""
@@ -251,7 +256,7 @@ class Broker:
         for part in arguments.chunks(settlements):
             args = chain.from_iterable(map(arguments.of_settlement, part))
             for settlement, answer in zip(part, await self._scripts.run("settle", *args), strict=True):
-                settled.append(replies.settled(answer.decode(), settlement.job_id))
+                settled.append(replies.settled(answer.decode(errors="replace"), settlement.job_id))
         return settled
 
     async def release(self, held: Sequence[Held]) -> None:
@@ -278,11 +283,18 @@ class Broker:
             _, popped = await self._blocking.pipeline([idle, pop])
         except RedisFull:  # took no mark, which is a hint; the wait took place
             return True
+        if isinstance(popped, MalformedEntry):  # no marker of ours
+            await self._server.pipeline([("UNLINK", marker) for marker in markers])
+            return False
         return popped is not None
 
     async def control(self, worker: str, last_id: str, timeout_s: float) -> list[tuple[str, dict[str, str]]]:
         """Requests to a worker after ``last_id``: (entry id, fields: ``op`` cancel, ``job_id`` (full), ``lease``)."""
-        entries = await self._blocking.read(self.keys.ctl(worker), last_id, timeout_s)
+        try:
+            entries = await self._blocking.read(self.keys.ctl(worker), last_id, timeout_s)
+        except MalformedEntry:  # no stream, and requests are hints
+            await self._server.command("UNLINK", self.keys.ctl(worker))
+            return []
         return [(entry_id, replies.control(fields, self.keys)) for entry_id, fields in entries]
 
     async def send_control(self, worker: str, request: Mapping[str, str]) -> None:
@@ -329,27 +341,27 @@ class Broker:
         prefix = f"{self.keys.prefix}{kind}:"
         keys = await self._server.scan(f"{prefix}*")
         found = await self._server.pipeline([("HGETALL", key) for key in keys])
-        return {
-            key.decode().removeprefix(prefix): replies.numbers(fields) for key, fields in zip(keys, found, strict=True)
-        }
+        named = readable(
+            "counters", zip(keys, found, strict=True), lambda one: (one[0].decode(), replies.numbers(one[1]))
+        )
+        return {key.removeprefix(prefix): counted for key, counted in named}
 
     async def depths(self) -> dict[str, int]:
         """Waiting jobs by adapter ref, all priorities; adapters without any are left out."""
         waiting = await self._server.command("HGETALL", self.keys.one("waiting"))
-        return {ref: int(depth) for ref, depth in text_map(waiting).items() if ref != "*"}
+        return {ref: depth for ref, depth in replies.whole_numbers(waiting).items() if ref != "*"}
 
     async def backlog(self) -> Backlog:
         """What waits and what runs now, and the longest wait."""
         waiting, running, now = await self._server.pipeline(
             [("HGETALL", self.keys.one("waiting")), ("HGETALL", self.keys.one("running")), ("TIME",)]
         )
-        depths = {ref: int(depth) for ref, depth in text_map(waiting).items() if ref != "*"}
+        depths = {ref: depth for ref, depth in replies.whole_numbers(waiting).items() if ref != "*"}
         streams = [self.keys.stream(ref, lane) for ref in depths for lane in LANES]
         heads = await self._server.pipeline([("XRANGE", stream, "-", "+", "COUNT", 1) for stream in streams])
-        since = [int(entries[0][0].partition(b"-")[0]) for entries in heads if entries]
+        since = readable("head of a stream", filter(None, heads), lambda found: int(found[0][0].partition(b"-")[0]))
         now_ms = int(now[0]) * 1000 + int(now[1]) // 1000
-        running_jobs = {ref: int(jobs) for ref, jobs in text_map(running).items()}
-        return Backlog(depths, running_jobs, max(0, now_ms - min(since)) if since else None)
+        return Backlog(depths, replies.whole_numbers(running), max(0, now_ms - min(since)) if since else None)
 
     # -- within
 
@@ -360,15 +372,16 @@ class Broker:
     async def _loading(self, worker: str) -> frozenset[str]:
         """The adapters that worker says it is loading now."""
         refs = await self._server.command("HGET", PoolKeys(self.keys.pool).worker(worker), "loading")
-        return frozenset(refs.decode().split()) if refs else frozenset()
+        return frozenset(refs.decode(errors="replace").split()) if refs else frozenset()
 
     def _state(self, job_id: str, state: bytes | None) -> JobState:
-        if state is None:
-            raise UnknownJob(f"job {self.full_id(job_id)} is not known: never accepted here, or long forgotten")
-        return JobState(state.decode())
+        found = replies.state(state)
+        if isinstance(found, JobState):
+            return found
+        raise found or UnknownJob(f"job {self.full_id(job_id)} is not known: never accepted here, or long forgotten")
 
     def _full_ids(self, ids: bytes) -> list[str]:
-        return [self.keys.full_id(bare) for bare in ids.decode().split()]
+        return [self.keys.full_id(bare) for bare in ids.decode(errors="replace").split()]
 
 
 def _unnamed(error: RedisError) -> LorapoolError:

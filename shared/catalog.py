@@ -18,13 +18,14 @@ from lorapool.shared.broker import Broker
 from lorapool.shared.errors import (
     AdapterConflict,
     AdapterInUse,
+    MalformedEntry,
     PoolMismatch,
     RedisAuthFailed,
     UnknownAdapter,
-    UnsupportedVersion,
 )
 from lorapool.shared.job import BASE_REF, check_name
 from lorapool.shared.keys import Keys, PoolKeys, partition_of
+from lorapool.shared.malformed import readable, required
 from lorapool.shared.membership import Beats, Membership
 from lorapool.shared.plain_text import plain_text
 from lorapool.shared.replies import numbers
@@ -100,7 +101,7 @@ class Catalog:
         outcome, digest = await self._scripts.run("register", *head, *_flat(fields))
         if outcome == b"conflict":
             raise AdapterConflict(
-                f"{record.ref} is registered with digest {digest.decode()[:12]}…, these files have "
+                f"{record.ref} is registered with digest {digest.decode(errors='replace')[:12]}…, these files have "
                 f"{record.digest[:12]}…; versions are immutable: register another version"
             )
         if outcome != b"exists":
@@ -166,7 +167,7 @@ class Catalog:
         Jobs it has are served to their end; who takes no new ones is the queue's word. Raises UnknownAdapter,
         AdapterInUse (aliases point at it).
         """
-        word, *aliases = (part.decode() for part in await self._scripts.run("remove", ref))
+        word, *aliases = (part.decode(errors="replace") for part in await self._scripts.run("remove", ref))
         if word == "unknown":
             raise UnknownAdapter(f"no adapter version {ref!r} in pool {self._pool!r}")
         if word == "aliases":
@@ -250,25 +251,23 @@ class Catalog:
 
     async def _records(self, refs: Sequence[bytes]) -> Records:
         """Those that this release can read: one of a newer one is left to newer readers."""
-        found = await self._server.pipeline([("HGETALL", self._keys.adapter(ref.decode())) for ref in refs])
-        records = []
-        for ref, fields in zip(refs, found, strict=True):
-            try:
-                records += [AdapterRecord.of_reply(fields)] if fields else []
-            except UnsupportedVersion as error:
-                _warn("adapter left out", adapter=ref.decode(), error=str(error))
-        return records
+        names = readable("ref of an adapter", refs, bytes.decode)
+        found = await self._server.pipeline([("HGETALL", self._keys.adapter(ref)) for ref in names])
+        records = ((ref, fields) for ref, fields in zip(names, found, strict=True) if fields)
+        return readable("record of an adapter", records, _record)
+
+
+def _record(found: tuple[str, Any]) -> AdapterRecord:
+    ref, fields = found
+    record = AdapterRecord.of_reply(fields)
+    if record.ref != ref:
+        raise MalformedEntry(f"the record of adapter {ref!r} says that it is {record.ref!r:.60}")
+    return record
 
 
 def _config(reply: Any) -> PoolConfig:
-    return PoolConfig.model_validate(text_map(reply))
+    return required("the pool's config", lambda: PoolConfig.model_validate(text_map(reply)))
 
 
 def _flat(fields: Mapping[str, Arg]) -> list[Arg]:
     return [part for pair in fields.items() for part in pair]
-
-
-def _warn(event: str, **facts: str) -> None:
-    import structlog  # here, so that a client which never needs it does not wait for its import
-
-    structlog.get_logger().warning(event, **facts)

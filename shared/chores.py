@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from lorapool.shared.keys import PoolKeys
+from lorapool.shared.malformed import readable
 from lorapool.shared.scripts import Scripts, Terms
 from lorapool.shared.server import Arg, Server, text_map
 
@@ -43,7 +44,7 @@ class ChoreBook:
     async def recall(self, field: str) -> str:
         """One field; empty if it was never written."""
         value = await self._server.command("HGET", self._keys.chores, field)
-        return value.decode() if value else ""
+        return value.decode(errors="replace") if value else ""
 
     async def write_dead(self, digest: Mapping[str, Arg]) -> None:
         """The digest of dead letters, whole, in place of the one before."""
@@ -52,7 +53,7 @@ class ChoreBook:
 
     async def see(self, alive: list[str]) -> list[str]:
         """Note who lives; returns those noted before who do not live any more."""
-        return [name.decode() for name in await self._scripts.run("chore_see", *alive)]
+        return readable("name of a worker", await self._scripts.run("chore_see", *alive), bytes.decode)
 
     async def forget(self, worker: str) -> None:
         """That worker's remains are gone."""

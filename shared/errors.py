@@ -24,6 +24,7 @@ LorapoolError                 .job_id: the job it is about; .fate: what surely b
 ├── WorkerIdTaken             another live worker has that name
 ├── UnsupportedVersion        a stored record has a newer schema than this release reads
 ├── PoolMismatch              pool and worker disagree on base model, dtype, layout or partitions
+├── MalformedEntry            what stands in Redis there is nothing that lorapool writes
 ├── RedisUnreachable          (also ConnectionError); no answer, or none for now (.code: MISCONF, BUSY, …)
 │   └── RedisAuthFailed
 ├── RedisFull                 maxmemory reached: new work is refused
@@ -204,6 +205,10 @@ class UnsupportedVersion(LorapoolError):
 
 class PoolMismatch(LorapoolError):
     """Pool and worker disagree on the base model, dtype policy, layout or partitions."""
+
+
+class MalformedEntry(LorapoolError):
+    """What stands in Redis at that place cannot be read: not written by lorapool, or damaged since."""
 
 
 class RedisUnreachable(LorapoolError, ConnectionError):

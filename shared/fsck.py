@@ -41,6 +41,8 @@ REPAIRS = {
 
 def checked(answer: list[bytes]) -> Checked:
     """The answer of fsck.lua."""
-    cursor, *words = (word.decode() for word in answer)
+    cursor, *words = (word.decode(errors="replace") for word in answer)
     pairs = zip(words[::2], words[1::2], strict=True)
-    return Checked(tuple(Finding(damage, subject, REPAIRS[damage]) for damage, subject in pairs), cursor)
+    return Checked(
+        tuple(Finding(damage, subject, REPAIRS.get(damage, "put right")) for damage, subject in pairs), cursor
+    )

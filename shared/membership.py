@@ -11,11 +11,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from redis.exceptions import ResponseError
-
-from lorapool.shared.errors import WorkerIdTaken
+from lorapool.shared.errors import MalformedEntry, WorkerIdTaken
 from lorapool.shared.job import check_name
 from lorapool.shared.keys import PoolKeys
+from lorapool.shared.malformed import readable
 from lorapool.shared.scripts import Scripts
 from lorapool.shared.server import Arg, Server, text_map
 
@@ -103,19 +102,19 @@ class Membership:
         keys = [self._keys.worker(name) for name in texts]
         found = await self._server.pipeline([command for key in keys for command in (("HGETALL", key), ("PTTL", key))])
         beats = zip(texts, found[::2], found[1::2], strict=True)
-        return [_beat(name, text_map(fields), left_ms) for name, fields, left_ms in beats if fields]
+        return readable("heartbeat", (beat for beat in beats if beat[1]), _beat)
 
     async def _names(self, key: str, *options: str, last: int = -1) -> Sequence[Any]:
         try:
             names: Sequence[Any] = await self._server.command("ZRANGE", key, 0, last, *options)
-        except ResponseError as error:
-            if "WRONGTYPE" in str(error):  # a set of an older release; the next beat replaces it
-                return []
-            raise
+        except MalformedEntry:  # a set of an older release; the next beat replaces it
+            return []
         return names
 
 
-def _beat(name: str, fields: dict[str, str], left_ms: int) -> dict[str, str]:
+def _beat(beat: tuple[str, Any, int]) -> dict[str, str]:
+    name, reply, left_ms = beat
+    fields = text_map(reply)
     age_ms = max(0, _whole(fields.pop("ttl_ms", ""), left_ms) - left_ms)
     return {"worker": name, **fields, "age_ms": str(age_ms)}
 

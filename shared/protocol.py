@@ -61,17 +61,18 @@ class ClaimedJob(NamedTuple):
     payload: bytes  # codec.decode_job
 
 
-@dataclass(frozen=True, slots=True)
-class Claim:
-    jobs: tuple[ClaimedJob, ...]
-    view: View
-
-
 class Held(NamedTuple):
     """What a worker says it owns."""
 
     job_id: str
     lease: str
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    jobs: tuple[ClaimedJob, ...]
+    view: View
+    unreadable: tuple[Held, ...] = ()  # ours now, but damaged: to be settled as failed
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,16 +139,17 @@ class Notice(NamedTuple):
 
     entry_id: str
     job_id: str
-    state: JobState
+    state: JobState | None  # None: unreadable, and so a hint as well
     record: Mapping[str, str | bytes] | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class StreamItem:
-    """One entry of a streamed job: a delta, the restart that begins a later attempt, or the end with its ``state``."""
+    """One entry of a streamed job: a delta, the restart that begins a later attempt, or the end with its ``state``.
+    ``unreadable``: to be stepped over."""
 
     entry_id: str
-    kind: Literal["delta", "restart", "end"]
+    kind: Literal["delta", "restart", "end", "unreadable"]
     attempt: int
     offset: int = 0
     text: str = ""

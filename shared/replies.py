@@ -1,11 +1,13 @@
 """Replies: what the scripts and streams answer, read into the protocol's words.
 
-The other half of the scripts' ``returns`` lines. Pure; knows no connection.
+The other half of the scripts' ``returns`` lines. Of many items those that cannot be read are stepped over
+(malformed.py). Pure; knows no connection.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any, Literal, cast
 
 from lorapool.shared.errors import (
@@ -14,17 +16,20 @@ from lorapool.shared.errors import (
     Fate,
     JobConflict,
     LorapoolError,
+    MalformedEntry,
     QueueFull,
     UnknownAdapter,
 )
-from lorapool.shared.job import Job, JobState
+from lorapool.shared.job import Job, JobState, check_name
 from lorapool.shared.keys import Keys
+from lorapool.shared.malformed import UNREADABLE, readable, required, step_over
 from lorapool.shared.protocol import (
     Claim,
     ClaimedJob,
     DeadLetter,
     DeadPage,
     Enqueued,
+    Held,
     Limits,
     Notice,
     Settled,
@@ -59,6 +64,8 @@ RESULT_FIELDS = (
     "message",
 )
 
+MOST = 1e300  # of a counter: beyond, sums and means are no numbers
+_STATES = frozenset(JobState)
 _ANSWER_FIELDS = tuple(
     name for name in RESULT_FIELDS if name not in {"text", "detail", "error", "message"}
 )  # of a notice, in this order
@@ -70,7 +77,8 @@ def enqueued(answer: str, job: Job, keys: Keys) -> Enqueued | LorapoolError:
     full_id = keys.full_id(job.id)
     match word:
         case "new" | "same":
-            return Enqueued(full_id, JobState(rest), created=word == "new")
+            state = _state(rest) or JobState.FAILED  # damaged: whoever reads the record is told
+            return Enqueued(full_id, state, created=word == "new")
         case "conflict":
             conflict = JobConflict(f"job {full_id} exists with another request; use another id, or none")
             return conflict.of_job(full_id, Fate.NOT_QUEUED)
@@ -106,9 +114,20 @@ def _queue_full(rest: str, ref: str, agent: str) -> QueueFull:
 
 def claim(answer: list[bytes], lease: str, keys: Keys) -> Claim:
     """The answer of claim.lua."""
-    heads, payloads = answer[1::2], answer[2::2]
-    jobs = (_claimed(head.decode(), payload, lease, keys) for head, payload in zip(heads, payloads, strict=True))
-    return Claim(tuple(jobs), view(answer[0].decode()))
+    jobs: list[ClaimedJob] = []
+    unreadable: list[Held] = []
+    for head, payload in zip(answer[1::2], answer[2::2], strict=True):
+        try:
+            jobs.append(_claimed(head.decode(), payload, lease, keys))
+        except UNREADABLE as error:
+            step_over("head of a claimed job", head, error)
+            unreadable += readable("id of a claimed job", [head], partial(_held, lease=lease, keys=keys))
+    return Claim(tuple(jobs), view(answer[0].decode(errors="replace")), tuple(unreadable))
+
+
+def _held(head: bytes, lease: str, keys: Keys) -> Held:
+    """Whose head it is, if that much can be read."""
+    return Held(keys.full_id(check_name("job id", head.partition(b" ")[0].decode())), lease)
 
 
 def _claimed(head: str, payload: bytes, lease: str, keys: Keys) -> ClaimedJob:
@@ -132,14 +151,31 @@ def _claimed(head: str, payload: bytes, lease: str, keys: Keys) -> ClaimedJob:
 
 def view(text: str) -> View:
     """The text of view.lua."""
+    return required("a view of the queue", lambda: _view(text))
+
+
+def _view(text: str) -> View:
     now, due, ready, suspects, *rest = text.split(" ")
-    waiting = [_waiting(*rest[i : i + 4]) for i in range(0, len(rest), 4)]
+    waiting = readable("waiting adapter", (rest[i : i + 4] for i in range(0, len(rest), 4)), _waiting)
     next_due_ms = None if due == "-" else int(due)
     return View(int(now), tuple(waiting), next_due_ms, int(ready), int(suspects))
 
 
-def _waiting(ref: str, since: str, depth: str, served: str) -> WaitingAdapter:
+def _waiting(words: list[str]) -> WaitingAdapter:
+    ref, since, depth, served = words
     return WaitingAdapter(ref, int(float(since)), int(depth), float(served))
+
+
+def state(text: bytes | None) -> JobState | MalformedEntry | None:
+    """One answer of states.lua."""
+    if text is None:
+        return None
+    found = _state(text.decode(errors="replace"))
+    return found or MalformedEntry(f"the job's record says state {text!r:.60}, which is none of ours")
+
+
+def _state(text: str) -> JobState | None:
+    return JobState(text) if text in _STATES else None
 
 
 def settled(answer: str, job_id: str) -> Settled:
@@ -148,11 +184,12 @@ def settled(answer: str, job_id: str) -> Settled:
     return Settled(job_id, cast("Literal['settled', 'stale']", outcome), "" if state == "-" else state)
 
 
-def record(found: Mapping[bytes, bytes]) -> dict[str, str | bytes] | None:
-    """A job's hash: text, but for ``detail``."""
+def record(found: Any) -> dict[str, str | bytes] | None:
+    """A job's hash: text, but for ``detail``. Raises MalformedEntry where there is something else."""
     if not found:
         return None
-    return {name.decode(): value if name == b"detail" else value.decode() for name, value in found.items()}
+    fields = text_map(found)
+    return {**fields, "detail": found[b"detail"]} if b"detail" in found else {**fields}
 
 
 def result(values: Sequence[bytes | None]) -> dict[str, str | bytes] | None:
@@ -160,7 +197,7 @@ def result(values: Sequence[bytes | None]) -> dict[str, str | bytes] | None:
     if values[0] is None:
         return None
     return {
-        name: value if name == "detail" else value.decode()
+        name: value if name == "detail" else value.decode(errors="replace")
         for name, value in zip(RESULT_FIELDS, values, strict=True)
         if value is not None
     }
@@ -169,10 +206,17 @@ def result(values: Sequence[bytes | None]) -> dict[str, str | bytes] | None:
 def notices(entry_id: str, fields: Mapping[str, bytes], keys: Keys) -> Iterator[Notice]:
     """One entry of an inbox: by job id a state, or an answer (settle.lua)."""
     for job_id, value in fields.items():
-        head, _, rest = value.partition(b"\n")
-        state, *values = head.decode().split("\t")
-        record = _answer(state, values, rest) if values else None
-        yield Notice(entry_id, keys.full_id(job_id), JobState(state), record)
+        try:
+            yield _notice(entry_id, keys.full_id(job_id), value)
+        except UNREADABLE as error:  # still a hint; and without it the reader would not get past the entry
+            step_over("notice", value, error)
+            yield Notice(entry_id, keys.full_id(job_id), None)
+
+
+def _notice(entry_id: str, job_id: str, value: bytes) -> Notice:
+    head, _, rest = value.partition(b"\n")
+    state, *values = head.decode().split("\t")
+    return Notice(entry_id, job_id, JobState(state), _answer(state, values, rest) if values else None)
 
 
 def _answer(state: str, values: list[str], rest: bytes) -> dict[str, str | bytes]:
@@ -183,8 +227,15 @@ def _answer(state: str, values: list[str], rest: bytes) -> dict[str, str | bytes
 
 
 def token_item(entry_id: str, fields: Mapping[str, bytes]) -> StreamItem:
-    """One entry of a job's token stream."""
-    text = {name: value.decode() for name, value in fields.items()}
+    """One entry of a job's token stream; one that cannot be read says no more than where to read on."""
+    try:
+        return _token_item(entry_id, {name: value.decode() for name, value in fields.items()})
+    except UNREADABLE as error:
+        step_over("entry of a token stream", fields, error)
+        return StreamItem(entry_id, "unreadable", 0)
+
+
+def _token_item(entry_id: str, text: Mapping[str, str]) -> StreamItem:
     kind = cast("Literal['delta', 'restart', 'end']", text["kind"])
     return StreamItem(
         entry_id=entry_id,
@@ -199,7 +250,7 @@ def token_item(entry_id: str, fields: Mapping[str, bytes]) -> StreamItem:
 
 def control(fields: Mapping[str, bytes], keys: Keys) -> dict[str, str]:
     """A control request, with its job id made full."""
-    request = {name: value.decode() for name, value in fields.items()}
+    request = {name: value.decode(errors="replace") for name, value in fields.items()}
     if "job_id" in request:
         request["job_id"] = keys.full_id(request["job_id"])
     return request
@@ -207,23 +258,42 @@ def control(fields: Mapping[str, bytes], keys: Keys) -> dict[str, str]:
 
 def numbers(answer: Any) -> dict[str, int | float]:
     """A hash of counters."""
-    return {name: float(value) if "." in value else int(value) for name, value in sorted(text_map(answer).items())}
+    return dict(readable("counter", sorted(text_map(answer).items()), _counter))
+
+
+def _counter(field: tuple[str, str]) -> tuple[str, int | float]:
+    name, value = field
+    counted = float(value) if "." in value else int(value)
+    if not abs(counted) < MOST:
+        raise ValueError(f"{name} = {value!r:.40}: expected a number")
+    return name, counted
+
+
+def whole_numbers(answer: Any) -> dict[str, int]:
+    """A hash of numbers of jobs."""
+    return dict(readable("number", text_map(answer).items(), lambda field: (field[0], int(field[1]))))
 
 
 def dead_page(answer: list[Any], keys: Keys) -> DeadPage:
     """The answer of dead.lua."""
     cursor, *entries = answer
-    return DeadPage(tuple(_letter([field.decode() for field in entry], keys) for entry in entries), cursor.decode())
+    return DeadPage(
+        tuple(readable("dead letter", entries, partial(_letter, keys=keys))), cursor.decode(errors="replace")
+    )
 
 
-def _letter(entry: list[str], keys: Keys) -> DeadLetter:
-    bare, ref, agent, reason, message, attempts, lost, died, again = entry
+def _letter(entry: list[bytes], keys: Keys) -> DeadLetter:
+    bare, ref, agent, reason, message, attempts, lost, died, again = (part.decode(errors="replace") for part in entry)
     numbers = (int(attempts), int(lost), int(died))
     return DeadLetter(keys.full_id(bare), ref, agent, reason, message, *numbers, keys.full_id(again) if again else "")
 
 
 def limits(answer: list[bytes]) -> Limits:
-    """The answer of limits.lua."""
+    """The answer of limits.lua. Raises MalformedEntry."""
+    return required("the limits", lambda: _limits(answer))
+
+
+def _limits(answer: list[bytes]) -> Limits:
     depth, inflight, window, weight = (value.decode() for value in answer)
     max_depth, max_inflight, agent_window = (int(text) if text else None for text in (depth, inflight, window))
     return Limits(max_depth, max_inflight, agent_window, float(weight) if weight else None)

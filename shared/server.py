@@ -15,7 +15,7 @@ from typing import Any
 from redis.asyncio import ConnectionPool, Redis
 from redis.exceptions import BusyLoadingError, RedisError, ResponseError
 
-from lorapool.shared.errors import LorapoolError, RedisAuthFailed, RedisUnreachable
+from lorapool.shared.errors import LorapoolError, MalformedEntry, RedisAuthFailed, RedisUnreachable
 from lorapool.shared.settings import READ_MARGIN_S, translated
 
 Arg = str | bytes | float
@@ -41,7 +41,7 @@ class Server:
         return await self._repeated(lambda: self._redis.execute_command(*command))
 
     async def pipeline(self, commands: Sequence[Command]) -> list[Any]:
-        """Many commands, one round trip; a reply for each."""
+        """Many commands, one round trip; a reply for each, or a MalformedEntry where its key is damaged."""
         if not commands:
             return []
         replies: list[Any] = await self._repeated(lambda: self._pipelined(commands))
@@ -90,8 +90,17 @@ class Server:
         async with self._redis.pipeline(transaction=False) as pipe:
             for command in commands:
                 pipe.execute_command(*command)
-            replies: list[Any] = await pipe.execute()
-            return replies
+            replies = await pipe.execute(raise_on_error=False)
+        return [self._in_place(reply) for reply in replies]
+
+    def _in_place(self, reply: Any) -> Any:
+        """A reply of a pipeline; MalformedEntry where that one key is damaged. Raises any other error."""
+        if not isinstance(reply, Exception):
+            return reply
+        ours = translated(reply, self._redis)
+        if isinstance(ours, MalformedEntry):
+            return ours
+        raise reply
 
     async def _repeated(self, call: Callable[[], Awaitable[Any]]) -> Any:
         unsure, pauses_s = False, iter(self._pauses_s)
@@ -112,7 +121,8 @@ class Server:
             ours = translated(error, self._redis)
             if ours is None:
                 raise
-            ours.unsure = ours.unsure and not _never_ran(error)
+            half_way = isinstance(ours, MalformedEntry)  # a script that met damage may have done a part
+            ours.unsure = half_way or (ours.unsure and not _never_ran(error))
             raise ours from error
 
 
@@ -147,10 +157,12 @@ def _entries(found: Any) -> list[tuple[str, dict[str, bytes]]]:
 
 def _fields(fields: Any) -> dict[str, bytes]:
     pairs = fields.items() if isinstance(fields, Mapping) else zip(fields[::2], fields[1::2], strict=True)
-    return {name.decode(): value for name, value in pairs}
+    return {name.decode(errors="replace"): value for name, value in pairs}
 
 
 def text_map(answer: Any) -> dict[str, str]:
-    """A hash as HGETALL (a map) or a script (a flat list) gives it, as text."""
+    """A hash as HGETALL (a map) or a script (a flat list) gives it, as text, whatever its bytes are."""
+    if isinstance(answer, Exception):  # of a pipeline
+        raise answer
     pairs = answer.items() if isinstance(answer, Mapping) else zip(answer[::2], answer[1::2], strict=True)
-    return {name.decode(): value.decode(errors="replace") for name, value in pairs}
+    return {name.decode(errors="replace"): value.decode(errors="replace") for name, value in pairs}

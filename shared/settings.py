@@ -18,7 +18,7 @@ from redis.asyncio import BlockingConnectionPool, Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
-from lorapool.shared.errors import LorapoolError, RedisAuthFailed, RedisFull, RedisUnreachable
+from lorapool.shared.errors import LorapoolError, MalformedEntry, RedisAuthFailed, RedisFull, RedisUnreachable
 from lorapool.shared.job import Name
 
 _SECRET = re.compile(r"(?P<scheme>[a-z][a-z0-9+.-]*://)(?P<user>[^:@/\s]*):(?P<password>\S*)@", re.IGNORECASE)
@@ -40,6 +40,8 @@ _SAID_BY_CLASS: dict[type[Exception], str] = {
 _IN_PIPELINE = re.compile(r".*of pipeline caused error: (?P<args>\(['\"])?(?P<said>.*?)(?(args)['\"],\))", re.DOTALL)
 _SAYS_CODE = re.compile(rf"(?:^|:\s*)-?(?P<code>{'|'.join(_FOR_NOW)}|OOM)(?=\s|$)")  # a script's error wraps another
 _MOST_SAID = 300  # characters of the server's own words
+# How the server says that a command or a script met data of a wrong kind.
+_DAMAGE = ("WRONGTYPE", "user_script", "not an integer", "not a valid float", "Error running script")
 
 READ_MARGIN_S = 2.0  # a blocking read gives up this much before its socket does
 
@@ -133,6 +135,11 @@ def translated(error: Exception, redis: Redis | None = None) -> LorapoolError | 
     )
     if isinstance(error, unreachable):
         return RedisUnreachable(f"Redis{where} does not answer ({redact(str(error)) or type(error).__name__})")
+    if isinstance(error, redis_errors.ResponseError) and any(mark in str(error) for mark in _DAMAGE):
+        return MalformedEntry(
+            f"Redis{where} holds under one of the pool's keys what lorapool does not write there ({error}); delete "
+            f"that key, and let `lorapool fsck` put right what hangs on it"
+        )
     return None
 
 

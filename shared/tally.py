@@ -8,8 +8,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from lorapool.shared.keys import Keys
+from lorapool.shared.replies import whole_numbers
 from lorapool.shared.scripts import Scripts
-from lorapool.shared.server import Server, text_map
+from lorapool.shared.server import Server
 
 
 class Tally:
@@ -28,8 +29,7 @@ class Tally:
 
     async def refusals(self) -> dict[str, int]:
         """Requests refused before they became jobs, by the error's name; of clients that count them."""
-        counted = text_map(await self._server.command("HGETALL", self._keys.one("refused")))
-        return {reason: int(n) for reason, n in counted.items()}
+        return whole_numbers(await self._server.command("HGETALL", self._keys.one("refused")))
 
     async def _add(self, reporter: str, report: str, counts: Mapping[tuple[str, str], int]) -> None:
         added = (arg for (key, field), n in counts.items() for arg in (key, field, n))

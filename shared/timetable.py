@@ -15,6 +15,7 @@ from pydantic import ValidationError
 from lorapool.shared.errors import InvalidRequest, ScheduleConflict, UnknownSchedule
 from lorapool.shared.job import check_name, explain_validation
 from lorapool.shared.keys import PoolKeys
+from lorapool.shared.malformed import UNREADABLE
 from lorapool.shared.schedule import Schedule
 from lorapool.shared.scripts import Scripts, Terms
 from lorapool.shared.server import Arg, Server, text_map
@@ -58,7 +59,7 @@ class Timetable:
         fields = await self._server.command("HGETALL", self._keys.schedule(check_name("schedule", name)))
         if not fields:
             raise UnknownSchedule(f"no schedule {name!r} in pool {self._keys.pool!r}; see `lorapool schedule ls`")
-        return _entry(fields)
+        return _entry(name, fields)
 
     async def list(self) -> Entries:
         """Every entry, the next run first; those that are over last. Damaged ones are left out."""
@@ -101,9 +102,9 @@ class Timetable:
         """The entries by name; a name whose entry has expired is forgotten."""
         texts = [name.decode(errors="replace") for name in names]
         found = await self._server.pipeline([("HGETALL", self._keys.schedule(name)) for name in texts])
-        if gone := [name for name, fields in zip(texts, found, strict=True) if not fields]:
+        if gone := [name for name, fields in zip(names, found, strict=True) if not fields]:
             await self._server.command("ZREM", self._keys.schedules, *gone)
-        return {name: _entry_or_error(fields) for name, fields in zip(texts, found, strict=True) if fields}
+        return {name: _entry_or_error(name, fields) for name, fields in zip(texts, found, strict=True) if fields}
 
 
 def _fields(entry: Schedule) -> dict[str, str]:
@@ -115,24 +116,26 @@ def _fields(entry: Schedule) -> dict[str, str]:
     return {name: value for name, value in fields.items() if name not in _MOVING}
 
 
-def _entry(reply: Any) -> Schedule:
+def _entry(name: str, reply: Any) -> Schedule:
     """An entry as stored, fields of newer releases ignored. Raises InvalidRequest for a damaged one."""
-    fields: dict[str, Any] = {name: value for name, value in text_map(reply).items() if value or name == "prompt"}
     try:
-        for name in _PARSED & fields.keys():
-            fields[name] = json.loads(fields[name])
+        fields: dict[str, Any] = {key: value for key, value in text_map(reply).items() if value or key == "prompt"}
+        for key in _PARSED & fields.keys():
+            fields[key] = json.loads(fields[key])
         if isinstance(fields.get("params"), dict):
             known = type(Schedule.model_fields["params"].default).model_fields
-            fields["params"] = {name: value for name, value in fields["params"].items() if name in known}
+            fields["params"] = {key: value for key, value in fields["params"].items() if key in known}
+        if fields.get("name") != name:
+            raise InvalidRequest(f"it lies under the name {name!r:.60} and says that it is {fields.get('name')!r:.60}")
         return Schedule.model_validate(fields)
     except ValidationError as error:
         raise InvalidRequest(f"stored schedule: {explain_validation(error)}") from None
-    except ValueError as error:
+    except UNREADABLE as error:
         raise InvalidRequest(f"stored schedule: {error}") from None
 
 
-def _entry_or_error(reply: Any) -> Schedule | InvalidRequest:
+def _entry_or_error(name: str, reply: Any) -> Schedule | InvalidRequest:
     try:
-        return _entry(reply)
+        return _entry(name, reply)
     except InvalidRequest as error:
         return error

@@ -45,7 +45,7 @@ class Upkeep:
         (not a dead letter), ResultExpired (its request is gone), and what ``enqueue`` raises of the adapter.
         """
         answer = await self._scripts.run("redrive", bare_id(job_id), new_job_id())
-        word, *facts = (part.decode() for part in answer)
+        word, *facts = (part.decode(errors="replace") for part in answer)
         if word in {"new", "same"}:
             return Enqueued(self.keys.full_id(facts[0]), JobState(facts[1] or JobState.EXPIRED), created=word == "new")
         full_id = self.keys.full_id(bare_id(job_id))
@@ -63,12 +63,12 @@ class Upkeep:
         Their jobs stay failed, with their messages, for as long as any result.
         """
         onward, count = await self._scripts.run("purge_dead", ref or "", older_than_ms, cursor)
-        return Purged(count, onward.decode())
+        return Purged(count, onward.decode(errors="replace"))
 
     async def purge_waiting(self, ref: str, cursor: str = "") -> Purged:
         """Cancel what waits for an adapter: queued, suspect and delayed jobs; about a hundred a call."""
         onward, count = await self._scripts.run("purge_waiting", ref, cursor)
-        return Purged(count, onward.decode())
+        return Purged(count, onward.decode(errors="replace"))
 
     async def limits(self, ref: str = POOL, **changes: float | None) -> Limits:
         """The limits of an adapter, or of all together, after ``changes`` (None: the default again).
@@ -88,7 +88,7 @@ class Upkeep:
         An adapter never opened has the state "".
         """
         state, waiting, running = await self._scripts.run("retire", ref, wish)
-        return Retired(state.decode(), waiting, running)
+        return Retired(state.decode(errors="replace"), waiting, running)
 
     async def fsck(self, cursor: str = "") -> Checked:
         """One step of a check of the whole partition: finds and repairs damage; begin with "", go on by the cursor.

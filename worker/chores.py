@@ -14,6 +14,7 @@ import structlog
 
 from lorapool.shared.catalog import Catalog
 from lorapool.shared.chores import ChoreBook
+from lorapool.shared.malformed import number
 from lorapool.shared.protocol import DeadLetter
 from lorapool.shared.upkeep import MAX_PAGE, Upkeep
 from lorapool.worker.due_jobs import DueJobs
@@ -46,7 +47,7 @@ class Chores:
     async def fsck(self) -> Facts:
         """Some steps of the endless round through every partition; the cursor lies in the book."""
         at, _, cursor = (await self._book.recall("fsck.cursor")).partition(" ")
-        partition, found, rounds, steps = int(at or 0) % len(self._upkeeps), 0, 0, 0
+        partition, found, rounds, steps = int(number(at)) % len(self._upkeeps), 0, 0, 0
         while steps < FSCK_STEPS and not rounds:
             step = await self._upkeeps[partition].fsck(cursor)
             steps, found, cursor = steps + 1, found + len(step.findings), step.cursor

@@ -7,16 +7,16 @@ whose reply was lost is repeated under its old lease and returns what it took.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import count
 
-from lorapool.shared.broker import Broker, Claim, ClaimedJob, View
+from lorapool.shared.broker import Broker, Claim, ClaimedJob, Held, Settlement, View
 from lorapool.shared.job import BASE_REF
 from lorapool.worker.adapters import Residency
 from lorapool.worker.affinity import Choice, Holding, Homes, Policy, choose, guess
 from lorapool.worker.clock import ServerClock
 from lorapool.worker.held_jobs import HeldJobs
-from lorapool.worker.persistence import persist, put_down
+from lorapool.worker.persistence import insist, put_down
 
 TICK_S = 1.0  # a full worker still promotes, reaps and expires so often
 BLOCKED_S = 0.25  # work is there, but no slot falls free for it yet
@@ -70,7 +70,7 @@ class Claimer:
         while True:
             await self._apart.wait()
             self._apart.clear()
-            call = persist(lambda: self._broker.wait_for_work(self._worker, BLOCKED_S, own=True), "wait for own work")
+            call = insist(lambda: self._broker.wait_for_work(self._worker, BLOCKED_S, own=True), "wait for own work")
             if await call:
                 self._heard = True
                 self.stir()
@@ -131,9 +131,17 @@ class Claimer:
 
     async def _ask_for(self, choice: Choice) -> tuple[ClaimedJob, ...]:
         lease = f"{self._boot_id}.{next(self._nonces)}"
-        claim: Claim = await persist(lambda: self._ask(choice, lease), "claim")
+        claim: Claim = await insist(lambda: self._ask(choice, lease), "claim")
         self._see(claim.view)
+        if claim.unreadable:
+            await self._refuse(claim.unreadable)
         return claim.jobs
+
+    async def _refuse(self, unreadable: Sequence[Held]) -> None:
+        """Ours now, but nobody can say what they ask for."""
+        said = "what a claim tells of it cannot be read: not written by lorapool, or changed since"
+        ends = [Settlement(*held, "failed", error="MalformedEntry", message=said) for held in unreadable]
+        await insist(lambda: self._broker.settle(ends), "settle what cannot be read")
 
     async def _ask(self, choice: Choice, lease: str) -> Claim:
         return await self._broker.claim(
@@ -149,7 +157,7 @@ class Claimer:
 
     async def _tick(self) -> None:
         residents = self._resident()
-        self._see(await persist(lambda: self._broker.tick(self._worker, residents), "tick"))
+        self._see(await insist(lambda: self._broker.tick(self._worker, residents), "tick"))
 
     def _see(self, view: View) -> None:
         self._view = view
@@ -173,7 +181,7 @@ class Claimer:
         """Sleep on the wake marker, at most until the next delayed job, lease or deadline is due; True if woken."""
         due_s = IDLE_S if view.next_due_ms is None else (view.next_due_ms - self._clock.now_ms()) / 1000
         timeout_s = min(IDLE_S, max(LEAST_IDLE_S, due_s))
-        call = persist(lambda: self._broker.wait_for_work(self._worker, timeout_s), "wait for work")
+        call = insist(lambda: self._broker.wait_for_work(self._worker, timeout_s), "wait for work")
         waiting, stopping = asyncio.ensure_future(call), asyncio.ensure_future(self._stopping.wait())
         done, pending = await asyncio.wait({waiting, stopping}, return_when=asyncio.FIRST_COMPLETED)
         await put_down(pending)

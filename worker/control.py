@@ -11,7 +11,8 @@ from collections.abc import Awaitable, Callable, Mapping
 import structlog
 
 from lorapool.shared.broker import Broker
-from lorapool.worker.persistence import persist
+from lorapool.shared.malformed import UNREADABLE, step_over
+from lorapool.worker.persistence import insist
 
 BLOCK_S = 5.0
 log = structlog.get_logger()
@@ -29,7 +30,7 @@ class Control:
     async def run(self) -> None:
         """Until cancelled."""
         while True:
-            for entry_id, request in await persist(self._read, "control"):
+            for entry_id, request in await insist(self._read, "control"):
                 self._last_id = entry_id
                 await self._handle(request)
 
@@ -41,4 +42,7 @@ class Control:
         if handler is None:
             log.warning("control request not understood", request=dict(request))
             return
-        await handler(request)
+        try:
+            await handler(request)
+        except UNREADABLE as error:  # a request is a hint: the next one must be heard
+            step_over("control request", dict(request), error)

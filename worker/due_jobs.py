@@ -17,6 +17,7 @@ from lorapool.shared.broker import Broker
 from lorapool.shared.catalog import Catalog
 from lorapool.shared.errors import AdapterNotReady, JobConflict, LorapoolError, RedisFull, RedisUnreachable
 from lorapool.shared.keys import partition_of
+from lorapool.shared.malformed import UNREADABLE
 from lorapool.shared.schedule import Schedule
 from lorapool.shared.timetable import Timetable
 
@@ -59,7 +60,7 @@ class DueJobs:
             await self._make(entry, now_ms, made)
         except (RedisUnreachable, RedisFull):
             raise
-        except LorapoolError as error:
+        except (LorapoolError, *UNREADABLE, OSError) as error:  # OSError: a time beyond what the system can tell
             made.refused += 1
             log.warning("scheduled run refused", schedule=entry.name, error=str(error))
             await self._timetable.refused(entry, f"{type(error).__name__}: {error}")

@@ -11,6 +11,7 @@ import asyncio
 import time
 from collections.abc import Mapping
 
+from lorapool.shared import malformed
 from lorapool.shared.membership import DRAINING, RUNNING
 from lorapool.shared.tally import Tally
 from lorapool.worker.adapters import Residency
@@ -19,7 +20,7 @@ from lorapool.worker.engine_thread import EngineThread
 from lorapool.worker.held_jobs import HeldJobs
 from lorapool.worker.load_report import LoadReport
 from lorapool.worker.peers import Peers
-from lorapool.worker.persistence import persist
+from lorapool.worker.persistence import insist
 from lorapool.worker.presence import Presence
 
 Fields = dict[str, str | int | float]
@@ -52,7 +53,7 @@ class Heartbeat:
     async def run(self) -> None:
         """Until cancelled."""
         while True:
-            await persist(self.beat, "heartbeat")
+            await insist(self.beat, "heartbeat")
             await asyncio.sleep(self._presence.every_s)
 
     async def beat(self) -> None:
@@ -87,6 +88,7 @@ class Heartbeat:
             **_residency_fields(self._engine.residency()),
             **_counter_fields(counters),
             **self._engine.timesheet.totals(),
+            "malformed": malformed.total(),
         }
 
     def _rate(self, decoded: int) -> float:

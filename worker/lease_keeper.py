@@ -11,7 +11,7 @@ import asyncio
 from lorapool.shared.broker import Broker
 from lorapool.worker.clock import ServerClock
 from lorapool.worker.held_jobs import HeldJob, HeldJobs
-from lorapool.worker.persistence import persist
+from lorapool.worker.persistence import insist
 from lorapool.worker.publisher import Publisher
 
 DEADLINE_CHECK_S = 0.2
@@ -43,7 +43,7 @@ class LeaseKeeper:
         held = self._jobs.leases()
         if not held:
             return
-        renewed = await persist(lambda: self._broker.renew(held, self._lease_ms), "renew")
+        renewed = await insist(lambda: self._broker.renew(held, self._lease_ms), "renew")
         self._publisher.drop_lost(renewed.lost)
         for job_id in renewed.cancelled:
             if (job := self._jobs.get(job_id)) is not None:

@@ -13,28 +13,35 @@ from typing import Any, TypeVar
 
 import structlog
 
-from lorapool.shared.errors import RedisFull, RedisUnreachable
+from lorapool.shared.errors import MalformedEntry, RedisFull, RedisUnreachable
 
 T = TypeVar("T")
 
+OUTAGES = (RedisUnreachable, RedisFull)
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.05, 2.0
 ASK_AGAIN_S = 0.1
 log = structlog.get_logger()
 
 
-async def persist(call: Callable[[], Awaitable[T]], what: str) -> T:
+async def persist(call: Callable[[], Awaitable[T]], what: str, outlives: tuple[type[Exception], ...] = OUTAGES) -> T:
     """Repeat ``call`` with exponential backoff and full jitter until the server answers; other errors pass."""
     pause_s = FIRST_PAUSE_S
     while True:
         try:
             answer = await call()
-        except (RedisUnreachable, RedisFull) as error:
+        except outlives as error:
             log.warning("redis did not answer, trying again", doing=what, error=str(error), pause_s=round(pause_s, 2))
         else:
             _heed_cancellation()
             return answer
         await asyncio.sleep(pause_s * random.uniform(0.5, 1.0))  # noqa: S311  jitter, not a secret
         pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
+
+
+async def insist(call: Callable[[], Awaitable[T]], what: str) -> T:
+    """As ``persist``, for what a loop asks of the whole pool: also a damaged key is waited for, until an operator or
+    whoever writes it next has put it right. Of a single item's damage the asker must hear: that is ``persist``'s."""
+    return await persist(call, what, (*OUTAGES, MalformedEntry))
 
 
 async def put_down(tasks: Iterable[asyncio.Task[Any]]) -> None:

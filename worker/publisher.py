@@ -27,7 +27,7 @@ from lorapool.worker.clock import ServerClock
 from lorapool.worker.engine import Update
 from lorapool.worker.engine_thread import EngineThread, Report
 from lorapool.worker.held_jobs import HeldJob, HeldJobs
-from lorapool.worker.persistence import persist
+from lorapool.worker.persistence import insist, persist
 
 Outcome = Literal["succeeded", "failed", "retry", "dead", "cancelled", "expired"]
 
@@ -112,7 +112,7 @@ class Publisher:
     async def _emit(self) -> None:
         deltas = [delta for job in self._jobs if (delta := job.take_delta()) is not None]
         if deltas:
-            self.drop_lost(await persist(lambda: self._broker.emit(deltas), "emit"))
+            self.drop_lost(await insist(lambda: self._broker.emit(deltas), "emit"))
 
     async def _settle(self, ended: Sequence[tuple[HeldJob, Settlement]]) -> None:
         settlements = [settlement for _, settlement in ended]
@@ -131,7 +131,7 @@ class Publisher:
             log.exception("not settled", jobs=[settlement.job_id for settlement in settlements])
             if len(settlements) > 1:
                 return [settled for one in settlements for settled in await self._written([one])]
-            return await persist(lambda: self._broker.settle([_unwritable(settlements[0])]), "settle")
+            return await insist(lambda: self._broker.settle([_unwritable(settlements[0])]), "settle")
 
     def _settlement_of(self, job: HeldJob, update: Update) -> Settlement:
         if update.error is None:

@@ -14,9 +14,9 @@ from typing import Any, Literal
 import structlog
 
 from lorapool.shared.catalog import AdapterRecord, Catalog
-from lorapool.shared.errors import LorapoolError, UnknownAdapter, UnsupportedVersion
+from lorapool.shared.errors import LorapoolError, MalformedEntry, UnknownAdapter, UnsupportedVersion
 from lorapool.worker.lineage import check_lineage
-from lorapool.worker.persistence import persist
+from lorapool.worker.persistence import insist, persist
 
 LOOK_EVERY_S = 5.0
 UNTELLABLE = "validation failed, and the reason cannot be recorded; see the worker's log"
@@ -56,7 +56,7 @@ class Validator:
     async def run(self) -> None:
         """Until cancelled."""
         while True:
-            for record in await persist(self._catalog.pending, "pending adapters"):
+            for record in await insist(self._catalog.pending, "pending adapters"):
                 try:
                     await self.validate(record)
                 except Exception:
@@ -85,7 +85,7 @@ class Validator:
     ) -> None:
         try:
             await persist(lambda: self._catalog.decide(record.ref, verdict, reason, facts), "verdict")
-        except (UnknownAdapter, UnsupportedVersion) as error:
+        except (MalformedEntry, UnknownAdapter, UnsupportedVersion) as error:
             log.info("adapter gone before its verdict", adapter=record.ref, error=str(error))
             return
         except Exception:  # what a stranger wrote cannot be recorded: say only that

@@ -29,7 +29,7 @@ from lorapool.worker.heartbeat import Heartbeat
 from lorapool.worker.held_jobs import HeldJob, HeldJobs
 from lorapool.worker.lease_keeper import LeaseKeeper
 from lorapool.worker.peers import Peers
-from lorapool.worker.persistence import persist, put_down
+from lorapool.worker.persistence import insist, persist, put_down
 from lorapool.worker.presence import Presence
 from lorapool.worker.publisher import Publisher
 from lorapool.worker.timesheet import Timesheet
@@ -134,7 +134,7 @@ class Worker:
         """Serve until ``stop``; True if everything was finished or given back, False if that had to be forced."""
         self._engine.start()
         try:
-            await persist(self._heartbeat.beat, "first heartbeat")
+            await insist(self._heartbeat.beat, "first heartbeat")
             async with asyncio.TaskGroup() as group:
                 claiming = group.create_task(self._claim_and_admit())
                 duties = [group.create_task(duty) for duty in self._duties()]
@@ -206,7 +206,7 @@ class Worker:
             self._jobs.drop(job)
 
     async def _give_back(self, leases: Sequence[Held]) -> None:
-        if leases and await self._within(LAST_WORDS_S, persist(lambda: self._broker.release(leases), "release")):
+        if leases and await self._within(LAST_WORDS_S, insist(lambda: self._broker.release(leases), "release")):
             log.info("released", jobs=len(leases))
 
     async def _leave(self) -> None:

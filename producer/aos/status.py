@@ -17,6 +17,7 @@ from lorapool.producer.aos.config import LoRAxConfig
 from lorapool.producer.aos.registry import residents
 from lorapool.producer.client import Client
 from lorapool.shared.catalog import PoolConfig
+from lorapool.shared.malformed import number
 from lorapool.shared.protocol import Backlog
 
 _ENDS = ("succeeded", "failed", "cancelled", "expired")
@@ -76,7 +77,7 @@ def status_of(own: Own, seen: Snapshot) -> dict[str, Any]:
         "server_address": own.address,
         "total_adapters": len(seen.adapter_ids),
         "loaded_adapters": len(loaded),
-        "cache_size": sum(int(beat.get("slots", 0)) for beat in seen.workers),
+        "cache_size": sum(int(number(beat.get("slots"))) for beat in seen.workers),
         "active_requests": sum(seen.backlog.running.values()),
         "metrics": _metrics(seen, Counter(own.refusals), len(loaded)),
         "loaded_adapter_ids": loaded,
@@ -123,7 +124,7 @@ def _metrics(seen: Snapshot, own_refusals: Counter[str], loaded: int) -> dict[st
 
 def _limits(config: LoRAxConfig, workers: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """What holds: the batch size is the workers' own once there are any."""
-    batches = [int(beat["max_batch"]) for beat in workers if beat.get("max_batch")]
+    batches = [int(number(beat["max_batch"])) for beat in workers if beat.get("max_batch")]
     return {
         "max_concurrent_requests": config.max_concurrent_requests,
         "max_batch_size": max(batches, default=config.max_batch_size),

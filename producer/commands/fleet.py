@@ -15,6 +15,7 @@ from lorapool.producer.commands import options as o
 from lorapool.producer.commands.session import run
 from lorapool.producer.render import count, document, fields, note, seconds, table
 from lorapool.shared.job import BASE_REF
+from lorapool.shared.malformed import number
 
 Counters = Mapping[str, int | float]
 Ref = Annotated[str | None, typer.Argument(metavar="[REF]", help="A ref, alias or id; _base is the base model.")]
@@ -103,10 +104,10 @@ def _rate(counters: Counters) -> str | None:
 
 def _worker(beat: Mapping[str, str]) -> tuple[object, ...]:
     device = " ".join(beat[name] for name in ("device", "dtype") if beat.get(name))
-    held, free = int(beat.get("held", 0)), int(beat.get("free_rows", 0))
+    held, free = int(number(beat.get("held"))), int(number(beat.get("free_rows")))
     resident = beat.get("resident", "").split()
     return beat["worker"], device, beat.get("state"), held, free, beat.get("tokens_per_s"), resident, _age(beat)
 
 
 def _age(beat: Mapping[str, str]) -> str:
-    return seconds(float(beat["age_ms"])) if beat.get("age_ms") else "-"
+    return seconds(number(beat["age_ms"])) if beat.get("age_ms") else "-"

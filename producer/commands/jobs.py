@@ -23,6 +23,7 @@ from lorapool.producer.render import clean, count, document, fields, note, plain
 from lorapool.producer.request import PARAMS
 from lorapool.shared.errors import ResultTimeout
 from lorapool.shared.job import BASE_REF, Priority, Result
+from lorapool.shared.malformed import number
 from lorapool.shared.protocol import Explanation
 
 Id = Annotated[str, typer.Argument(metavar="ID", help="The job's id, as submit printed it.")]
@@ -230,7 +231,7 @@ def _show_job(job_id: str, record: Record, explanation: Explanation | None, as_j
     order = ("ref", "agent", "priority", "attempts", "worker", "error", "message", "finish_reason")
     lines |= {name: shown.get(name) for name in order}
     if state_of(record).terminal and shown.get("completion_tokens"):
-        lines["tokens"] = f"{count(float(shown['prompt_tokens']))} + {count(float(shown['completion_tokens']))}"
+        lines["tokens"] = f"{count(number(shown['prompt_tokens']))} + {count(number(shown['completion_tokens']))}"
     for name, value in plain(timings_of(record)).items():
         lines[name.removesuffix("_ms")] = None if value is None else seconds(value)
     if explanation is not None:

@@ -10,8 +10,8 @@ local function adapter_of(ref)
       call('HSET', key, 'state', 'open', 'digest', '')
       v[1], v[2] = 'open', ''
     end
-    a = { state = v[1], digest = v[2], max_depth = tonumber(v[3]) or TERMS.MAX_DEPTH,
-      agent_window = tonumber(v[4]) or TERMS.AGENT_WINDOW }
+    a = { state = v[1], digest = v[2], max_depth = number(v[3]) or TERMS.MAX_DEPTH,
+      agent_window = number(v[4]) or TERMS.AGENT_WINDOW }
     adapters[ref] = a
   end
   return a
@@ -21,7 +21,7 @@ end
 local pool_depth
 
 local function pool_limit()
-  pool_depth = pool_depth or tonumber(call('HGET', P .. 'adapter:*', 'max_depth')) or math.huge
+  pool_depth = pool_depth or number(call('HGET', P .. 'adapter:*', 'max_depth')) or math.huge
   return pool_depth
 end
 

@@ -16,15 +16,15 @@ local QUEUED = { 'state', 'ref', 'agent', 'attempts', 'cost', 'submitted_ms', 's
 -- As load_job, but only what a claim needs, and what is not reckoned with as text.
 local function load_queued(id)
   local v = call('HMGET', P .. 'job:' .. id, unpack(QUEUED))
-  if v[1] ~= 'queued' then
+  if not v[1] or not sound(id, v[1], v[2], v[3], v[4], v[5], v[6], v[9], v[10], v[12]) or v[1] ~= 'queued' then
     return nil
   end
   return { id = id, ref = v[2], agent = v[3], attempts = v[4], cost = v[5], submitted = v[6], stream = v[7],
-    deadline = tonumber(v[8]), lost = v[9], fence = v[10], digest = v[11], seed = v[12] }
+    deadline = number(v[8]), lost = v[9], fence = v[10], digest = v[11] or '', seed = v[12] }
 end
 
 local function hand_over(job)
-  local digest = job.digest ~= '' and job.digest or '-'
+  local digest = string.find(job.digest, '^%S+$') and job.digest or '-'
   heads[#heads + 1] = table.concat({ job.id, job.ref, digest, job.agent, job.attempts, job.lost, job.fence, job.seed,
     job.submitted, job.started, job.deadline or '-' }, ' ')
   payloads[#payloads + 1] = P .. 'payload:' .. job.id
@@ -53,7 +53,7 @@ end
 
 -- One entry of a stream that was read: begun, or settled at once if it may not begin.
 local function begin_entry(id, ref)
-  local job = load_queued(id)
+  local job = is_name(id) and load_queued(id)
   if not job then
     add(gauges, 'waiting', ref, -1)
     add(gauges, 'waiting', '*', -1)
@@ -112,7 +112,7 @@ local function lanes_by_turn(ref)
 end
 
 local function take_adapter(ref, want)
-  local cap = tonumber(call('HGET', P .. 'adapter:' .. ref, 'max_inflight')) or 0
+  local cap = number(call('HGET', P .. 'adapter:' .. ref, 'max_inflight')) or 0
   if cap > 0 then
     want = math.min(want, cap - gauge('running', ref))
   end
@@ -154,7 +154,7 @@ end
 
 local function takes_more(ref)
   local a = call('HMGET', P .. 'adapter:' .. ref, 'state', 'max_inflight')
-  local cap = tonumber(a[2]) or 0
+  local cap = number(a[2]) or 0
   return (a[1] == 'open' or a[1] == 'closed') and (cap == 0 or gauge('running', ref) < cap)
 end
 

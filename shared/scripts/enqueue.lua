@@ -10,7 +10,7 @@ local WIDTH = 12
 local function enqueue(i)
   local known = call('HMGET', P .. 'job:' .. ARGV[i], 'fingerprint', 'state')
   if known[1] then
-    return known[1] == ARGV[i + 1] and 'same ' .. known[2] or 'conflict'
+    return known[1] == ARGV[i + 1] and 'same ' .. (known[2] or 'failed') or 'conflict'
   end
   local job = { id = ARGV[i], fingerprint = ARGV[i + 1], ref = ARGV[i + 2], agent = ARGV[i + 3], client = ARGV[i + 4],
     priority = ARGV[i + 5], stream = ARGV[i + 6], seed = ARGV[i + 7], cost = ARGV[i + 8] }

@@ -7,8 +7,6 @@ local function damaged(damage, subject)
   report[#report + 1] = subject
 end
 
-local ENDED = { succeeded = true, failed = true, cancelled = true, expired = true }
-
 -- Jobs
 
 local function in_place(job)

@@ -6,16 +6,57 @@ local FIELDS = { 'state', 'lease', 'ref', 'agent', 'client', 'stream', 'attempts
   'deadline_ms', 'cancel', 'cost', 'lane', 'entry', 'worker', 'priority', 'settled', 'digest', 'seed', 'started_ms',
   'first_token_ms' }
 
+-- A number within reason, or nil.
+local function number(text)
+  local n = tonumber(text)
+  return n and n > -1e15 and n < 1e15 and n or nil
+end
+
+-- Names become parts of keys and words of replies.
+local function is_name(text)
+  return text and #text <= 257 and string.find(text, '^[%w_][%w._@-]*$') ~= nil
+end
+
+-- Not as lorapool writes it: the job has failed, and is in no place any more but its stream. Gauges that counted it are
+-- put right by fsck.
+local function condemn(id)
+  local key = P .. 'job:' .. id
+  call('HSET', key, 'state', 'failed', 'finished_ms', string.format('%d', NOW), 'lease', '', 'error', 'Malformed',
+    'message', 'its record was damaged: not written by lorapool, or changed since')
+  call('PEXPIRE', key, TERMS.RESULT_TTL_MS)
+  call('UNLINK', P .. 'payload:' .. id)
+  for _, place in ipairs({ 'delayed', 'suspects', 'leases', 'deadlines' }) do
+    call('ZREM', P .. place, id)
+  end
+  malformed('job record')
+end
+
+local LIVE = { queued = true, running = true, delayed = true }
+local ENDED = { succeeded = true, failed = true, cancelled = true, expired = true }
+
+-- Whether a record can be worked with; ... are its whole numbers.
+local function sound(id, state, ref, agent, ...)
+  local good = (LIVE[state] or ENDED[state]) and is_name(ref) and is_name(agent)
+  for i = 1, select('#', ...) do
+    local text = select(i, ...)
+    good = good and text and #text <= 19 and string.find(text, '^%-?%d+$')
+  end
+  if not good and not ENDED[state] then
+    condemn(id)
+  end
+  return good
+end
+
 local function load_job(id)
   local v = call('HMGET', P .. 'job:' .. id, unpack(FIELDS))
-  if not v[1] then
+  if not v[1] or not sound(id, v[1], v[3], v[4], v[7], v[8], v[9], v[10], v[13]) then
     return nil
   end
-  return { id = id, state = v[1], lease = v[2], ref = v[3], agent = v[4], client = v[5], stream = v[6],
+  return { id = id, state = v[1], lease = v[2] or '', ref = v[3], agent = v[4], client = v[5], stream = v[6],
     attempts = tonumber(v[7]), lost = tonumber(v[8]), fence = tonumber(v[9]), submitted = tonumber(v[10]),
-    deadline = tonumber(v[11]), cancel = v[12], cost = tonumber(v[13]), lane = v[14], entry = v[15], worker = v[16],
-    priority = v[17], settled = v[18], digest = v[19], seed = v[20], started = tonumber(v[21]),
-    first_token = tonumber(v[22]) }
+    deadline = number(v[11]), cancel = v[12], cost = tonumber(v[13]), lane = v[14] or 'normal', entry = v[15] or '',
+    worker = v[16] or '', priority = v[17] or 'normal', settled = v[18], digest = v[19] or '', seed = v[20] or '0',
+    started = number(v[21]), first_token = number(v[22]) }
 end
 
 -- Sums
@@ -33,7 +74,7 @@ local function add(sums, key, field, n)
 end
 
 local function count(job, field, n)
-  if n ~= 0 then
+  if n ~= 0 and job.ref and job.agent then
     local of_ref = counts[job.ref] or {}
     counts[job.ref] = of_ref
     add(of_ref, job.agent, field, n)
@@ -42,7 +83,7 @@ end
 
 local function gauge(key, field)
   local pending = gauges[key] and gauges[key][field] or 0
-  return (tonumber(call('HGET', P .. key, field)) or 0) + pending
+  return (number(call('HGET', P .. key, field)) or 0) + pending
 end
 
 local function write_sums(sums, prefix, drop_zero)
@@ -53,7 +94,7 @@ local function write_sums(sums, prefix, drop_zero)
     end
     local had = call('HMGET', key, unpack(names))
     for i, field in ipairs(names) do
-      local n = (tonumber(had[i]) or 0) + fields[field]
+      local n = (number(had[i]) or 0) + fields[field]
       if n <= 0 and drop_zero then
         zeros[#zeros + 1] = field
       else
@@ -81,7 +122,7 @@ end
 -- Of a job: since when it could have been claimed or, if that is later, its turn counts; its priority.
 local function turn_of(id)
   local v = call('HMGET', P .. 'job:' .. id, 'submitted_ms', 'due_ms', 'turn_ms', 'priority')
-  return math.max(tonumber(v[1]) or 0, tonumber(v[2]) or 0, tonumber(v[3]) or 0), v[4]
+  return math.max(number(v[1]) or 0, number(v[2]) or 0, number(v[3]) or 0), v[4]
 end
 
 -- The same of the first job in a lane.
@@ -124,7 +165,7 @@ local function review_ready(refs, waiting, running, adapters, heads)
     scores[#scores + 1] = ref
   end
   for i, ref in ipairs(refs) do
-    local state, cap = adapters[i][1], tonumber(adapters[i][2]) or 0
+    local state, cap = adapters[i][1], number(adapters[i][2]) or 0
     if waiting[i] <= 0 or state ~= 'open' and state ~= 'closed' or cap > 0 and running[i] >= cap then
       out[#out + 1] = ref
     elseif heads[ref] then
@@ -146,11 +187,11 @@ local function review_served(refs, waiting, running, adapters)
   local had, ranks, out = call('ZMSCORE', P .. 'served', unpack(refs)), {}, {}
   local least = call('ZRANGE', P .. 'served', 0, 0, 'WITHSCORES')[2]
   for i, ref in ipairs(refs) do
-    local charge = (charges[ref] or 0) / (tonumber(adapters[i][3]) or 1)
-    local served = tonumber(had[i])
+    local weight, served = number(adapters[i][3]) or 1, number(had[i])
+    local charge = (charges[ref] or 0) / (weight > 1e-9 and weight or 1)
     if waiting[i] + running[i] > 0 then
       if not served or charge ~= 0 then
-        served = served or math.max(tonumber(adapters[i][4]) or 0, tonumber(least) or 0)
+        served = served or math.max(number(adapters[i][4]) or 0, number(least) or 0)
         ranks[#ranks + 1] = math.max(0, served + charge)
         ranks[#ranks + 1] = ref
       end
@@ -166,7 +207,7 @@ end
 local function gauges_of(key, refs)
   local found = call('HMGET', P .. key, unpack(refs))
   for i = 1, #refs do
-    found[i] = tonumber(found[i]) or 0
+    found[i] = number(found[i]) or 0
   end
   return found
 end
@@ -253,7 +294,9 @@ end
 
 local function leave_stream(job)
   local key = stream_of(job.ref, job.lane)
-  call('XDEL', key, job.entry)
+  if string.find(job.entry, '^%d+%-%d+$') then
+    call('XDEL', key, job.entry)
+  end
   if call('XLEN', key) == 0 then
     call('DEL', key)
   end
@@ -377,7 +420,7 @@ local function wake(ref)
       call('PEXPIRE', key, 2000)
       return
     end
-    if NOW - tonumber(call('ZSCORE', key, '1')) < 20 then
+    if NOW - (number(call('ZSCORE', key, '1')) or 0) < 20 then
       return
     end
   end

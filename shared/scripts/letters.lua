@@ -5,6 +5,9 @@ local function letter_of(entry)
   for i = 1, #entry[2], 2 do
     letter[entry[2][i]] = entry[2][i + 1]
   end
+  for _, name in ipairs({ 'job', 'ref', 'agent', 'reason', 'message', 'attempts', 'lost' }) do
+    letter[name] = letter[name] or ''
+  end
   letter.died = tonumber(letter.died_ms) or tonumber(string.match(entry[1], '^%d+'))
   return letter
 end

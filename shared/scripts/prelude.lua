@@ -1,7 +1,30 @@
 -- Every script begins with this. KEYS[1] is the prefix of all keys it touches; they share one hash tag.
 local P = KEYS[1]
-local call = redis.call
 local TERMS = {} -- TERMS
+
+-- Something that lorapool does not write: dropped, and counted where an operator can see it.
+local function malformed(what)
+  redis.pcall('HINCRBY', P .. 'malformed', what, 1)
+  redis.pcall('PEXPIRE', P .. 'malformed', 604800000)
+end
+
+-- A command. Damage must not stop a script half-way: a key of the wrong type holds nothing of ours, and a counter that
+-- is no number has counted nothing; it is dropped, and the command is sent again.
+local function call(name, key, ...)
+  local answer = redis.pcall(name, key, ...)
+  if type(answer) ~= 'table' or not answer.err then
+    return answer
+  end
+  local why = tostring(answer.err)
+  if string.find(why, 'WRONGTYPE', 1, true) then
+    redis.call('UNLINK', key)
+    malformed('key of the wrong type')
+  elseif name == 'HINCRBY' and (string.find(why, 'not an integer', 1, true) or string.find(why, 'overflow', 1, true)) then
+    redis.call('HDEL', key, (...))
+    malformed('counter that is no number')
+  end
+  return redis.call(name, key, ...) -- any other error is raised as it was
+end
 
 -- The only clock: milliseconds of the server.
 local function now()

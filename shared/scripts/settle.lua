@@ -12,12 +12,12 @@ local RUNNING = { 'state', 'lease', 'ref', 'agent', 'attempts', 'cost', 'submitt
 -- As load_job, but only what a settlement needs, as text: it is reckoned with once or not at all.
 local function load_running(id)
   local v = call('HMGET', P .. 'job:' .. id, unpack(RUNNING))
-  if not v[1] then
+  if not v[1] or not sound(id, v[1], v[3], v[4], v[5], v[6], v[7], v[12]) then
     return nil
   end
   return { id = id, state = v[1], lease = v[2], ref = v[3], agent = v[4], attempts = v[5], cost = v[6],
-    submitted = v[7], stream = v[8], deadline = tonumber(v[9]), worker = v[10], client = v[11], lost = v[12],
-    digest = v[13], seed = v[14], started = v[15] }
+    submitted = v[7], stream = v[8], deadline = number(v[9]), worker = v[10] or '', client = v[11], lost = v[12],
+    digest = v[13] or '', seed = v[14] or '', started = number(v[15]) and v[15] }
 end
 
 local function field(job, name)
@@ -53,7 +53,7 @@ local function count_work(job, i)
   count(job, 'load_ms', tonumber(ARGV[i + 9]))
   count(job, ARGV[i + 11] == '1' and 'slot_hits' or 'slot_misses', 1)
   local first = ARGV[i + 10] ~= '' and ARGV[i + 10] or field(job, 'first_token_ms') -- of a streamed job's first delta
-  job.first_token = first ~= '' and first
+  job.first_token = number(first) and first
 end
 
 local function backoff(failures, jitter)

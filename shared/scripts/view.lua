@@ -5,7 +5,7 @@ local function least_due()
   local least = '-'
   for _, name in ipairs({ 'delayed', 'leases', 'deadlines' }) do
     local head = call('ZRANGE', P .. name, 0, 0, 'WITHSCORES')
-    local due = tonumber(head[2])
+    local due = number(head[2])
     if due and (least == '-' or due < least) then
       least = due
     end
@@ -18,10 +18,15 @@ local function candidates(residents)
   local refs, since = {}, {}
   local oldest = call('ZRANGE', P .. 'ready', 0, TERMS.VIEW_SIZE - 1, 'WITHSCORES')
   for i = 1, #oldest, 2 do
-    refs[#refs + 1] = oldest[i]
-    since[oldest[i]] = oldest[i + 1]
+    if is_name(oldest[i]) and number(oldest[i + 1]) then
+      refs[#refs + 1] = oldest[i]
+      since[oldest[i]] = oldest[i + 1]
+    else
+      call('ZREM', P .. 'ready', oldest[i])
+      malformed('member of ready')
+    end
   end
-  if #refs < TERMS.VIEW_SIZE then
+  if #oldest < 2 * TERMS.VIEW_SIZE then
     return refs, since -- that is all of them
   end
   local others = call('ZRANGE', P .. 'served', 0, TERMS.VIEW_SIZE - 1)
@@ -30,7 +35,7 @@ local function candidates(residents)
   end
   local scores = call('ZMSCORE', P .. 'ready', unpack(others))
   for i, ref in ipairs(others) do
-    if scores[i] and not since[ref] then
+    if scores[i] and not since[ref] and is_name(ref) then
       refs[#refs + 1] = ref
       since[ref] = scores[i]
     end

@@ -1,0 +1,77 @@
+"""Malformed: what stands in Redis and is no such thing as lorapool writes there: told, counted, stepped over.
+
+Anything may be written into a pool's keys: by hand, by a stranger's client, by a release to come. Who reads many
+things steps over what cannot be read (``readable``); who was asked for exactly one thing says so (``required``). Counts
+are this process's; what scripts dropped is counted in Redis, in ``lp:{<pool>/<partition>}:malformed``.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable
+from typing import Any, TypeVar
+
+from lorapool.shared.errors import MalformedEntry
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+# What reading a stranger's bytes may raise. InvalidRequest, UnicodeError, pydantic's and msgpack's are ValueErrors.
+UNREADABLE = (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError, MalformedEntry)
+SHOWN = 200  # characters of what was met, in the log and in errors
+
+_met: Counter[str] = Counter()
+
+
+def total() -> int:
+    """How many this process has met."""
+    return _met.total()
+
+
+def step_over(what: str, item: object, error: Exception) -> None:
+    """Count one, and tell the first of its kind, the second, the fourth and so on: a flood must not fill the log."""
+    _met[what] += 1
+    if _met[what].bit_count() != 1:
+        return
+    import structlog  # here, so that a client which never needs it does not wait for its import
+
+    if structlog.is_configured():  # else it would print on the stdout of whoever imports us
+        facts = {"what": what, "found": shown(item), "error": f"{type(error).__name__}: {error!s:.{SHOWN}}"}
+        structlog.get_logger("lorapool").warning("malformed, stepped over", met=_met[what], **facts)
+
+
+def readable(what: str, items: Iterable[T], read: Callable[[T], R]) -> list[R]:
+    """What ``read`` makes of each that it can read, in order."""
+    found: list[R] = []
+    for item in items:
+        try:
+            found.append(read(item))
+        except UNREADABLE as error:
+            step_over(what, item, error)
+    return found
+
+
+def required(what: str, read: Callable[[], R]) -> R:
+    """What ``read`` makes of the one thing asked for. Raises MalformedEntry."""
+    try:
+        return read()
+    except MalformedEntry:
+        raise
+    except UNREADABLE as error:
+        raise MalformedEntry(
+            f"{what} cannot be read: {error!s:.{SHOWN}}; it was not written by lorapool, or changed since"
+        ) from error
+
+
+def number(text: Any, default: float = 0.0) -> float:
+    """A finite number as it stands in a hash; ``default`` for what is none."""
+    try:
+        value = float(text)
+    except (TypeError, ValueError):
+        return default
+    return value if abs(value) < 1e300 else default
+
+
+def shown(item: object) -> str:
+    """An excerpt that any log and any terminal takes."""
+    return ascii(item)[:SHOWN]
