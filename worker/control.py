@@ -40,7 +40,7 @@ class Control:
     async def _handle(self, request: Mapping[str, str]) -> None:
         handler = self._handlers.get(request.get("op", ""))
         if handler is None:
-            log.warning("control request not understood", request=dict(request))
+            step_over("control request", dict(request), ValueError("no request that this release understands"))
             return
         try:
             await handler(request)

@@ -127,6 +127,17 @@ local function take_adapter(ref, want)
   end
 end
 
+-- Claimable, and nothing there: entries were lost, or somebody else wrote `ready`. Else all workers would try for ever.
+local function see_empty(ref)
+  if call('EXISTS', stream_of(ref, 'again'), stream_of(ref, 'high'), stream_of(ref, 'normal'), stream_of(ref, 'low')) > 0 then
+    return
+  end
+  local phantoms = gauge('waiting', ref)
+  add(gauges, 'waiting', ref, -phantoms)
+  add(gauges, 'waiting', '*', -phantoms)
+  touched[ref] = true
+end
+
 local function take_preferred()
   local preferred, adapters = {}, 0
   for i = 8 + resident_count, #ARGV do
@@ -141,6 +152,9 @@ local function take_preferred()
     if ready[i] then
       take_adapter(ref, math.min(n - before, per_adapter))
       adapters = adapters + (#taken > before and 1 or 0)
+      if #taken == before then
+        see_empty(ref)
+      end
     end
   end
 end
