@@ -20,6 +20,7 @@ from lorapool.producer.client import Client
 from lorapool.shared.errors import (
     AdapterNotReady,
     InvalidRequest,
+    JobLost,
     LorapoolError,
     QueueFull,
     RedisFull,
@@ -29,7 +30,13 @@ from lorapool.shared.job import Result
 from lorapool.shared.keys import bare_id
 
 AT_ONCE = 256
-PASSING = (RedisUnreachable, RedisFull, QueueFull, AdapterNotReady)  # no answers: such a line is asked next time
+PASSING = (
+    RedisUnreachable,
+    RedisFull,
+    QueueFull,
+    AdapterNotReady,
+    JobLost,
+)  # no answers: such a line is asked next time
 
 
 @dataclass(slots=True)
@@ -164,7 +171,7 @@ class BatchFile:
 async def _answer(client: Client, line: _Line) -> Result | LorapoolError:
     if isinstance(line.arguments, InvalidRequest):
         return line.arguments
-    arguments = dict(line.arguments)
+    arguments = {"on_lost": "resubmit", **line.arguments}
     adapter, prompt = arguments.pop("adapter"), arguments.pop("prompt", None)
     try:
         job = await client.submit(adapter, prompt, **arguments, wait=True)

@@ -6,11 +6,9 @@ through RedisSettings, keeps no job: whoever has the id can ask for the answer.
 
 from __future__ import annotations
 
-import asyncio
 import secrets
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
@@ -20,26 +18,26 @@ from lorapool.producer.adapters import Adapters
 from lorapool.producer.cost import Bill, Meter, Tariff
 from lorapool.producer.handle import JobHandle, outcome_of
 from lorapool.producer.home import Home, at_home
-from lorapool.producer.inbox import Inbox, Ticket
+from lorapool.producer.inbox import Inbox
 from lorapool.producer.outbox import Outbox
+from lorapool.producer.patience import Slices
 from lorapool.producer.request import Request, Seconds
 from lorapool.producer.schedules import Schedules
+from lorapool.producer.sender import Item, Sender
 from lorapool.producer.upkeep import PoolUpkeep
 from lorapool.shared.broker import Broker
 from lorapool.shared.catalog import Catalog, PoolConfig
 from lorapool.shared.chores import ChoreBook
 from lorapool.shared.errors import (
-    Fate,
     InvalidRequest,
     LorapoolError,
-    QueueFull,
     RedisAuthFailed,
     RedisUnreachable,
 )
-from lorapool.shared.job import BASE_REF, Job, Result, check_name, explain_validation
-from lorapool.shared.keys import Keys, new_job_id, split_id
+from lorapool.shared.job import BASE_REF, Result, check_name, explain_validation
+from lorapool.shared.keys import Keys, split_id
 from lorapool.shared.malformed import number
-from lorapool.shared.protocol import Backlog, Enqueued, Explanation
+from lorapool.shared.protocol import Backlog, Explanation
 from lorapool.shared.settings import RedisSettings, connect, redact, redis_settings
 from lorapool.shared.timetable import Timetable
 from lorapool.shared.upkeep import Upkeep
@@ -47,7 +45,6 @@ from lorapool.shared.upkeep import Upkeep
 if TYPE_CHECKING:
     from redis.asyncio import Redis
 
-Item = Request | Mapping[str, Any] | Sequence[Any]
 PARTITION = 0  # a pool has one until its config says more
 
 
@@ -71,6 +68,7 @@ class Client:
         self._outbox = Outbox(self._broker, self._home)
         upkeep = Upkeep(self._redis, self._keys)
         self.adapters = Adapters(self._catalog, upkeep, self._settings.pool)
+        self._sender = Sender(self._broker, self.adapters, self._inbox, self._outbox, self._agent, self._name)
         self.upkeep = PoolUpkeep(self._broker, upkeep, self.adapters)
         timetable = Timetable(self._redis, self._settings.pool)
         book = ChoreBook(self._redis, self._settings.pool)
@@ -117,6 +115,7 @@ class Client:
         deadline: Seconds | None = None,
         stream: bool = False,
         wait: bool = False,
+        on_lost: str = "raise",
         **params: Any,
     ) -> JobHandle:
         """Put one job on its adapter's stream and return its handle; one round trip.
@@ -124,48 +123,50 @@ class Client:
         ``adapter`` is a ref, alias or id; None is the base model. Give ``prompt`` (raw text) or ``messages`` (for the
         chat template). ``params`` are the fields of SamplingParams by name. ``delay`` and ``deadline`` are seconds
         after submission. The same ``job_id`` with the same request returns the existing job. ``wait=True`` waits for
-        room instead of raising QueueFull.
+        room instead of raising QueueFull. ``on_lost="resubmit"`` keeps the request: while the job is awaited or its
+        stream read, and the server turns out to have lost it, it is submitted again by the same id, up to three times,
+        instead of raising JobLost.
 
         Raises InvalidRequest, UnknownAdapter, AdapterNotReady, AdapterRefused, AdapterClosed, JobConflict, QueueFull,
         RedisFull, RedisUnreachable, ClientClosed. Each says by ``fate`` whether the job was surely not queued or may
         have been, and the same ``job_id`` again, which it has too, settles it. Cancelled, the call cannot say: give a
         ``job_id`` of your own where that matters.
         """
-        request = Request(adapter, prompt, messages, agent, job_id, priority, delay, deadline, stream, params)
-        job = await self._job(request)
-        ticket = self._ticket(job)
-        while True:
-            try:
-                return self._handle(job, ticket, await self._outbox.enqueue(job))
-            except QueueFull as full:
-                if not wait:
-                    raise
-                await asyncio.sleep(full.retry_after_s)
+        request = Request(adapter, prompt, messages, agent, job_id, priority, delay, deadline, stream, on_lost, params)
+        return await self._sender.submit(request, wait=wait)
 
-    async def submit_many(self, requests: Iterable[Item], *, wait: bool = False) -> list[JobHandle | LorapoolError]:
-        """As ``submit`` for each, in pipelined calls; same length and order, an error stands in its item's place."""
-        return await self._submit_many(requests, give_up_at=float("inf") if wait else 0.0)
+    async def submit_many(
+        self, requests: Iterable[Item], *, wait: bool = False, on_lost: str = "raise"
+    ) -> list[JobHandle | LorapoolError]:
+        """As ``submit`` for each, in pipelined calls; same length and order, an error stands in its item's place.
+
+        What is accepted stays accepted, whatever becomes of the rest. The event loop goes on meanwhile, however many.
+        """
+        return await self._sender.submit_many(requests, float("inf") if wait else 0.0, on_lost)
 
     async def gather(
-        self, requests: Iterable[Item | JobHandle], *, timeout: float | None = None
+        self, requests: Iterable[Item | JobHandle], *, timeout: float | None = None, on_lost: str = "raise"
     ) -> list[Result | LorapoolError]:
         """Submit all, wait for all: a Result or an error for each, in the same order.
 
         Items are Requests, dicts of ``submit`` arguments, pairs (adapter, prompt), or handles of jobs submitted
         before. Waits for room where an adapter or agent is at its limit. After ``timeout`` seconds what has not ended
-        is a ResultTimeout (it goes on), and what found no room a QueueFull.
+        is a ResultTimeout (it goes on), and what found no room a QueueFull. ``on_lost`` is as for ``submit``.
         """
         items = list(requests)
         give_up_at = float("inf") if timeout is None else time.monotonic() + timeout
         fresh = [item for item in items if not isinstance(item, JobHandle)]
-        submitted = iter(await self._submit_many(fresh, give_up_at))
+        submitted = iter(await self._sender.submit_many(fresh, give_up_at, on_lost))
         handles = [item if isinstance(item, JobHandle) else next(submitted) for item in items]
         left = None if timeout is None else max(0.0, give_up_at - time.monotonic())
         accepted = [handle for handle in handles if isinstance(handle, JobHandle)]
         records = iter(await self._inbox.wait_all([handle.ticket for handle in accepted], left))
-        return [
-            outcome_of(handle, next(records), left) if isinstance(handle, JobHandle) else handle for handle in handles
-        ]
+        answers: list[Result | LorapoolError] = []
+        slices = Slices()
+        for handle in handles:
+            answers.append(outcome_of(handle, next(records), left) if isinstance(handle, JobHandle) else handle)
+            await slices.between()
+        return answers
 
     async def volley(
         self,
@@ -246,66 +247,6 @@ class Client:
     async def refusals(self) -> dict[str, int]:
         """Those so counted, by reason, of all clients."""
         return await self._broker.tally.refusals()
-
-    # -- how
-
-    async def _job(self, request: Request) -> Job:
-        own_id = _own_id(request.job_id)
-        try:
-            draft = replace(request, job_id=own_id).job(ref=BASE_REF, agent=self._agent, client=self._name)
-            ref = await self.adapters.resolve(request.adapter)
-        except LorapoolError as error:
-            raise error.of_job(self._keys.full_id(own_id), Fate.NOT_QUEUED) from error.__cause__
-        return draft if ref == draft.ref else draft.model_copy(update={"ref": ref})
-
-    async def _job_or_error(self, item: Item) -> Job | LorapoolError:
-        try:
-            return await self._job(Request.of(item))
-        except LorapoolError as error:
-            return error
-
-    async def _submit_many(self, requests: Iterable[Item], give_up_at: float) -> list[JobHandle | LorapoolError]:
-        """Those refused for want of room are tried again until ``give_up_at`` (monotonic seconds)."""
-        answers = [await self._job_or_error(item) for item in requests]
-        jobs = {index: job for index, job in enumerate(answers) if isinstance(job, Job)}
-        done: dict[int, JobHandle | LorapoolError] = {}
-        while jobs:
-            done |= zip(jobs, await self._send(list(jobs.values())), strict=True)
-            full = {index: error for index in jobs if isinstance(error := done[index], QueueFull)}
-            pause_s = min((error.retry_after_s for error in full.values()), default=0.0)
-            if time.monotonic() + pause_s > give_up_at:
-                break
-            await asyncio.sleep(pause_s)
-            jobs = {index: jobs[index] for index in full}
-        return [done[index] if isinstance(answer, Job) else answer for index, answer in enumerate(answers)]
-
-    async def _send(self, jobs: list[Job]) -> list[JobHandle | LorapoolError]:
-        tickets = [self._ticket(job) for job in jobs]
-        outcomes = await self._broker.enqueue_many(jobs)
-        return [
-            self._handle(job, ticket, outcome) if isinstance(outcome, Enqueued) else outcome
-            for job, ticket, outcome in zip(jobs, tickets, outcomes, strict=True)
-        ]
-
-    def _ticket(self, job: Job) -> Ticket:
-        """Taken before the job is sent: its notice may be here before the reply is."""
-        deadline_s = None if job.deadline_ms is None else job.deadline_ms / 1000
-        return self._inbox.ticket(self._keys.full_id(job.id), own=True, deadline_s=deadline_s)
-
-    def _handle(self, job: Job, ticket: Ticket, enqueued: Enqueued) -> JobHandle:
-        ticket.accepted(enqueued.state)
-        if not enqueued.created:
-            ticket.disown()
-        streamed = job.stream if enqueued.created else None
-        return JobHandle(self._broker, self._inbox, ticket, streamed=streamed, created=enqueued.created)
-
-
-def _own_id(job_id: str | None) -> str:
-    """A caller's job id as ``Job`` has it: a full one of our partition, such as an error names, is that job's."""
-    if job_id is None:
-        return new_job_id()
-    partition, bare = split_id(job_id) if isinstance(job_id, str) else (None, job_id)
-    return bare if partition == PARTITION else job_id
 
 
 def _settings(redis_url: str | None, pool: str | None) -> RedisSettings:

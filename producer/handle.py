@@ -7,27 +7,31 @@ from __future__ import annotations
 
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import suppress
 from functools import partial
 from typing import TypeVar
 
-from lorapool.producer.inbox import Inbox, Ticket
+from lorapool.producer.inbox import Inbox
 from lorapool.producer.patience import back_off
 from lorapool.producer.record import Record, gone, result_of, state_of
 from lorapool.producer.stream import Splicer, TextDelta
+from lorapool.producer.ticket import Ticket
 from lorapool.shared.broker import Broker
 from lorapool.shared.errors import (
     Fate,
     InvalidRequest,
+    JobLost,
     LorapoolError,
     MalformedEntry,
     RedisAuthFailed,
     RedisUnreachable,
     ResultTimeout,
+    UnknownJob,
 )
 from lorapool.shared.job import JobState, Result
 from lorapool.shared.protocol import Explanation, StreamItem
 
-STREAM_BLOCK_S = 5.0
+STREAM_BLOCK_S, SHAKEN_S = 5.0, 0.05
 T = TypeVar("T")
 
 
@@ -40,6 +44,7 @@ class JobHandle:
     def __init__(self, broker: Broker, inbox: Inbox, ticket: Ticket, *, streamed: bool | None, created: bool) -> None:
         self._broker, self._inbox, self.ticket = broker, inbox, ticket
         self._streamed = streamed  # None: not known here
+        self._shaken = False  # a stream's last call met a server that was away
         self.id, self.created = ticket.job_id, created
 
     def __repr__(self) -> str:
@@ -49,7 +54,7 @@ class JobHandle:
         """Wait for the end; ``timeout`` seconds, None for ever.
 
         Raises JobFailed, JobCancelled, JobExpired; ResultTimeout when the timeout passed first (the job goes on);
-        UnknownJob or ResultExpired when there is no record. A short loss of the server is waited out.
+        JobLost, ResultExpired or UnknownJob when there is no record. A short loss of the server is waited out.
         """
         return _read(self.id, await self._inbox.wait(self.ticket, timeout), timeout)
 
@@ -82,15 +87,19 @@ class JobHandle:
         """
         give_up_at = None if timeout is None else time.monotonic() + timeout
         await self._outlast(self._check_streamed, give_up_at)
-        splicer, last_id, state = Splicer(), "0-0", JobState.QUEUED
+        splicer, last_id, state, losses = Splicer(), "0-0", JobState.QUEUED, self.ticket.losses
         while not state.terminal:
             items = await self._outlast(partial(self._tokens, last_id, give_up_at), give_up_at)
+            if self.ticket.losses != losses:  # submitted again: its stream is another
+                losses, last_id = self.ticket.losses, "0-0"
+                splicer.anew()
+                continue
             for item in items:
                 last_id = item.entry_id
                 delta = splicer.take(item)
                 if delta is not None:
                     yield delta
-            state = (items[-1].state or state) if items else await self._outlast(self._ask_state, give_up_at)
+            state = (items[-1].state or state) if items else await self._outlast(self._see_state, give_up_at)
         rest = splicer.rest((await self.result(_remaining(give_up_at))).text)
         if rest is not None:
             yield rest
@@ -110,6 +119,7 @@ class JobHandle:
             except RedisUnreachable as error:
                 pause_s = await back_off("stream_unreachable", error, pause_s)
                 self._block_s(give_up_at)
+                self._shaken = True
 
     def _block_s(self, give_up_at: float | None) -> float:
         """How long to wait for the next item; raises ResultTimeout when the time is up."""
@@ -117,6 +127,9 @@ class JobHandle:
         if remaining == 0:
             over = ResultTimeout(f"job {self.id} has not ended in time; it goes on, and stream() begins it again")
             raise over.of_job(self.id, Fate.QUEUED)
+        if self._shaken:  # what was there before may be lost: look soon
+            self._shaken = False
+            return SHAKEN_S
         late = self.ticket.deadline_at
         until_late = STREAM_BLOCK_S if late is None else max(0.05, late - time.monotonic())
         return min(STREAM_BLOCK_S, until_late, STREAM_BLOCK_S if remaining is None else remaining)
@@ -127,15 +140,28 @@ class JobHandle:
         if not self._streamed:
             raise InvalidRequest(f"job {self.id} was submitted without stream=True: use result(), or submit it again")
 
+    async def _see_state(self) -> JobState:
+        """The state; a job that was lost is submitted again if it may be."""
+        try:
+            return await self._ask_state()
+        except JobLost:
+            if self.ticket.copy is None:
+                raise
+            await self._inbox.revive(self.ticket)
+            return JobState.QUEUED
+
     async def _ask_state(self) -> JobState:
         late = self.ticket.deadline_at
         if late is not None and late <= time.monotonic():
-            return await self._broker.expire(self.id)
+            with suppress(UnknownJob):  # seen below
+                return await self._broker.expire(self.id)
         [state] = await self._broker.states([self.id])
         if state is None:
             raise gone(self.id, alive_at=self.ticket.alive_at)
         if isinstance(state, MalformedEntry):
             raise state
+        if not state.terminal:
+            self.ticket.accepted(state)
         return state
 
 

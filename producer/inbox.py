@@ -18,10 +18,12 @@ from weakref import WeakValueDictionary
 from lorapool.producer.home import Home
 from lorapool.producer.patience import back_off, end, mention
 from lorapool.producer.record import Record, gone, state_of
+from lorapool.producer.resubmission import Resubmission
+from lorapool.producer.ticket import Ticket
 from lorapool.shared.broker import Broker
 from lorapool.shared.errors import (
     ClientClosed,
-    Fate,
+    JobLost,
     LorapoolError,
     MalformedEntry,
     RedisAuthFailed,
@@ -33,59 +35,11 @@ from lorapool.shared.job import JobState
 BLOCK_S = 7.0
 AUDIT_S = 10.0
 AUDIT_SAMPLE = 2  # jobs looked up a round: 0.2 commands a second
-POLL_FIRST_S, POLL_LAST_S = 0.02, 0.5
+POLL_LAST_S = 0.5
+UNHEARD_S = 5.0  # a job not heard of for so long is looked up when somebody begins to wait
 CHUNK = 500
 BELIEVED_S = 3600.0  # a notice: while the record must still be there, and its id cannot be another job's
 DEADLINE_GRACE_S = 0.25  # lets a worker settle or a tick expire first
-
-
-class Ticket:
-    """What the inbox knows of one job that somebody holds a handle of. ``own``: its notice comes to this inbox."""
-
-    __slots__ = (
-        "__weakref__",
-        "alive_at",
-        "checked_at",
-        "deadline_at",
-        "due",
-        "fresh",
-        "future",
-        "job_id",
-        "own",
-        "poll_s",
-        "waiters",
-    )
-
-    def __init__(self, job_id: str, *, own: bool, deadline_at: float | None) -> None:
-        self.job_id, self.own, self.deadline_at = job_id, own, deadline_at
-        self.due = float("inf") if own else 0.0
-        self.alive_at: float | None = None  # time.time() when it was last known not to have ended; 0 once it had
-        self.checked_at = 0.0
-        self.fresh = True
-        self.poll_s = POLL_FIRST_S
-        self.waiters = 0
-        self.future: asyncio.Future[Record] | None = None
-
-    def disown(self) -> None:
-        """The job was there before, and its notice goes to whoever submitted it first: poll, unless that was us."""
-        if self.fresh:
-            self.own, self.due = False, 0.0
-
-    def accepted(self, state: JobState) -> None:
-        """The server said that it has the job."""
-        self.alive_at = 0.0 if state.terminal else time.time()
-
-    @property
-    def fate(self) -> Fate | None:
-        """What an error about this job can say of its submission."""
-        return None if self.alive_at is None else Fate.QUEUED
-
-    @property
-    def record(self) -> Record | None:
-        """What an awaiter reads of the terminal record (``Broker.results``), once known."""
-        future = self.future
-        known = future is not None and future.done() and not future.cancelled() and future.exception() is None
-        return future.result() if known and future is not None else None
 
 
 class Inbox:
@@ -98,7 +52,9 @@ class Inbox:
         self._last_id, self._read, self._written = "0-0", 0, 0
         self._heard_at = time.monotonic()
         self._next_audit = 0.0
+        self._doubted_at = 0.0
         self._stir = asyncio.Event()
+        self._resubmission = Resubmission(broker)
         self._reader: asyncio.Task[None] | None = None
         self._sweeper: asyncio.Task[None] | None = None
 
@@ -172,6 +128,8 @@ class Inbox:
     def _wake(self, ticket: Ticket) -> None:
         if ticket.own and ticket.deadline_at is not None:
             ticket.due = min(ticket.due, ticket.deadline_at)
+        if ticket.alive_at and ticket.alive_at < max(self._doubted_at, time.time() - UNHEARD_S):
+            ticket.due = 0.0
         if not _running(self._sweeper):
             self._next_audit = time.monotonic() + AUDIT_S
             self._sweeper = asyncio.create_task(self._guard(self._sweep()), name="lorapool-sweeper")
@@ -236,21 +194,44 @@ class Inbox:
 
     def _doubt(self) -> None:
         """Notices may have been missed: look every open job up."""
+        self._doubted_at = time.time()
         for ticket in self._open.values():
             ticket.due = 0.0
         self._stir.set()
 
     async def _fetch(self, tickets: list[Ticket]) -> None:
         """Answer those that have ended; one call for 64."""
+        missing = []
         for chunk in _chunks(tickets):
             records = await self._broker.results([ticket.job_id for ticket in chunk])
             for ticket, record in zip(chunk, records, strict=True):
-                self._answer(ticket, record)
+                if record is None:
+                    missing.append(ticket)
+                else:
+                    self._answer(ticket, record)
+        await self._lose(missing)
 
-    def _answer(self, ticket: Ticket, record: Record | None) -> None:
+    async def _lose(self, tickets: list[Ticket]) -> None:
+        """There is no record of them: submitted again where that was asked for, else an error for who waits."""
+        errors = [gone(ticket.job_id, alive_at=ticket.alive_at) for ticket in tickets]
+        lost = any(isinstance(error, JobLost) for error in errors)
+        if lost and time.time() - self._doubted_at > UNHEARD_S:
+            self._doubt()  # one is seldom lost alone
+        kept = [ticket for ticket in tickets if ticket.copy is not None]
+        again = dict(zip(kept, await self._resubmission.of(kept) if kept else (), strict=True))
+        for ticket, error in zip(tickets, errors, strict=True):
+            told = again.get(ticket, error)
+            if told is not None:
+                self._refuse(ticket, told)
+
+    async def revive(self, ticket: Ticket) -> None:
+        """Submit a job again that was found to be lost. Raises the error of its loss, RedisUnreachable."""
+        [error] = await self._resubmission.of([ticket])
+        if error is not None:
+            raise error
+
+    def _answer(self, ticket: Ticket, record: Record) -> None:
         try:
-            if record is None:
-                raise gone(ticket.job_id, alive_at=ticket.alive_at)
             ended = state_of(record).terminal
         except LorapoolError as error:
             self._refuse(ticket, error)
@@ -305,9 +286,13 @@ class Inbox:
                     ticket.accepted(state)
                 else:  # ended; or gone or damaged, which is for whoever awaits it to hear
                     ended.append(ticket)
-            await self._fetch(ended)
-        for ticket in tickets:
-            _schedule(ticket, now)
+                _schedule(ticket, now)
+            try:
+                await self._fetch(ended)
+            except LorapoolError:
+                for ticket in ended:
+                    ticket.due = 0.0
+                raise
 
     async def _audit(self) -> None:
         """Were notices lost? The stream counts all that were ever written to it; and trust a few jobs to no notice."""

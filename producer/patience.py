@@ -1,4 +1,4 @@
-"""Waiting and giving up: how the client waits out a server that is away, and how it ends its own tasks.
+"""Waiting and giving way: how the client waits out a server that is away, ends its own tasks, and lets others run.
 
 Longer each time, never in step with others, quietly. Knows no Redis.
 """
@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import asyncio
 import random
+import time
 from typing import Any
 
 FIRST_S, LAST_S = 0.05, 2.0
+SLICE_S = 0.01
 
 
 async def back_off(event: str, error: Exception, pause_s: float) -> float:
@@ -18,6 +20,18 @@ async def back_off(event: str, error: Exception, pause_s: float) -> float:
     mention(event, error=str(error), retry_s=pause_s)
     await asyncio.sleep(pause_s * random.uniform(0.5, 1.0))  # noqa: S311 - jitter
     return pause_s
+
+
+class Slices:
+    """Long work of one's own in slices: ``between`` two items others get their turn if the slice has lasted."""
+
+    def __init__(self) -> None:
+        self._until = time.perf_counter() + SLICE_S
+
+    async def between(self) -> None:
+        if time.perf_counter() >= self._until:
+            await asyncio.sleep(0)
+            self._until = time.perf_counter() + SLICE_S
 
 
 async def end(*tasks: asyncio.Task[Any]) -> None:

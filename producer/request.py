@@ -40,6 +40,7 @@ class Request:
     """One item of ``gather`` and ``submit_many``; the fields are the arguments of ``Client.submit``.
 
     ``delay`` and ``deadline`` are seconds (or a timedelta) after submission. ``params`` are sampling params by name.
+    ``on_lost`` None is what the call says for all.
     """
 
     adapter: str | None = None
@@ -51,6 +52,7 @@ class Request:
     delay: Seconds | None = None
     deadline: Seconds | None = None
     stream: bool = False
+    on_lost: str | None = None
     params: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
@@ -74,6 +76,8 @@ class Request:
 
     def job(self, *, ref: str, agent: str, client: str) -> Job:
         """Validate everything. Raises InvalidRequest; nothing has been sent then."""
+        if self.on_lost is not None:
+            check_on_lost(self.on_lost)
         return Job.parse(
             id=new_job_id() if self.job_id is None else check_job_id(self.job_id),
             ref=ref,
@@ -87,6 +91,16 @@ class Request:
             deadline_ms=_milliseconds("deadline", self.deadline),
             client=client,
         )
+
+
+ON_LOST = ("raise", "resubmit")
+
+
+def check_on_lost(value: str) -> str:
+    """Return it if it is known, else raise InvalidRequest."""
+    if value in ON_LOST:
+        return value
+    raise InvalidRequest(f'on_lost = {value!r:.60}: expected "raise" or "resubmit"')
 
 
 OPTIONS = frozenset(Request.__dataclass_fields__) - {"params"}

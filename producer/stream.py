@@ -17,7 +17,8 @@ class TextDelta:
     """The next piece of a completion.
 
     ``offset`` is the index of the first of ``token_ids`` within the completion. ``restart`` is True when all text
-    before is void: a later attempt produced other text, and this delta begins it anew.
+    before is void: a later attempt produced other text, and this delta begins it anew. ``attempt`` counts on when a job
+    that the server lost is submitted again.
     """
 
     text: str
@@ -31,6 +32,7 @@ class Splicer:
     """Makes one text that never repeats out of the deltas of several attempts."""
 
     def __init__(self) -> None:
+        self._before = 0  # attempts of earlier submissions
         self.text = ""  # handed out
         self._tokens = 0  # handed out
         self._attempt = 0
@@ -40,10 +42,14 @@ class Splicer:
     def take(self, item: StreamItem) -> TextDelta | None:
         """What is new in the next entry of the job's token stream, or None."""
         if item.kind == "delta":
-            return self.delta(item.attempt, item.offset, item.text, item.token_ids)
+            return self.delta(self._before + item.attempt, item.offset, item.text, item.token_ids)
         if item.kind == "restart":
-            self.restart(item.attempt)
+            self.restart(self._before + item.attempt)
         return None
+
+    def anew(self) -> None:
+        """The job was submitted again: its attempts begin at one, and are counted on here."""
+        self._before = self._attempt
 
     def restart(self, attempt: int) -> None:
         """A new attempt begins at its first token."""

@@ -23,6 +23,7 @@ from lorapool.producer.home import Home
 from lorapool.producer.patience import end
 from lorapool.producer.publishing import Imported, Verified
 from lorapool.producer.schedules import Schedules as AsyncSchedules
+from lorapool.producer.sender import Item
 from lorapool.producer.stream import TextDelta
 from lorapool.producer.upkeep import PoolUpkeep as AsyncPoolUpkeep
 from lorapool.shared.aliases import Move
@@ -306,15 +307,17 @@ class Client:
         """As ``lorapool.producer.Client.submit``, with the same arguments."""
         return self._wrap(self._thread.run(self._client.submit(adapter, prompt, **arguments)))
 
-    def submit_many(self, requests: Iterable[aio.Item], *, wait: bool = False) -> list[JobHandle | LorapoolError]:
-        answers = self._thread.run(self._client.submit_many(requests, wait=wait))
+    def submit_many(
+        self, requests: Iterable[Item], *, wait: bool = False, on_lost: str = "raise"
+    ) -> list[JobHandle | LorapoolError]:
+        answers = self._thread.run(self._client.submit_many(requests, wait=wait, on_lost=on_lost))
         return [answer if isinstance(answer, LorapoolError) else self._wrap(answer) for answer in answers]
 
     def gather(
-        self, requests: Iterable[aio.Item | JobHandle], *, timeout: float | None = None
+        self, requests: Iterable[Item | JobHandle], *, timeout: float | None = None, on_lost: str = "raise"
     ) -> list[Result | LorapoolError]:
         items = [item.wrapped if isinstance(item, JobHandle) else item for item in requests]
-        return self._thread.run(self._client.gather(items, timeout=timeout))
+        return self._thread.run(self._client.gather(items, timeout=timeout, on_lost=on_lost))
 
     def volley(
         self, prompt: str | None = None, adapters: Sequence[str | None] = (), **options: Any
