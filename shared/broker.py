@@ -216,13 +216,16 @@ class Broker:
         lease_ms: int,
         residents: Sequence[str] = (),
         per_adapter: int | None = None,
+        suspects: int | None = None,
     ) -> Claim:
-        """Take up to ``n`` (at most 64) jobs from the preferred adapters, in that order, under one lease.
+        """Take up to ``n`` (at most 64) jobs from the preferred adapters, in that order, under one lease; or instead,
+        where it is this worker's turn to run them, up to ``suspects`` jobs that a worker vanished with.
 
         ``lease`` must be unique to this claim; the same again returns what it took. Job ids under it are full.
         """
         n = min(n, arguments.MAX_JOBS)
-        numbers = (n, max_adapters, n if per_adapter is None else per_adapter, lease_ms, len(residents))
+        apart = n if suspects is None else min(suspects, arguments.MAX_JOBS)
+        numbers = (n, max_adapters, n if per_adapter is None else per_adapter, lease_ms, apart, len(residents))
         answer = await self._scripts.run("claim", worker, lease, *numbers, *residents, *preferences)
         return replies.claim(answer, lease, self.keys)
 

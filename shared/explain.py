@@ -65,7 +65,9 @@ def _queued(facts: Mapping[str, str]) -> tuple[str, str]:
             f"no live worker: {f'the last was seen {_seconds(int(seen))} ago' if seen else 'none was ever seen'}",
         )
     if facts["lane"] == "suspect":
-        return "suspect", f"its worker vanished {facts['lost']} times; it waits for a worker that is idle, to run alone"
+        lost = _int(facts, "lost") - _int(facts, "lifted")
+        beside = "alone" if lost > 1 else "beside none but those lost with it"
+        return "suspect", f"lost {lost} times with its worker; it waits for one that runs such jobs apart, {beside}"
     if _int(facts, "adapter_max_inflight") and _int(facts, "adapter_running") >= _int(facts, "adapter_max_inflight"):
         return "at_capacity", f"adapter {ref} runs {facts['adapter_running']} jobs, which is its max_inflight"
     if _int(facts, "ahead"):

@@ -40,7 +40,8 @@ class View:
     waiting: tuple[WaitingAdapter, ...]
     next_due_ms: int | None  # next delayed job, lease or deadline to look at
     ready_count: int  # claimable adapters in all
-    suspects: int = 0  # jobs whose worker vanished; each waits for a worker that holds nothing else
+    apart: bool = False  # this worker is to claim nothing but suspects: it is one of the few that run them
+    suspects: int = 0  # jobs whose worker vanished, that this worker may take once it holds nothing
 
 
 class ClaimedJob(NamedTuple):
@@ -52,7 +53,7 @@ class ClaimedJob(NamedTuple):
     digest: str
     agent: str
     attempt: int  # 1 for the first
-    lost: int  # times a worker vanished with it; > 0 means suspect, claimed alone
+    lost: int  # times a worker vanished with it
     fence: int
     seed: int
     submitted_ms: int

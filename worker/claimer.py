@@ -79,7 +79,7 @@ class Claimer:
         """Jobs that are ours now; empty when there was nothing, or on ``stop``."""
         room = await self._gather_room()
         choice = self._choose(room)
-        if choice.preferences or self._may_take_suspect():
+        if choice.preferences or self._may_take_suspects():
             return await self._take(choice)
         woken = await self._wait(room)
         if self._stopping.is_set():
@@ -98,7 +98,7 @@ class Claimer:
         return room
 
     def _choose(self, room: int) -> Choice:
-        if self._view is None or self._stopping.is_set():
+        if self._view is None or self._view.apart or self._stopping.is_set():
             return Choice()
         return choose(self._view, self._holding(), room, self._policy, self._worker, self.homes)
 
@@ -116,9 +116,10 @@ class Claimer:
         residency = self._residency()
         return tuple(residency.device | residency.loading)
 
-    def _may_take_suspect(self) -> bool:
-        """A job whose worker vanished runs alone: the server gives it to a worker that holds nothing."""
-        return self._view is not None and self._view.suspects > 0 and not len(self._jobs)
+    def _may_take_suspects(self) -> bool:
+        """Jobs whose worker vanished run apart: the server gives them to one of few workers, once it holds nothing."""
+        empty = not len(self._jobs) and not self._jobs.unfinished()
+        return empty and self._view is not None and self._view.suspects > 0 and not self._stopping.is_set()
 
     async def _take(self, choice: Choice) -> tuple[ClaimedJob, ...]:
         jobs = await self._ask_for(choice)
@@ -153,6 +154,7 @@ class Claimer:
             self._lease_ms,
             residents=self._resident(),
             per_adapter=choice.per_adapter,
+            suspects=self._rows,
         )
 
     async def _tick(self) -> None:
@@ -167,9 +169,9 @@ class Claimer:
         """Until a row falls free (full), a slot falls free (blocked), or new work is signalled (idle): then True."""
         if self._view is None or self._stopping.is_set():
             return False
-        if room > 0 and not self._view.ready_count:
+        if room > 0 and not self._view.apart and not self._view.ready_count:
             return await self._idle(self._view)
-        if room <= 0:
+        if room <= 0 or self._view.apart:
             await self._sleep(TICK_S)
             return False
         self._apart.set()

@@ -1,13 +1,14 @@
--- uses: jobs letters duties view
+-- uses: jobs letters duties suspects view
 -- Take a micro-batch under one lease, adapter by adapter in the order preferred; tidy up first, look around after.
 -- KEYS[1] partition prefix
--- ARGV worker, lease, n, max_adapters, per_adapter, lease_ms, number of residents, resident..., preferred ref...
+-- ARGV worker, lease, n, max_adapters, per_adapter, lease_ms, most suspects together, number of residents,
+--      resident..., preferred ref...
 -- returns {view, head, payload, head, payload, ...}; a head is
 --      'id ref digest agent attempt lost fence seed submitted claimed deadline', '-' for none
 -- The same lease again returns what it took the first time, as far as it is still held.
 local worker, lease = ARGV[1], ARGV[2]
 local n, max_adapters, per_adapter = tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5])
-local lease_ms, resident_count = tonumber(ARGV[6]), tonumber(ARGV[7])
+local lease_ms, most_apart, resident_count = tonumber(ARGV[6]), tonumber(ARGV[7]), tonumber(ARGV[8])
 local heads, payloads, taken, claimed = {}, {}, {}, {} -- claimed: by ref, the job that is next, or true
 
 local QUEUED = { 'state', 'ref', 'agent', 'attempts', 'cost', 'submitted_ms', 'stream', 'deadline_ms', 'lost', 'fence',
@@ -140,7 +141,7 @@ end
 
 local function take_preferred()
   local preferred, adapters = {}, 0
-  for i = 8 + resident_count, #ARGV do
+  for i = 9 + resident_count, #ARGV do
     preferred[#preferred + 1] = ARGV[i]
   end
   local ready = #preferred > 0 and call('ZMSCORE', P .. 'ready', unpack(preferred))
@@ -159,55 +160,25 @@ local function take_preferred()
   end
 end
 
--- Suspects: jobs whose worker vanished. One runs alone: its worker holds nothing else and claims nothing meanwhile.
-local function runs_alone()
-  local id = call('GET', P .. 'alone:' .. worker)
-  local found = id and call('HMGET', P .. 'job:' .. id, 'state', 'worker')
-  return found and found[1] == 'running' and found[2] == worker
-end
-
-local function takes_more(ref)
-  local a = call('HMGET', P .. 'adapter:' .. ref, 'state', 'max_inflight')
-  local cap = number(a[2]) or 0
-  return (a[1] == 'open' or a[1] == 'closed') and (cap == 0 or gauge('running', ref) < cap)
-end
-
--- The one that has waited longest, of those whose adapter takes more; and since when. The others stand back.
-local function next_suspect()
-  local oldest = call('ZRANGE', P .. 'suspects', 0, 15, 'WITHSCORES')
-  for i = 1, #oldest, 2 do
-    local id, job = oldest[i], load_job(oldest[i])
-    if not job or job.state ~= 'queued' then
-      call('ZREM', P .. 'suspects', id)
+-- Suspects, apart from all others. True where this worker claims nothing else now.
+local function take_apart()
+  local apart, suspect, group = goes_apart(worker, true)
+  if not suspect or gauge('held', worker) > 0 then
+    return apart
+  end
+  local ids = {}
+  for _, job in ipairs(group_of(suspect, group, most_apart)) do
+    if overdue(job) then
+      leave_waiting(job)
+      finish(job, 'expired', 'message', LATE .. 'while it waited')
     elseif takes_more(job.ref) then
-      return job, tonumber(oldest[i + 1])
-    else
-      call('ZADD', P .. 'suspects', NOW, id)
+      call('ZREM', P .. 'suspects', job.id)
+      begin_attempt(job)
+      ids[#ids + 1] = job.id
     end
   end
-end
-
--- True when this worker must claim nothing now, or has just claimed a suspect.
-local function kept_apart()
-  if runs_alone() then
-    return true
-  end
-  local suspect, since = next_suspect()
-  if not suspect then
-    return false
-  end
-  if gauge('held', worker) == 0 then
-    call('ZREM', P .. 'suspects', suspect.id)
-    call('SET', P .. 'alone:' .. worker, suspect.id, 'PX', 86400000)
-    begin_attempt(suspect)
-    return true
-  end
-  -- Nobody idle has come: one busy worker runs dry, so that suspects do not wait for ever.
-  if NOW - since < 2000 then
-    return false
-  end
-  call('SET', P .. 'drainer', worker, 'NX', 'PX', 30000)
-  return call('GET', P .. 'drainer') == worker
+  call('SET', P .. 'alone:' .. worker, table.concat(ids, ' '), 'PX', 86400000)
+  return true
 end
 
 local function repeated()
@@ -256,13 +227,18 @@ end
 
 local residents = {}
 for i = 1, resident_count do
-  residents[i] = ARGV[7 + i]
+  residents[i] = ARGV[8 + i]
 end
 call('DEL', P .. 'idle:' .. worker)
 duties(lease_ms)
+note_presence(worker)
 conclude()
-if not repeated() then
-  if not kept_apart() then
+local apart
+if repeated() then
+  apart = is_apart(worker)
+else
+  apart = take_apart()
+  if not apart then
     take_preferred()
   end
   if #taken > 0 then
@@ -276,7 +252,7 @@ if not repeated() then
     conclude()
   end
 end
-local reply = { view(residents) }
+local reply = { view(residents, apart, apart) }
 local found = #payloads > 0 and call('MGET', unpack(payloads))
 for i, head in ipairs(heads) do
   reply[2 * i] = head

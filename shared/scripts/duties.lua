@@ -25,9 +25,9 @@ local function promote()
   for _, id in ipairs(due) do
     call('ZREM', P .. 'delayed', id)
     local job = load_job(id)
-    if job and job.state == 'delayed' and job.lost > 0 then -- still a suspect, though its last worker survived it
-      call('ZADD', P .. 'suspects', NOW, id)
-      call('HSET', P .. 'job:' .. id, 'state', 'queued', 'lane', 'suspect')
+    if job and job.state == 'delayed' and job.lost > job.lifted then -- a suspect, though its last worker survived it
+      counted_window(job, -1)
+      enter_suspects(job, AT)
     elseif job and job.state == 'delayed' then
       enter_stream(job, job.fence > 0 and 'again' or job.priority)
       call('HSET', P .. 'job:' .. id, 'state', 'queued', 'lane', job.lane, 'entry', job.entry)
@@ -36,35 +36,54 @@ local function promote()
   end
 end
 
-local function reap_one(job)
+-- `lease`: under which it was lost to a worker that may come back, or ''.
+local function reap_one(job, group, lease)
   leave_running(job)
   charge(job, -job.cost)
   job.lost = job.lost + 1
   count(job, 'reaped', 1)
-  call('HSET', P .. 'job:' .. job.id, 'lost', job.lost)
+  local leases = lease == '' and job.lost_leases or job.lost_leases .. ' ' .. lease
+  call('HSET', P .. 'job:' .. job.id, 'lost', job.lost, 'lost_leases', leases)
   if job.cancel == 'cancelled' then
     finish(job, 'cancelled', 'message', 'cancelled on request; its worker vanished')
   elseif overdue(job) then
     finish(job, 'expired', 'message', LATE .. 'after its worker vanished')
-  elseif job.lost >= TERMS.MAX_LOST then
-    bury(job, 'Poisonous', 'its worker vanished ' .. job.lost .. ' times in a row of ' .. job.attempts .. ' attempts')
+  elseif job.lost - job.lifted >= TERMS.MAX_LOST then
+    local times = job.lost - job.lifted
+    bury(job, 'Poisonous', 'its worker vanished ' .. times .. ' times in a row of ' .. job.attempts .. ' attempts')
   else
-    call('ZADD', P .. 'suspects', NOW, job.id)
-    counted_window(job, 1)
-    call('HSET', P .. 'job:' .. job.id, 'state', 'queued', 'lease', '', 'lane', 'suspect', 'first_token_ms', '')
+    enter_suspects(job, group)
+  end
+end
+
+-- Lost together; what each worker lost becomes two groups. `returns`: their worker may come back.
+local function reap_all(jobs, returns)
+  local of, seen, first, groups = {}, {}, {}, 0
+  for _, job in ipairs(jobs) do
+    of[job.worker] = (of[job.worker] or 0) + 1
+  end
+  for _, job in ipairs(jobs) do
+    local worker = job.worker
+    if not seen[worker] then
+      seen[worker], first[worker], groups = 0, groups, groups + 2
+    end
+    seen[worker] = seen[worker] + 1
+    local group = first[worker] + (seen[worker] > math.ceil(of[worker] / 2) and 1 or 0)
+    reap_one(job, string.format('%.6f', NOW + group / 64), returns and job.lease or '')
   end
 end
 
 local function reap()
-  local lapsed = call('ZRANGEBYSCORE', P .. 'leases', '-inf', NOW, 'LIMIT', 0, 64)
+  local lapsed, lost = call('ZRANGEBYSCORE', P .. 'leases', '-inf', NOW, 'LIMIT', 0, 64), {}
   for _, id in ipairs(lapsed) do
     local job = load_job(id)
     if job and job.state == 'running' then
-      reap_one(job)
+      lost[#lost + 1] = job
     else
       call('ZREM', P .. 'leases', id)
     end
   end
+  reap_all(lost, true)
 end
 
 local function expire_one(job)

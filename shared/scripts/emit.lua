@@ -13,6 +13,7 @@ for i = 1, #ARGV, 7 do
       lost[#lost + 1] = id
       if v[1] then
         count({ ref = v[4], agent = v[5] }, 'stale', 1)
+        lift(id, lease)
       end
     end
   elseif v[7] == '1' then

@@ -41,7 +41,7 @@ elseif job.state == 'queued' then
 elseif job.state == 'running' then
   fact('lease_until_ms', call('ZSCORE', P .. 'leases', job.id))
 end
-local names = { 'state', 'ref', 'agent', 'lane', 'worker', 'attempts', 'lost', 'cancel', 'started_ms',
+local names = { 'state', 'ref', 'agent', 'lane', 'worker', 'attempts', 'lost', 'lifted', 'cancel', 'started_ms',
   'first_token_ms', 'finished_ms', 'due_ms', 'deadline_ms', 'error', 'message', 'submitted_ms', 'dead' }
 local values = call('HMGET', P .. 'job:' .. job.id, unpack(names))
 for i, name in ipairs(names) do

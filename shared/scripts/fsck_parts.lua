@@ -96,7 +96,8 @@ end
 -- Keys
 
 local TTLS = { tokens = TERMS.TOKENS_TTL_MS, inbox = TERMS.INBOX_TTL_MS, ctl = 3600000, claim = 600000, idle = 60000,
-  wake = 60000, alone = 86400000, told = 3600000, drainer = 30000, reaper = 3600000, last_worker = 86400000 }
+  wake = 60000, alone = 86400000, told = 3600000, apart = 60000, here = 60000, rested = 3600000, reaper = 3600000,
+  last_worker = 86400000 }
 
 local function check_key(name)
   local kind, id = string.match(name, '^(%l[%l_]*):?(.*)$')

@@ -4,7 +4,7 @@
 
 local FIELDS = { 'state', 'lease', 'ref', 'agent', 'client', 'stream', 'attempts', 'lost', 'fence', 'submitted_ms',
   'deadline_ms', 'cancel', 'cost', 'lane', 'entry', 'worker', 'priority', 'settled', 'digest', 'seed', 'started_ms',
-  'first_token_ms' }
+  'first_token_ms', 'lifted', 'lost_leases' }
 
 -- A number within reason, or nil.
 local function number(text)
@@ -56,7 +56,8 @@ local function load_job(id)
     attempts = tonumber(v[7]), lost = tonumber(v[8]), fence = tonumber(v[9]), submitted = tonumber(v[10]),
     deadline = number(v[11]), cancel = v[12], cost = tonumber(v[13]), lane = v[14] or 'normal', entry = v[15] or '',
     worker = v[16] or '', priority = v[17] or 'normal', settled = v[18], digest = v[19] or '', seed = v[20] or '0',
-    started = number(v[21]), first_token = number(v[22]) }
+    started = number(v[21]), first_token = number(v[22]),
+    lifted = number(v[23]) or 0, lost_leases = v[24] or '' }
 end
 
 -- Sums
@@ -322,6 +323,14 @@ local function leave_waiting(job)
   counted_window(job, -1)
 end
 
+-- To the suspects (suspects.lua). Who has the same group runs again together: a moment, in ms and fractions.
+local function enter_suspects(job, group, ...)
+  job.lane = 'suspect'
+  call('ZADD', P .. 'suspects', group, job.id)
+  counted_window(job, 1)
+  call('HSET', P .. 'job:' .. job.id, 'state', 'queued', 'lease', '', 'lane', 'suspect', 'first_token_ms', '', ...)
+end
+
 -- Back to waiting, first in line; unburnt or retried, never a suspect.
 local function enter_again(job, ...)
   enter_stream(job, 'again')
@@ -426,5 +435,33 @@ local function wake(ref)
   end
   if call('ZADD', P .. 'wake', 'NX', NOW, '1') == 1 then
     call('PEXPIRE', P .. 'wake', 60000)
+  end
+end
+
+-- A worker that comes back with a lease that was reaped was slow, not gone: that loss is taken back from its job, once.
+-- `lost` counts it on, `lifted` against it; what ended stays as it is.
+local function lift(id, lease)
+  local job = load_job(id)
+  if not job or ENDED[job.state] then
+    return
+  end
+  local left, found = {}, false
+  for known in string.gmatch(job.lost_leases, '%S+') do
+    if known == lease then
+      found = true
+    else
+      left[#left + 1] = known
+    end
+  end
+  if not found then
+    return
+  end
+  job.lifted = job.lifted + 1
+  count(job, 'lifted', 1)
+  call('HSET', P .. 'job:' .. id, 'lifted', job.lifted, 'lost_leases', table.concat(left, ' '))
+  if job.state == 'queued' and job.lane == 'suspect' and job.lifted >= job.lost then
+    leave_waiting(job)
+    enter_again(job)
+    wake(job.ref)
   end
 end

@@ -4,14 +4,15 @@
 -- KEYS[1] partition prefix
 -- ARGV for each job: id, lease
 -- returns 1
-local refs = {}
+local lost, refs = {}, {}
 for i = 1, #ARGV, 2 do
   local job = load_job(ARGV[i])
   if job and job.state == 'running' and job.lease == ARGV[i + 1] then
-    reap_one(job)
+    lost[#lost + 1] = job
     refs[job.ref] = true
   end
 end
+reap_all(lost, false)
 conclude()
 for ref in pairs(refs) do
   wake(ref)

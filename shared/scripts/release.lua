@@ -1,5 +1,6 @@
 -- uses: jobs
--- Give jobs back unburnt, first in line. A lease that no longer holds gives nothing back.
+-- Give jobs back unburnt, first in line. A lease that no longer holds gives nothing back, but
+-- shows that its worker is not gone.
 -- KEYS[1] partition prefix
 -- ARGV for each job: id, lease
 -- returns how many were given back
@@ -17,15 +18,14 @@ for i = 1, #ARGV, 2 do
       finish(job, 'cancelled', 'attempts', job.attempts, 'message', 'cancelled on request', 'released', ARGV[i + 1])
     elseif overdue(job) then
       finish(job, 'expired', 'attempts', job.attempts, 'message', LATE .. 'before it ran', 'released', ARGV[i + 1])
-    elseif job.lost > 0 then
-      call('ZADD', P .. 'suspects', NOW, job.id)
-      counted_window(job, 1)
-      call('HSET', P .. 'job:' .. job.id, 'state', 'queued', 'lease', '', 'lane', 'suspect', 'first_token_ms', '',
-        'attempts', job.attempts, 'released', ARGV[i + 1])
+    elseif job.lost > job.lifted then
+      enter_suspects(job, AT, 'attempts', job.attempts, 'released', ARGV[i + 1])
     else
       enter_again(job, 'attempts', job.attempts, 'released', ARGV[i + 1])
       refs[job.ref] = true
     end
+  elseif job then
+    lift(job.id, ARGV[i + 1])
   end
 end
 conclude()

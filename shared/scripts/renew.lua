@@ -7,7 +7,8 @@ local due = NOW + tonumber(ARGV[1])
 local lost, stop, extended = {}, { cancelled = {}, deadline = {} }, {}
 for i = 2, #ARGV, 2 do
   local id, lease = ARGV[i], ARGV[i + 1]
-  local v = call('HMGET', P .. 'job:' .. id, 'state', 'lease', 'settled', 'cancel', 'ref', 'agent', 'released')
+  local v = call('HMGET', P .. 'job:' .. id, 'state', 'lease', 'settled', 'cancel', 'ref', 'agent', 'released',
+    'lost_leases')
   if v[1] == 'running' and v[2] == lease then
     extended[#extended + 1] = due
     extended[#extended + 1] = id
@@ -18,6 +19,9 @@ for i = 2, #ARGV, 2 do
     lost[#lost + 1] = id
     if v[1] then
       count({ ref = v[5], agent = v[6] }, 'stale', 1)
+      if v[8] and v[8] ~= '' then
+        lift(id, lease)
+      end
     end
   end
 end

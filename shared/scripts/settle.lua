@@ -102,6 +102,7 @@ local function settle(i)
     end_attempt(job, i)
   elseif field(job, 'settled') ~= ARGV[i + 1] then
     count(job, 'stale', 1)
+    lift(job.id, ARGV[i + 1])
     return 'stale ' .. job.state
   end
   return 'settled ' .. job.state

@@ -1,5 +1,5 @@
 -- The bounded view that the affinity policy sees, as one text (cheap to build and to read):
--- "now next_due ready suspects", then " ref since waiting served" for each adapter; "-" is none.
+-- "now next_due ready apart suspects", then " ref since waiting served" for each adapter; "-" is none.
 
 local function least_due()
   local least = '-'
@@ -43,8 +43,10 @@ local function candidates(residents)
   return refs, since
 end
 
-local function view(residents)
-  local parts = { string.format('%d', NOW), least_due(), call('ZCARD', P .. 'ready'), call('ZCARD', P .. 'suspects') }
+-- `apart`: this worker is to claim nothing but suspects. `offered`: it may take some, once it holds nothing.
+local function view(residents, apart, offered)
+  local parts = { string.format('%d', NOW), least_due(), call('ZCARD', P .. 'ready'), apart and 1 or 0,
+    offered and call('ZCARD', P .. 'suspects') or 0 }
   local refs, since = candidates(residents)
   if #refs > 0 then
     local waiting = call('HMGET', P .. 'waiting', unpack(refs))

@@ -187,8 +187,8 @@ async def test_cut_connections(redis_url: str, redis: Redis, pool: Client) -> No
 
 
 async def test_poison(redis_url: str, redis: Redis, pool: Client) -> None:
-    """A job that kills its worker fails for good after three; none of its batch mates does, and each loses at most
-    one attempt."""
+    """A job that kills its worker fails for good after three; none of its batch mates does: they are lost
+    once beside it, once more in its half, and then run alone."""
     digests = await add_adapters(redis, *NAMES)
     handles = await submit(pool, 12)
     poison = await pool.submit("a", POISON)
@@ -205,7 +205,7 @@ async def test_poison(redis_url: str, redis: Redis, pool: Client) -> None:
         with pytest.raises(JobFailed, match="vanished 3 times"):
             await poison.result(30)
         assert healer.stop() == 0
-    assert max(result.attempts for result in results) <= 2
+    assert max(result.attempts for result in results) <= 3
 
 
 async def test_outage_longer_than_a_lease(redis_url: str, redis: Redis, pool: Client) -> None:

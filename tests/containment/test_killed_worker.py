@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import signal
+import time
 
 from lorapool.producer.handle import JobHandle
 from lorapool.shared.errors import LorapoolError
@@ -42,3 +44,47 @@ async def test_killed_with_short_jobs(contained: Contain) -> None:
                 pool.start("w1")
                 await pool.ready("w1")
         bystanders.judge(factor=2.0)
+
+
+async def test_killed_with_many_long_jobs(contained: Contain) -> None:
+    """One of four is killed with 64 jobs of 2 s: another runs them again in two rounds, within four times what one
+    worker needs for them all; for the bystanders two workers stay, and nothing changes."""
+    slack_s = 0.0 if LONG else 4.0
+    async with contained(workers=4, step_s=0.02, max_batch=64) as pool:
+        await pool.adapters("held")
+        await pool.calm()
+        needs_s = await time_of(await all_on_the_first(pool, 64, tokens=100))
+        handles = await all_on_the_first(pool, 64, tokens=100)
+        async with pool.bystanders() as bystanders:
+            pool.workers["w1"].signal(signal.SIGKILL)
+            took_s = await time_of(handles, attempts=2)
+            await pool.left(pool.workers["w1"], -9)
+            await bystanders.served(40)
+        bystanders.judge(factor=1.5)
+        print(f"64 jobs that one worker runs in {needs_s:.1f} s had all ended {took_s:.1f} s after it was killed")
+        assert took_s < 4 * needs_s + slack_s
+
+
+async def time_of(handles: list[JobHandle], attempts: int = 1) -> float:
+    """Until all have ended, each after so many attempts."""
+    began_s = time.monotonic()
+    results = await asyncio.gather(*(handle.result(60) for handle in handles))
+    assert {attempts} == {result.attempts for result in results}
+    return time.monotonic() - began_s
+
+
+async def all_on_the_first(pool: ContainedPool, count: int, tokens: int) -> list[JobHandle]:
+    """So many jobs, all of them held by w1: the others sleep meanwhile."""
+    others = [worker for name, worker in pool.workers.items() if name != "w1"]
+    for worker in others:
+        worker.signal(signal.SIGSTOP)
+    requests = [{"adapter": "held", "prompt": f"long {n}", "max_new_tokens": tokens} for n in range(count)]
+    handles = [handle for handle in await pool.client.submit_many(requests) if isinstance(handle, JobHandle)]
+    await until(lambda: _holds(pool, "w1", count))
+    for worker in others:
+        worker.signal(signal.SIGCONT)
+    return handles
+
+
+async def _holds(pool: ContainedPool, worker: str, count: int) -> bool:
+    return bool(await pool.redis.hget("lp:{default/0}:held", worker) == str(count).encode())

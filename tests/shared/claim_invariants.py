@@ -104,6 +104,7 @@ class ClaimInvariants(ClaimBench):
             )
             expected += Counter(
                 reaped=sum(job.lost for job in mine),
+                lifted=sum(job.lifted for job in mine),
                 retried=sum(job.retries for job in mine),
                 released=sum(job.fence - job.attempts for job in mine),
                 dead=sum(job.dead for job in mine),

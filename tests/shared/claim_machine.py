@@ -88,11 +88,13 @@ class ClaimMachine(UpkeepRules):
         self.model.tick(self.now)
         assert len(claim.jobs) <= n
         running = [job for job in self.model.of("running") if job.worker == worker]
-        assert not (claim.jobs and any(job.lost for job in running)), "beside a suspect nothing else is claimed"
+        assert not (claim.jobs and any(job.guilt for job in running)), "beside suspects nothing else is claimed"
+        guilt = [self.job_of(job).guilt for job in claim.jobs]
         for job in claim.jobs:
             self.begun(job, worker, lease)
-        if any(job.lost for job in claim.jobs):
-            assert len(claim.jobs) == 1 and not running, "a suspect is claimed alone, by a worker that holds nothing"
+        if any(guilt):
+            assert not running and claim.view.apart, "suspects are claimed by a worker that holds nothing"
+            assert set(guilt) == {1} or len(guilt) == 1, "alone if they were lost twice, else among their like"
         return multiple(*((worker, job) for job in claim.jobs))
 
     @rule(target=claims, worker=st.sampled_from(WORKERS))
@@ -123,11 +125,13 @@ class ClaimMachine(UpkeepRules):
         assert renewed.overdue == ((claimed.job_id,) if holds and job.cancel == "deadline" else ())
         if holds:
             job.lease_until = self.now + LEASE_MS
-        self.refused_stale(job, stale=not holds and not own)
+        self.refused_stale(job, claimed, stale=not holds and not own)
 
-    def refused_stale(self, job: ModelJob, *, stale: bool) -> None:
-        """Every refusal is counted, that of a repeat too."""
+    def refused_stale(self, job: ModelJob, claimed: ClaimedJob, *, stale: bool) -> None:
+        """Every refusal is counted, that of a repeat too; and a worker that is refused is not gone."""
         self.model.stale[job.job.ref] += stale * self.forgetful.sent
+        if stale:
+            self.model.lift(job, claimed.lease)
 
     @rule(
         held=consumes(claims),
@@ -141,7 +145,7 @@ class ClaimMachine(UpkeepRules):
         settlement = Settlement(claimed.job_id, claimed.lease, outcome, text=claimed.lease, finish_reason="length")
         own = job.settled_by == claimed.lease
         [settled] = self.do(self.broker.settle([settlement]))
-        self.refused_stale(job, stale=not holds and not own)
+        self.refused_stale(job, claimed, stale=not holds and not own)
         if holds:
             self.settled(job, outcome)
         assert settled.outcome == ("settled" if holds or own else "stale")
@@ -171,6 +175,7 @@ class ClaimMachine(UpkeepRules):
         holds = self.holds(claimed)
         self.do(self.broker.release([Held(claimed.job_id, claimed.lease)]))
         if not holds:
+            self.model.lift(job, claimed.lease)
             return
         job.released_by = claimed.lease
         job.attempts -= 1
@@ -188,7 +193,7 @@ class ClaimMachine(UpkeepRules):
         job, holds = self.job_of(claimed), self.holds(claimed)
         self.do(self.broker.lose([Held(claimed.job_id, claimed.lease)]))
         if holds:
-            self.model.reap(job, self.now)
+            self.model.reap(job, self.now, returns=False)
 
     @rule(held=claims, offset=st.integers(0, 2))
     def emit(self, held: tuple[str, ClaimedJob], offset: int) -> None:
@@ -198,7 +203,7 @@ class ClaimMachine(UpkeepRules):
         lost = self.do(self.broker.emit([delta]))
         own = job.settled_by == claimed.lease
         assert lost == (() if self.holds(claimed) or own else (claimed.job_id,))
-        self.refused_stale(job, stale=bool(lost))
+        self.refused_stale(job, claimed, stale=bool(lost))
 
     @rule(held=consumes(claims), others=st.sampled_from(WORKERS), outcome=st.sampled_from(("succeeded", "retry")))
     def freeze(self, held: tuple[str, ClaimedJob], others: str, outcome: str) -> None:
@@ -273,7 +278,7 @@ class ClaimMachine(UpkeepRules):
             model.calm_until = self.now + LEASE_MS
         model.last_tick = self.now
         if self.now >= model.calm_until:
-            model.reap(job, self.now)
+            model.reap(job, self.now, returns=True)
 
     @rule(worker=st.sampled_from(WORKERS))
     def tick(self, worker: str) -> None:

@@ -30,6 +30,8 @@ class ModelJob:
     suspect: bool = False
     attempts: int = 0
     lost: int = 0
+    lifted: int = 0  # of these, since their worker came back
+    lost_leases: list[str] = field(default_factory=list)  # whose workers may yet come back
     fence: int = 0
     retries: int = 0
     cancel: str = ""
@@ -39,6 +41,10 @@ class ModelJob:
     purged: bool = False  # no dead letter any more
     redriven: str = ""  # the job made of it again
     answer: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def guilt(self) -> int:
+        return self.lost - self.lifted
 
 
 class Model:
@@ -66,7 +72,7 @@ class Model:
                 self.wait(job, "queued")
         if now >= self.calm_until:
             for job in (job for job in self.of("running") if job.lease_until <= now):
-                self.reap(job, now)
+                self.reap(job, now, returns=True)
         self.look_at_deadlines(now)
 
     def look_at_deadlines(self, now: int) -> None:
@@ -78,20 +84,29 @@ class Model:
                 elif job.state == "running":
                     job.cancel = job.cancel or "deadline"
 
-    def reap(self, job: ModelJob, now: int) -> None:
+    def reap(self, job: ModelJob, now: int, *, returns: bool) -> None:
+        """``returns``: its worker may come back, as it may not when it said itself that the job was lost."""
         job.lost += 1
+        job.lost_leases += [job.lease] * returns
         if job.cancel == "cancelled":
             self.end(job, "cancelled")
         elif self.overdue(job, now):
             self.end(job, "expired")
-        elif job.lost >= TERMS.max_lost:
+        elif job.guilt >= TERMS.max_lost:
             self.end(job, "failed")
             job.dead = True
         else:
             self.wait(job, "queued")
 
     def wait(self, job: ModelJob, state: str) -> None:
-        job.state, job.lease, job.suspect = state, "", state == "queued" and job.lost > 0
+        job.state, job.lease, job.suspect = state, "", state == "queued" and job.guilt > 0
+
+    def lift(self, job: ModelJob, lease: str) -> None:
+        """A lease that was reaped was spoken of again."""
+        if job.state not in ENDED and lease in job.lost_leases:
+            job.lost_leases.remove(lease)
+            job.lifted += 1
+            job.suspect = job.suspect and job.guilt > 0
 
     def end(self, job: ModelJob, state: str) -> None:
         assert job.state not in ENDED, f"{job.job.id} ended twice"

@@ -61,6 +61,8 @@ async def test_who_lost_its_lease_writes_nothing(bench: Bench) -> None:
     await bench.pass_time(20_000)
     [new] = await bench.claim(worker="w2")
     before = await bench.broker.get("mine")
+    assert before is not None
+    before |= {"lifted": "1", "lost_leases": ""}  # all that its words change: it was only slow
     assert ("0.mine",) == (await bench.broker.renew([Held(old.job_id, old.lease)], LEASE_MS)).lost
     assert ("0.mine",) == await bench.broker.emit([Delta(old.job_id, old.lease, 1, 0, "x", (1,))])
     [stale] = await bench.broker.settle([success(old, text="wrong")])
@@ -141,8 +143,8 @@ async def test_a_worker_says_what_its_engine_died_with(bench: Bench) -> None:
 
 async def test_what_kills_three_engines_is_dead(bench: Bench) -> None:
     await bench.enqueue(id="mine")
-    for attempt in range(3):
-        [claimed] = await bench.claim(worker=f"w{attempt}")
+    for _ in range(3):
+        [claimed] = await bench.claim(worker="w1")
         await bench.broker.lose([Held("0.mine", claimed.lease)])
     record = await bench.broker.get("mine")
     assert ("failed", "Poisonous", "3") == (record["state"], record["error"], record["lost"])
@@ -486,7 +488,7 @@ async def test_a_suspect_that_is_retried_stays_one(bench: Bench) -> None:
     [again] = await bench.claim(worker="w2")
     await bench.broker.settle([Settlement(again.job_id, again.lease, "retry")])
     await bench.enqueue(id="mate")
-    await bench.pass_time(4_000)
+    await bench.pass_time(6_000)
     assert [("0.mine", 1)] == [(claimed.job_id, claimed.lost) for claimed in await bench.claim(worker="w3")]
     assert () == await bench.claim(worker="w3")
     assert ["0.mate"] == [claimed.job_id for claimed in await bench.claim(worker="w4")]

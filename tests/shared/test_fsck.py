@@ -67,8 +67,8 @@ async def busy(bench: Bench) -> Bench:
 async def finish_all(bench: Bench) -> None:
     """Workers come by until every job that is still known has ended."""
     await bench.pass_time(FAR_MS + 60_000)
-    for attempt in range(12):
-        claimed = await bench.claim(*REFS, worker=f"late{attempt}")
+    for _ in range(12):
+        claimed = await bench.claim(*REFS, worker="late")
         await bench.broker.settle([Settlement(c.job_id, c.lease, "succeeded") for c in claimed])
     states = {job_id: await bench.state(job_id) for job_id in JOBS}
     assert set(states.values()) <= {*ENDED, ""}, states

@@ -31,10 +31,10 @@ def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(claimer, name, 0.05)
 
 
-def view(*refs: str, since_s: float = 1, suspects: int = 0) -> View:
+def view(*refs: str, since_s: float = 1, suspects: int = 0, apart: bool = False) -> View:
     since = NOW - round(since_s * 1000)
     waiting = tuple(WaitingAdapter(ref, since, 5, 0.0) for ref in refs)
-    return View(NOW, waiting, None, len(waiting), suspects)
+    return View(NOW, waiting, None, len(waiting), apart, suspects)
 
 
 def job(job_id: str, ref: str) -> ClaimedJob:
@@ -181,6 +181,18 @@ async def test_suspect_is_taken_by_an_empty_worker_only() -> None:
     hold(jobs, job("0.1", "a@1"))
     await claims.claim()
     assert 1 == len(broker.asked)
+
+
+async def test_a_worker_that_is_to_run_dry_claims_nothing() -> None:
+    """Told to go apart, it leaves what waits to others, looks each second, and takes suspects once it holds nothing."""
+    broker = ScriptedBroker([view("a@1", suspects=1, apart=True)], [Claim((job("0.9", "b@1"),), view("a@1"))])
+    claims, jobs = made(broker, resident=frozenset({"a@1"}))
+    hold(jobs, job("0.1", "a@1"))
+    for _ in range(3):
+        assert () == await claims.claim()
+    assert ([], 3) == (broker.asked, broker.ticked)
+    jobs.drop(next(iter(jobs)))
+    assert (job("0.9", "b@1"),) == await claims.claim()
 
 
 async def test_woken_worker_claims_unseen() -> None:

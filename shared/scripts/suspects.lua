@@ -1,0 +1,127 @@
+-- Jobs whose worker vanished with them. They run again apart from all others: lost once, in the groups in which they
+-- were lost, halved; lost twice, alone. So a deadly job costs its mates at most one loss more, and dies of its third.
+-- Only few workers go apart for them at a time: a place in `apart` is kept by coming by, while others' work goes on.
+
+local PRESENT_MS = 5000 -- every worker comes by at least once a second
+local PATIENCE_MS = 1000 -- so long a suspect waits for a worker that is idle; then a busy one runs dry for it
+local LOOK, GROUP = 16, 64
+
+local function note_presence(worker)
+  call('ZADD', P .. 'here', NOW, worker)
+  if second_turned then
+    call('ZREMRANGEBYSCORE', P .. 'here', '-inf', NOW - 60000)
+    call('PEXPIRE', P .. 'here', 60000)
+  end
+end
+
+local function workers_here()
+  return call('ZCOUNT', P .. 'here', NOW - PRESENT_MS, NOW + PRESENT_MS)
+end
+
+-- Whether this worker still runs suspects; it claims nothing beside them.
+local function runs_suspects(worker)
+  local key = P .. 'alone:' .. worker
+  local ids = call('GET', key)
+  for id in string.gmatch(ids or '', '%S+') do
+    local found = call('HMGET', P .. 'job:' .. id, 'state', 'worker')
+    if found[1] == 'running' and found[2] == worker then
+      return true
+    end
+  end
+  if ids then
+    call('DEL', key)
+    if workers_here() <= 1 then -- others' work first, as far as it came before now
+      call('ZREM', P .. 'apart', worker)
+      call('SET', P .. 'rested', NOW, 'PX', 3600000)
+    end
+  end
+  return false
+end
+
+local function takes_more(ref)
+  local a = call('HMGET', P .. 'adapter:' .. ref, 'state', 'max_inflight')
+  local cap = number(a[2]) or 0
+  return (a[1] == 'open' or a[1] == 'closed') and (cap == 0 or gauge('running', ref) < cap)
+end
+
+-- The one that has waited longest, of those whose adapter takes more; and its group. The others stand back.
+local function next_suspect()
+  local oldest = call('ZRANGE', P .. 'suspects', 0, LOOK - 1, 'WITHSCORES')
+  for i = 1, #oldest, 2 do
+    local id, job = oldest[i], load_job(oldest[i])
+    if not job or job.state ~= 'queued' or job.lane ~= 'suspect' then
+      call('ZREM', P .. 'suspects', id)
+    elseif takes_more(job.ref) then
+      return job, oldest[i + 1]
+    else
+      call('ZADD', P .. 'suspects', NOW, id)
+    end
+  end
+end
+
+-- The only worker shares its time: suspects wait for what came before them, and before the last of them ended.
+local function is_their_turn(since)
+  local oldest = tonumber(call('ZRANGE', P .. 'ready', 0, 0, 'WITHSCORES')[2])
+  return not oldest or math.max(since, tonumber(call('GET', P .. 'rested')) or 0) <= oldest
+end
+
+local function may_go_apart(worker, since)
+  local here = workers_here()
+  if call('ZCARD', P .. 'apart') >= math.max(1, math.floor(here / 10)) then
+    return false
+  elseif here <= 1 then
+    return is_their_turn(since)
+  end
+  return gauge('held', worker) == 0 or NOW - since >= PATIENCE_MS or since > NOW + PATIENCE_MS
+end
+
+local function has_place(worker)
+  local key = P .. 'apart'
+  call('ZREMRANGEBYSCORE', key, '-inf', NOW)
+  call('ZREMRANGEBYSCORE', key, NOW + 2 * PRESENT_MS, '+inf')
+  return call('ZSCORE', key, worker)
+end
+
+local function keep_place(worker)
+  call('ZADD', P .. 'apart', NOW + PRESENT_MS, worker)
+  call('PEXPIRE', P .. 'apart', 60000)
+end
+
+-- What a worker that comes by has to do with suspects: whether it claims nothing else now, since it runs them or runs
+-- dry for them; and the one that it may take, with its group. `asks`: it does, and gets a place if one is free.
+local function goes_apart(worker, asks)
+  local busy = runs_suspects(worker)
+  local suspect, group = next_suspect()
+  if not suspect then
+    return busy
+  end
+  local has = has_place(worker)
+  if not has and not may_go_apart(worker, tonumber(group)) then
+    return busy
+  end
+  if has or asks or gauge('held', worker) > 0 then
+    keep_place(worker)
+    has = true
+  end
+  return busy or has and true or false, not busy and suspect, group
+end
+
+-- The same of a worker that asks again: it comes to nothing new.
+local function is_apart(worker)
+  return runs_suspects(worker) or call('ZSCORE', P .. 'apart', worker) and next_suspect() and true or false
+end
+
+-- A suspect and those that may run beside it: a job that was lost twice has nobody.
+local function group_of(suspect, group, most)
+  local found = { suspect }
+  if suspect.lost - suspect.lifted > 1 then
+    return found
+  end
+  for _, id in ipairs(call('ZRANGEBYSCORE', P .. 'suspects', group, group, 'LIMIT', 0, GROUP)) do
+    local job = #found < most and id ~= suspect.id and load_job(id)
+    if job and job.state == 'queued' and job.lost - job.lifted == 1 then
+      found[#found + 1] = job
+    end
+  end
+  return found
+end
