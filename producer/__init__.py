@@ -15,6 +15,7 @@ from lorapool.shared.errors import (
     AdapterInUse,
     AdapterNotReady,
     AdapterRefused,
+    AdapterUnavailable,
     CheckpointError,
     ClientClosed,
     Fate,

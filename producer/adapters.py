@@ -75,7 +75,7 @@ class Adapters:
         ``prompt_format`` says how chat messages are written for it (a kind, its fields, or a PromptFormat): without it,
         by the chat_template.jinja in its folder, else by the base model's template. ``parents`` are what it was trained
         on top of, other than the base model: workers refuse to serve it alone.
-        Raises CheckpointError (unreadable here), AdapterConflict (same version, other content), AdapterRefused (with
+        Raises CheckpointError (unfit), AdapterUnavailable (unreadable here), AdapterConflict (same version, other content), AdapterRefused (with
         the worker's reason), NoWorker (nobody alive to validate: it stays pending) and AdapterNotReady (after
         ``timeout`` seconds). With ``wait=False`` the pending record comes back at once.
         """

@@ -38,7 +38,7 @@ class Facts:
 
 
 def describe(uri: str, digest: str | None) -> Facts:
-    """What can be told of the folder behind ``uri``. Raises CheckpointError, InvalidRequest."""
+    """What can be told of the folder behind ``uri``. Raises CheckpointError, AdapterUnavailable, InvalidRequest."""
     if is_remote(uri):
         return _remote(check_uri(uri), digest)
     folder = local_folder(uri)

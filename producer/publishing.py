@@ -21,7 +21,13 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from lorapool.producer.folder import Facts, as_uri, describe, local_folder
 from lorapool.shared.catalog import AdapterRecord
 from lorapool.shared.digest import CONFIG_NAME, WEIGHTS_NAME
-from lorapool.shared.errors import AdapterConflict, CheckpointError, InvalidRequest, LorapoolError
+from lorapool.shared.errors import (
+    AdapterConflict,
+    AdapterUnavailable,
+    CheckpointError,
+    InvalidRequest,
+    LorapoolError,
+)
 from lorapool.shared.job import explain_validation
 from lorapool.shared.prompt_format import TEMPLATE_NAME
 from lorapool.shared.remote import RemoteFolder, check_uri, is_remote
@@ -130,7 +136,7 @@ def verify_files(record: AdapterRecord) -> Verified:
         return Verified(record.ref, "", "")
     try:
         found = describe(record.uri, None).digest
-    except CheckpointError as error:
+    except (AdapterUnavailable, CheckpointError) as error:
         return Verified(record.ref, "client", str(error))
     changed = f"digest is {found[:12]}…, registered as {record.digest[:12]}…: the files have changed"
     return Verified(record.ref, "client", "" if found == record.digest else changed)

@@ -24,7 +24,11 @@ MAX_PATH_CHARACTERS = 4096  # no uri is longer, nor any other text of a record
 MAX_RANK = 1 << 31
 MAX_TOLD = 256  # target modules told of, and characters of each thing told
 _QUANTIZED = re.compile(r"(?:bnb-)?[48]-?bit|int[48]|nf4|fp8|gptq|awq", re.IGNORECASE)
-_NOT_REGISTERED = {"status", "reason", "registered_ms", "aliases", "verified", "verified_by", "problem"}
+_NOT_REGISTERED = {
+    *("status", "reason", "registered_ms", "aliases", "verified", "verified_by", "problem"),
+    *("judging", "judging_until_ms", "judge_deaths", "judges_dead", "not_here"),
+}
+_NOT_HERE = "not_here:"  # and a worker's name
 _JSON_FIELDS = ("targets", "parents", "metadata", "prompt_format")
 
 
@@ -58,6 +62,11 @@ class AdapterRecord(BaseModel):
     verified: str = ""  # the wish that a worker answered last, and its answer
     verified_by: str = ""
     problem: str = ""
+    judging: str = ""  # the worker that looks at a pending one, which vanished if that time is past
+    judging_until_ms: int = 0
+    judge_deaths: int = 0
+    judges_dead: str = ""
+    not_here: dict[str, str] = Field(default_factory=dict)  # worker -> why it cannot reach a pending one
     metadata: dict[str, str] = Field(default_factory=dict)
 
     @property
@@ -75,6 +84,8 @@ class AdapterRecord(BaseModel):
         if (v := fields.pop("v", "1")) != str(RECORD_VERSION):
             raise UnsupportedVersion(f"{what} has schema version {v}, this release reads {RECORD_VERSION}; upgrade it")
         try:
+            notes = {name: fields.pop(name) for name in tuple(fields) if name.startswith(_NOT_HERE)}
+            fields["not_here"] = {name.removeprefix(_NOT_HERE): reason for name, reason in notes.items()}
             fields["aliases"] = tuple(fields.get("aliases", "").split())
             for name in _JSON_FIELDS:
                 if text := fields.pop(name, ""):

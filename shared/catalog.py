@@ -7,7 +7,7 @@ nothing of jobs, except that a ready adapter is opened for them.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field
 from redis.asyncio import Redis
@@ -48,6 +48,16 @@ class PoolConfig(BaseModel):
     dtype: str = ""
     partitions: Annotated[int, Field(ge=1, le=4096)] = 1
     layout: int = LAYOUT_VERSION
+
+
+class Judging(NamedTuple):
+    """Where a judgement stands: ``begun``, ``busy`` (another worker is at it: ``names``), ``ended``, or ``gone`` (it is
+    decided, or no longer ours). ``deaths``: how many judges vanished over this version, ``names`` being their workers.
+    """
+
+    word: str
+    deaths: int
+    names: str
 
 
 Records = list[AdapterRecord]
@@ -161,6 +171,25 @@ class Catalog:
             await (await self._broker_of(ref)).close_adapter(ref)
         return decided
 
+    async def begin_judging(self, record: AdapterRecord, worker: str, token: str, hold_ms: int) -> Judging:
+        """Mark a pending version as being judged by ``worker``, for ``hold_ms`` unless renewed; ``token`` is unique to
+        this judgement. A mark that was left behind counts as a death: its judge vanished over it."""
+        return await self._judge("begin", record.ref, worker, token, record.digest, hold_ms)
+
+    async def renew_judging(self, ref: str, worker: str, token: str, hold_ms: int) -> Judging:
+        """Still at it."""
+        return await self._judge("renew", ref, worker, token, hold_ms)
+
+    async def end_judging(
+        self, ref: str, worker: str, token: str, how: Literal["died", "unreached", "left"], reason: str = ""
+    ) -> Judging:
+        """Without a verdict: its judge died of it, this worker cannot reach it (and says why), or was told to leave."""
+        return await self._judge("end", ref, worker, token, how, plain_text(reason))
+
+    async def ask_to_validate(self, ref: str, *, but: str) -> None:
+        """Have another live worker look at what is pending."""
+        await self._ask({"op": "validate", "ref": ref}, but=but)
+
     async def remove(self, ref: str) -> None:
         """Take a version out of the catalog: no name leads to it any more; its ref stays taken by its content.
 
@@ -234,9 +263,13 @@ class Catalog:
 
     # -- within
 
-    async def _ask(self, request: Mapping[str, str]) -> str:
+    async def _judge(self, *args: Arg) -> Judging:
+        word, deaths, names = await self._scripts.run("judge", *args)
+        return Judging(word.decode(), int(deaths), names.decode())
+
+    async def _ask(self, request: Mapping[str, str], but: str = "") -> str:
         """Send a request to one live worker; returns its name, or nothing if none is alive."""
-        worker = await self.members.liveliest()
+        worker = await self.members.liveliest(but)
         if not worker:
             return ""
         await self._broker(0).send_control(worker, request)

@@ -8,12 +8,13 @@ Format: https://huggingface.co/docs/safetensors (8 bytes of little-endian length
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from lorapool.shared.errors import CheckpointError
+from lorapool.shared.errors import AdapterUnavailable, CheckpointError
 
 CONFIG_NAME = "adapter_config.json"
 WEIGHTS_NAME = "adapter_model.safetensors"
@@ -24,15 +25,12 @@ _CHUNK_BYTES = 1 << 20
 
 
 def adapter_digest(folder: Path | str) -> str:
-    """64 hex digits. Raises CheckpointError naming the file that is missing or cannot be read."""
+    """64 hex digits. Raises CheckpointError for a file that is missing, AdapterUnavailable for one that cannot be read."""
     digest = sha256(_canonical(read_config(folder)))
     path = _existing(folder, WEIGHTS_NAME)
-    try:
-        with path.open("rb") as weights:
-            while chunk := weights.read(_CHUNK_BYTES):
-                digest.update(chunk)
-    except OSError as error:
-        raise CheckpointError(f"{path}: cannot be read ({error.strerror})") from None
+    with _reading(path), path.open("rb") as weights:
+        while chunk := weights.read(_CHUNK_BYTES):
+            digest.update(chunk)
     return digest.hexdigest()
 
 
@@ -45,26 +43,36 @@ def digest_of(config: dict[str, Any], weights: bytes | Iterable[bytes]) -> str:
 
 
 def read_weights(folder: Path | str, limit_bytes: int = MAX_WEIGHTS_BYTES) -> bytes:
-    """The bytes of the weights. Raises CheckpointError where there is only a pickle, or more than ``limit_bytes``."""
+    """The bytes of the weights. Raises CheckpointError where there is only a pickle, or more than anyone reads, and
+    AdapterUnavailable for more than ``limit_bytes``, the reader's own limit, or what cannot be read."""
     path = _existing(folder, WEIGHTS_NAME)
-    if path.stat().st_size > limit_bytes:
-        raise CheckpointError(f"{path}: {path.stat().st_size:,} bytes, the limit is {limit_bytes:,}")
+    check_size(str(path), _size(path), limit_bytes)
     return _read_bytes(path)
+
+
+def check_size(what: str, size_bytes: int, limit_bytes: int) -> None:
+    """Of weights. Raises CheckpointError or AdapterUnavailable, as ``read_weights`` does."""
+    if size_bytes > MAX_WEIGHTS_BYTES:
+        raise CheckpointError(f"{what}: {size_bytes:,} bytes, the limit is {MAX_WEIGHTS_BYTES:,}")
+    if size_bytes > limit_bytes:
+        raise AdapterUnavailable(
+            f"{what}: {size_bytes:,} bytes, the limit is {limit_bytes:,} on this worker, by its --max-rank"
+        )
 
 
 def read_config(folder: Path | str) -> dict[str, Any]:
     """The parsed adapter_config.json."""
     path = _existing(folder, CONFIG_NAME)
-    if path.stat().st_size > MAX_CONFIG_BYTES:
-        raise CheckpointError(f"{path}: {path.stat().st_size:,} bytes, the limit is {MAX_CONFIG_BYTES:,}")
+    if (size := _size(path)) > MAX_CONFIG_BYTES:
+        raise CheckpointError(f"{path}: {size:,} bytes, the limit is {MAX_CONFIG_BYTES:,}")
     return json_object(path, _read_bytes(path))
 
 
 def read_header(folder: Path | str) -> dict[str, Any]:
     """The safetensors header: tensor name → {dtype, shape, data_offsets}, and ``__metadata__`` if there is one."""
     path = _existing(folder, WEIGHTS_NAME)
-    size = path.stat().st_size
-    with path.open("rb") as weights:
+    size = _size(path)
+    with _reading(path), path.open("rb") as weights:
         length = int.from_bytes(weights.read(8), "little")
         if size < 8 or not 2 <= length <= min(MAX_HEADER_BYTES, size - 8):
             raise CheckpointError(f"{path}: not a safetensors file (header of {length:,} bytes in {size:,})")
@@ -89,8 +97,9 @@ def _check_offsets(path: Path, header: dict[str, Any], data_bytes: int) -> None:
 
 def _existing(folder: Path | str, name: str) -> Path:
     path = Path(folder) / name
-    if path.is_file():
-        return path
+    with _reading(path):
+        if path.is_file():
+            return path
     if name == WEIGHTS_NAME and path.with_name("adapter_model.bin").exists():
         raise CheckpointError(
             f"{folder}: has adapter_model.bin, a pickle, which is never loaded; save it as safetensors"
@@ -98,11 +107,22 @@ def _existing(folder: Path | str, name: str) -> Path:
     raise CheckpointError(f"{folder}: has no {name}")
 
 
+def _size(path: Path) -> int:
+    with _reading(path):
+        return path.stat().st_size
+
+
 def _read_bytes(path: Path) -> bytes:
-    try:
+    with _reading(path):
         return path.read_bytes()
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    try:
+        yield
     except OSError as error:
-        raise CheckpointError(f"{path}: cannot be read ({error.strerror})") from None
+        raise AdapterUnavailable(f"{path}: cannot be read here ({error.strerror})") from None
 
 
 def json_object(path: Path | str, text: bytes) -> dict[str, Any]:

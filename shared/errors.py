@@ -30,7 +30,8 @@ LorapoolError                 .job_id: the job it is about; .fate: what surely b
 ├── RedisFull                 maxmemory reached: new work is refused
 ├── ClientClosed              the client was closed, before the call or during it
 ├── ForeignClient             the client belongs to another process or event loop (also RuntimeError)
-├── CheckpointError           an adapter checkpoint cannot be served (worker side)
+├── CheckpointError           an adapter's content cannot be served, by nobody
+├── AdapterUnavailable        an adapter cannot be had here and now; its content may be sound
 ├── BaseModelError            the base model cannot be loaded or fails its self-check
 └── LeaseLost                 a worker acted on a job it no longer owns
 
@@ -241,6 +242,13 @@ class ForeignClient(LorapoolError, RuntimeError):
 
 class CheckpointError(LorapoolError):
     """An adapter checkpoint cannot be served: missing, unsafe, misshapen, foreign or without effect."""
+
+
+class AdapterUnavailable(LorapoolError):
+    """An adapter cannot be had here and now: a mount, a store, a permission, a disk, or this worker's own limits.
+
+    Says nothing of its content: another worker may serve it, or this one later.
+    """
 
 
 class BaseModelError(LorapoolError):

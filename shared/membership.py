@@ -81,15 +81,16 @@ class Membership:
         """The names of those that take jobs, sorted; one that has just died may be among them."""
         return sorted(name.decode(errors="replace") for name in await self._names(self._keys.serving))
 
-    async def liveliest(self) -> str:
-        """One that beat last, rather one that takes jobs; empty if none is alive."""
+    async def liveliest(self, but: str = "") -> str:
+        """One that beat last, rather one that takes jobs, other than ``but``; empty if none is alive."""
         now = await self._server.command("TIME")
         now_ms = int(now[0]) * 1000 + int(now[1]) // 1000
         for key in (self._keys.serving, self._keys.workers):
-            found = await self._names(key, "REV", "WITHSCORES", last=0)
-            if found and float(found[1]) > now_ms:
-                name: str = found[0].decode(errors="replace")
-                return name
+            found = await self._names(key, "REV", "WITHSCORES", last=1 if but else 0)
+            for name, until_ms in zip(found[::2], found[1::2], strict=True):
+                text: str = name.decode(errors="replace")
+                if float(until_ms) > now_ms and text != but:
+                    return text
         return ""
 
     async def all(self) -> Beats:

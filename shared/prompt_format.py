@@ -12,7 +12,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, StringConstraints, ValidationError, model_validator
 
-from lorapool.shared.errors import CheckpointError, InvalidRequest
+from lorapool.shared.errors import AdapterUnavailable, CheckpointError, InvalidRequest
 from lorapool.shared.job import Message, explain_validation
 
 TEMPLATE_NAME = "chat_template.jinja"
@@ -76,14 +76,16 @@ class PromptFormat(BaseModel):
 
 
 def format_in(folder: Path) -> PromptFormat | None:
-    """The chat template that lies beside an adapter's weights, if any. Raises CheckpointError."""
+    """The chat template that lies beside an adapter's weights, if any. Raises CheckpointError, AdapterUnavailable."""
     path = folder / TEMPLATE_NAME
-    if not path.is_file():
-        return None
-    if path.stat().st_size > MAX_TEMPLATE_BYTES:
-        raise CheckpointError(f"{path}: {path.stat().st_size:,} bytes, the limit is {MAX_TEMPLATE_BYTES:,}")
     try:
+        if not path.is_file():
+            return None
+        if (size := path.stat().st_size) > MAX_TEMPLATE_BYTES:
+            raise CheckpointError(f"{path}: {size:,} bytes, the limit is {MAX_TEMPLATE_BYTES:,}")
         text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeError) as error:
-        raise CheckpointError(f"{path}: cannot be read ({error})") from None
+    except UnicodeError as error:
+        raise CheckpointError(f"{path}: not UTF-8 ({error})") from None
+    except OSError as error:
+        raise AdapterUnavailable(f"{path}: cannot be read here ({error.strerror})") from None
     return PromptFormat(template=text) if text.strip() else None

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
-from lorapool.shared.errors import CheckpointError, InvalidRequest
+from lorapool.shared.errors import AdapterUnavailable, CheckpointError, InvalidRequest
 from lorapool.shared.settings import redact
 
 # scheme -> what to install for it
@@ -56,7 +56,8 @@ def is_under(uri: str, places: tuple[str, ...]) -> bool:
 
 
 class RemoteFolder:
-    """One folder. Every failure of the far side is a CheckpointError that names uri and file."""
+    """One folder. What it lacks is a CheckpointError that names uri and file; that it cannot be reached from here and
+    now an AdapterUnavailable."""
 
     def __init__(self, uri: str) -> None:
         self.uri = check_uri(uri)
@@ -65,6 +66,11 @@ class RemoteFolder:
     def has(self, name: str) -> bool:
         with self._told(name):
             return bool(self._fs.isfile(f"{self._path}/{name}"))
+
+    def size(self, name: str) -> int:
+        """Bytes of a file, by its store."""
+        with self._told(name):
+            return int(self._fs.info(f"{self._path}/{name}")["size"])
 
     def chunks(self, name: str, limit_bytes: int) -> Iterator[bytes]:
         """The bytes of a file. Raises CheckpointError for more than ``limit_bytes``, before and while reading."""
@@ -101,12 +107,12 @@ class RemoteFolder:
     def _told(self, name: str) -> Iterator[None]:
         try:
             yield
-        except CheckpointError:
+        except (CheckpointError, AdapterUnavailable):
             raise
         except FileNotFoundError:
             raise CheckpointError(f"{self.uri}: has no {name}") from None
         except Exception as error:  # each store's library has errors of its own
-            raise CheckpointError(f"{self.uri}/{name}: cannot be reached ({_words(error)})") from error
+            raise AdapterUnavailable(f"{self.uri}/{name}: cannot be reached ({_words(error)})") from error
 
 
 def _opened(uri: str) -> tuple[Any, str]:
@@ -116,9 +122,9 @@ def _opened(uri: str) -> tuple[Any, str]:
 
         fs, path = fsspec.core.url_to_fs(uri)
     except ImportError:
-        raise CheckpointError(f"{uri}: needs a library that is not installed: pip install '{package}'") from None
+        raise AdapterUnavailable(f"{uri}: needs a library that is not installed: pip install '{package}'") from None
     except Exception as error:  # no credentials, no such account
-        raise CheckpointError(f"{uri}: cannot be opened ({_words(error)})") from error
+        raise AdapterUnavailable(f"{uri}: cannot be opened ({_words(error)})") from error
     return fs, path
 
 

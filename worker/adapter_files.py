@@ -16,14 +16,18 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import structlog
 
-from lorapool.shared.adapter_record import AdapterRecord, told_by
-from lorapool.shared.digest import CONFIG_NAME, MAX_CONFIG_BYTES, WEIGHTS_NAME, adapter_digest, read_config
-from lorapool.shared.errors import CheckpointError, InvalidRequest
-from lorapool.shared.prompt_format import MAX_TEMPLATE_BYTES, TEMPLATE_NAME, PromptFormat, format_in
+from lorapool.shared.digest import (
+    CONFIG_NAME,
+    MAX_CONFIG_BYTES,
+    WEIGHTS_NAME,
+    adapter_digest,
+    check_size,
+)
+from lorapool.shared.errors import AdapterUnavailable, CheckpointError, InvalidRequest
+from lorapool.shared.prompt_format import MAX_TEMPLATE_BYTES, TEMPLATE_NAME
 from lorapool.shared.remote import RemoteFolder, check_uri, is_remote, is_under
 from lorapool.worker.adapter_source import AdapterSource, confined
 
@@ -41,7 +45,7 @@ class AdapterFiles:
         self._roots, self._places, self._cache, self._limit_bytes = roots, places, cache, limit_bytes
 
     def folder(self, source: AdapterSource) -> Path:
-        """Its folder, fetched if need be. Raises CheckpointError."""
+        """Its folder, fetched if need be. Raises CheckpointError, and AdapterUnavailable for what is true here only."""
         if not is_remote(source.uri):
             return confined(source.uri, self._roots)
         uri = self._allowed(source.uri)
@@ -61,18 +65,22 @@ class AdapterFiles:
             return False
         try:
             sound = adapter_digest(target) == source.digest
-        except CheckpointError:
+        except (CheckpointError, AdapterUnavailable):
             sound = False
         if not sound:
             log.warning("adapter's cached copy is damaged or gone", adapter=source.ref, folder=str(target))
             _drop(target)
         return not sound
 
-    def told(self, record: AdapterRecord) -> dict[str, Any]:
-        """What the files tell and the record lacks: its client may not have seen them."""
-        folder = self.folder(AdapterSource(record.ref, record.digest, record.uri))
-        found: dict[str, Any] = {**told_by(read_config(folder)), "prompt_format": self._format(record.uri, folder)}
-        return {name: value for name, value in found.items() if value and not getattr(record, name)}
+    def remote_template(self, uri: str) -> str | None:
+        """The text of the chat template beside a remote adapter, which is not cached with it: empty if there is none.
+        None for a local one, whose folder has it."""
+        if not is_remote(uri):
+            return None
+        remote = RemoteFolder(self._allowed(uri))
+        if not remote.has(TEMPLATE_NAME):
+            return ""
+        return remote.read(TEMPLATE_NAME, MAX_TEMPLATE_BYTES).decode(errors="replace")
 
     def _allowed(self, uri: str) -> str:
         try:
@@ -81,22 +89,16 @@ class AdapterFiles:
             raise CheckpointError(str(error)) from None
         if not is_under(checked, self._places):
             allowed = f" ({', '.join(self._places)})" if self._places else ""
-            raise CheckpointError(f"{uri}: outside the places that this worker may read{allowed}; see --adapter-source")
+            raise AdapterUnavailable(
+                f"{uri}: outside the places that this worker may read{allowed}; see --adapter-source"
+            )
         return checked
-
-    def _format(self, uri: str, folder: Path) -> PromptFormat | None:
-        if not is_remote(uri):
-            return format_in(folder)
-        remote = RemoteFolder(self._allowed(uri))
-        if not remote.has(TEMPLATE_NAME):
-            return None
-        text = remote.read(TEMPLATE_NAME, MAX_TEMPLATE_BYTES).decode(errors="replace")
-        return PromptFormat(template=text) if text.strip() else None
 
     def _fetch(self, uri: str, digest: str, target: Path) -> None:
         began = time.monotonic()
         remote = RemoteFolder(uri)
-        partial = Path(tempfile.mkdtemp(prefix=PARTIAL, dir=self._cache))
+        check_size(f"{uri}/{WEIGHTS_NAME}", remote.size(WEIGHTS_NAME), self._limit_bytes)
+        partial = self._partial()
         try:
             remote.download(CONFIG_NAME, partial / CONFIG_NAME, MAX_CONFIG_BYTES)
             remote.download(WEIGHTS_NAME, partial / WEIGHTS_NAME, self._limit_bytes)
@@ -105,10 +107,20 @@ class AdapterFiles:
                 raise CheckpointError(f"{uri}: content digest is {found}, registered as {digest}: the files differ")
             partial.rename(target)
         except OSError as error:
-            raise CheckpointError(f"{uri}: cannot be kept in {self._cache} ({error.strerror})") from None
+            raise AdapterUnavailable(f"{uri}: cannot be kept in {self._cache} ({error.strerror})") from None
         finally:
             _drop(partial)
         log.info("adapter fetched", uri=uri, digest=digest, seconds=round(time.monotonic() - began, 3))
+
+    def _partial(self) -> Path:
+        """A new folder to download into."""
+        try:
+            return Path(tempfile.mkdtemp(prefix=PARTIAL, dir=self._cache))
+        except OSError as error:
+            raise self._trouble(error) from None
+
+    def _trouble(self, error: OSError) -> AdapterUnavailable:
+        return AdapterUnavailable(f"adapter cache {self._cache}: {error.strerror}; see --adapter-cache")
 
     @contextmanager
     def _alone(self, digest: str) -> Iterator[None]:
@@ -117,7 +129,7 @@ class AdapterFiles:
             self._cache.mkdir(mode=0o700, parents=True, exist_ok=True)
             lock = (self._cache / f".lock-{int(digest, 16) % LOCKS}").open("ab")
         except OSError as error:
-            raise CheckpointError(f"adapter cache {self._cache}: {error.strerror}; see --adapter-cache") from None
+            raise self._trouble(error) from None
         with lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             _sweep(self._cache)

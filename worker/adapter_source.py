@@ -14,7 +14,7 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from lorapool.shared.digest import CONFIG_NAME, WEIGHTS_NAME
-from lorapool.shared.errors import CheckpointError
+from lorapool.shared.errors import AdapterUnavailable, CheckpointError
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,17 +29,18 @@ class AdapterSource:
 def confined(uri: str, roots: Sequence[Path]) -> Path:
     """The real folder of a ``file://`` uri or absolute path, if it and its files lie under one of ``roots``.
 
-    Raises CheckpointError: another scheme, a relative path, no such folder, outside the roots (``..`` and symlinks
-    followed), or a file that is no regular file.
+    Raises CheckpointError: another scheme, a relative path, or a file that is no regular file. Raises
+    AdapterUnavailable for what is true of this worker: no such folder, or outside its roots (``..`` and symlinks
+    followed).
     """
     if not roots:
-        raise CheckpointError(f"{uri}: no folder is allowed; start the worker with --adapter-root FOLDER")
+        raise AdapterUnavailable(f"{uri}: no folder is allowed; start the worker with --adapter-root FOLDER")
     folder = _under(_local_path(uri), roots, uri)
-    if not folder.is_dir():
-        raise CheckpointError(f"{uri}: no such folder on this worker")
+    if not os.path.isdir(folder):  # noqa: PTH112  Path.is_dir raises where nothing may be seen
+        raise AdapterUnavailable(f"{uri}: no such folder on this worker")
     for name in (CONFIG_NAME, WEIGHTS_NAME):
         path = _under(folder / name, roots, f"{uri}/{name}")
-        if path.exists() and not stat.S_ISREG(path.stat().st_mode):
+        if os.path.exists(path) and not stat.S_ISREG(path.stat().st_mode):  # noqa: PTH110  likewise
             raise CheckpointError(f"{uri}/{name}: not a regular file")
     return folder
 
@@ -58,8 +59,10 @@ def _under(path: Path, roots: Sequence[Path], shown: str) -> Path:
     try:
         real = Path(os.path.realpath(path))
     except OSError as error:
-        raise CheckpointError(f"{shown}: cannot be resolved ({error.strerror})") from None
+        raise AdapterUnavailable(f"{shown}: cannot be resolved ({error.strerror})") from None
     if not any(real.is_relative_to(os.path.realpath(root)) for root in roots):
         allowed = ", ".join(str(root) for root in roots)
-        raise CheckpointError(f"{shown}: outside the folders that this worker may read ({allowed}); see --adapter-root")
+        raise AdapterUnavailable(
+            f"{shown}: outside the folders that this worker may read ({allowed}); see --adapter-root"
+        )
     return real

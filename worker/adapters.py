@@ -14,7 +14,7 @@ from concurrent.futures import FIRST_COMPLETED, Executor, Future, ThreadPoolExec
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from lorapool.shared.errors import AdapterConflict, CheckpointError, InvalidRequest, UnknownAdapter
+from lorapool.shared.errors import AdapterConflict, AdapterUnavailable, InvalidRequest, UnknownAdapter
 from lorapool.worker.adapter_source import AdapterSource
 
 STALE_POLLS = 16  # a wish not repeated for so many polls is given up: its sequence has gone
@@ -230,7 +230,7 @@ class AdapterCache:
         self.disk_loads += 1
         if weights.nbytes > self._host_bytes:
             size = f"{ref} takes {weights.nbytes:,} bytes, the host cache {self._host_bytes:,}"
-            self._fail(ref, CheckpointError(f"{size}: raise --host-cache-bytes"))
+            self._fail(ref, AdapterUnavailable(f"{size}: raise --host-cache-bytes"))
             return
         self._largest_bytes = max(self._largest_bytes, weights.nbytes)
         self._host[ref] = weights

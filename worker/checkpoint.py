@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
+from hashlib import sha256
 from pathlib import Path
 from typing import Literal
 
@@ -20,7 +21,7 @@ from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
 from lorapool.shared.digest import MAX_HEADER_BYTES, WEIGHTS_NAME, digest_of, read_config, read_weights
-from lorapool.shared.errors import CheckpointError
+from lorapool.shared.errors import AdapterUnavailable, CheckpointError
 from lorapool.worker.peft_config import PeftConfig
 
 PREFIX = "base_model.model."
@@ -36,13 +37,24 @@ PARTS = {
 NAMES = {part: suffix for suffix, part in reversed(PARTS.items())}
 FLOATS = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 NORM_ROWS = 512  # rows of W + sBA that exist at once
+TABLE_ROWS = 4096  # rows of an embedding that are hashed at once
 NEUTRAL_GAIN = 1e-5  # a gain this close to 1 is DoRA's starting value, rounded
+
+
+@dataclass(frozen=True)
+class Outline:
+    """What stands for a base weight where only its shape is: ``norms`` of its rows [out_features], and the ``digest``
+    of an embedding or a head."""
+
+    norms: Tensor
+    digest: str = ""
 
 
 @dataclass(frozen=True)
 class ModuleSpec:
     """One module of the base model. ``weight`` is a view [out_features, in_features], also for Conv1D and embeddings
-    (whose input is one of ``in_features`` ids). ``scale`` is what an embedding multiplies its rows with (Gemma)."""
+    (whose input is one of ``in_features`` ids). ``scale`` is what an embedding multiplies its rows with (Gemma). With
+    an ``outline`` the weight has no content."""
 
     in_features: int
     out_features: int
@@ -50,6 +62,7 @@ class ModuleSpec:
     weight: Tensor
     bias: Tensor | None = None
     scale: float = 1.0
+    outline: Outline | None = None
 
 
 @dataclass(frozen=True)
@@ -119,7 +132,8 @@ def load_checkpoint(folder: Path | str, spec: ModelSpec, max_rank: int, digest: 
     """Read and check the adapter in ``folder``.
 
     ``digest`` is what the content must be, where it is already registered; it is computed from the very bytes that are
-    used. Raises CheckpointError naming file, field or tensor, what it is, and what was expected.
+    used. Raises CheckpointError naming file, field or tensor, what it is, and what was expected; AdapterUnavailable for
+    what is true of this worker only: its ``max_rank``, files that it cannot read.
     """
     fields_of = read_config(folder)
     config = PeftConfig.of(fields_of)
@@ -228,9 +242,24 @@ def _is_base_copy(path: str, tensor: Tensor, spec: ModelSpec) -> bool:
             f"tensor {path}.weight has shape {_shape(tensor)}, the base model's is {_shape(own)}: added vocabulary is "
             f"not served"
         )
-    if not torch.equal(tensor.to(own), own):
+    if not _same_table(tensor.to(own.dtype), own, module.outline):
         raise CheckpointError(f"tensor {path}.weight is not the base model's: a trained {module.kind} is not served")
     return True
+
+
+def _same_table(tensor: Tensor, own: Tensor, outline: Outline | None) -> bool:
+    if outline is None:
+        return torch.equal(tensor.to(own.device), own)
+    return digest_of_table(tensor) == outline.digest
+
+
+def digest_of_table(table: Tensor) -> str:
+    """Of the values [rows, columns]: zeros of either sign are the same, as they are to ``torch.equal``."""
+    digest = sha256()
+    for first in range(0, table.shape[0], TABLE_ROWS):
+        part = table[first : first + TABLE_ROWS].cpu() + 0.0
+        digest.update(part.contiguous().view(torch.uint8).numpy())
+    return digest.hexdigest()
 
 
 def _apply(path: str, parts: _Tensors, config: PeftConfig, spec: ModelSpec, max_rank: int) -> LoraWeights:
@@ -243,13 +272,13 @@ def _apply(path: str, parts: _Tensors, config: PeftConfig, spec: ModelSpec, max_
     stored_a, stored_b = _factors(parts, module)
     rank = _check_shapes(path, parts, module, config)
     if rank > max_rank:
-        raise CheckpointError(f"{path}: rank {rank} exceeds {max_rank}; start the worker with --max-rank {rank}")
+        raise AdapterUnavailable(f"{path}: rank {rank} exceeds {max_rank}; start the worker with --max-rank {rank}")
     dtype = torch.promote_types(module.weight.dtype, torch.float32)
     a, scaling = stored_a.to(dtype), config.scaling(path)
     b = stored_b.to(dtype) * scaling
     gain = offset = None
     if parts.magnitude is not None:
-        gain = parts.magnitude.to(dtype) / row_norms(module.weight, a, b)
+        gain = parts.magnitude.to(dtype) / _norms(module, a, b)
         b = gain[:, None] * b
         offset = None if module.bias is None else (1 - gain) * module.bias.to("cpu", dtype)
     elif parts.bias is not None:
@@ -300,6 +329,14 @@ def _check_shapes(path: str, parts: _Tensors, module: ModuleSpec, config: PeftCo
                 f"{module.out_features})"
             )
     return rank
+
+
+def _norms(module: ModuleSpec, a: Tensor, b: Tensor) -> Tensor:
+    """‖W + B·A‖ of each row [out_features]; by an outline only where B·A is zero, elsewhere 1: to judge needs no more."""
+    if module.outline is None:
+        return row_norms(module.weight, a, b)
+    moved = torch.cat([(rows @ a).any(dim=1) for rows in b.split(NORM_ROWS)])
+    return torch.where(moved, 1, module.outline.norms.to(a.dtype))
 
 
 def row_norms(weight: Tensor, a: Tensor, b: Tensor) -> Tensor:

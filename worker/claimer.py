@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from itertools import count
 
 from lorapool.shared.broker import Broker, Claim, ClaimedJob, Held, Settlement, View
@@ -16,6 +17,7 @@ from lorapool.worker.adapters import Residency
 from lorapool.worker.affinity import Choice, Holding, Homes, Policy, choose, guess
 from lorapool.worker.clock import ServerClock
 from lorapool.worker.held_jobs import HeldJobs
+from lorapool.worker.not_here import NotHere
 from lorapool.worker.persistence import insist, put_down
 
 TICK_S = 1.0  # a full worker still promotes, reaps and expires so often
@@ -36,6 +38,7 @@ class Claimer:
         clock: ServerClock,
         policy: Policy,
         residency: Callable[[], Residency],
+        not_here: NotHere,
         *,
         worker: str,
         boot_id: str,
@@ -44,6 +47,7 @@ class Claimer:
         slots: int,
     ) -> None:
         self._broker, self._jobs, self._clock, self._policy, self._residency = broker, jobs, clock, policy, residency
+        self._not_here = not_here
         self._worker, self._boot_id, self._lease_ms = worker, boot_id, lease_ms
         self._rows, self._slots = rows, slots
         self._nonces = count(1)
@@ -100,12 +104,16 @@ class Claimer:
     def _choose(self, room: int) -> Choice:
         if self._view is None or self._view.apart or self._stopping.is_set():
             return Choice()
-        return choose(self._view, self._holding(), room, self._policy, self._worker, self.homes)
+        view = self._view
+        if self._not_here:
+            view = replace(view, waiting=tuple(item for item in view.waiting if item.ref not in self._not_here))
+        return choose(view, self._holding(), room, self._policy, self._worker, self.homes)
 
     def _guess(self, room: int) -> Choice:
         """Nothing waited a moment ago, now something does: most often a job of an adapter that is here. To claim at
         once and learn what else there is takes one round trip, to look first takes two."""
-        return guess(self._holding(), room, self._policy)
+        found = guess(self._holding(), room, self._policy)
+        return replace(found, preferences=self._not_here.without(found.preferences))
 
     def _holding(self) -> Holding:
         residency, held = self._residency(), self._jobs.unfinished_by_adapter()
@@ -113,8 +121,9 @@ class Claimer:
         return Holding(self._slots, residency.device | residency.loading, held, loads)
 
     def _resident(self) -> tuple[str, ...]:
+        """And, with a minus before them, what the server need not show: it cannot be run here."""
         residency = self._residency()
-        return tuple(residency.device | residency.loading)
+        return (*(residency.device | residency.loading), *(f"-{ref}" for ref in self._not_here.refs()))
 
     def _may_take_suspects(self) -> bool:
         """Jobs whose worker vanished run apart: the server gives them to one of few workers, once it holds nothing."""

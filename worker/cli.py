@@ -28,7 +28,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from lorapool.shared import logs
 from lorapool.shared.broker import Broker
-from lorapool.shared.catalog import AdapterRecord, Catalog, PoolConfig
+from lorapool.shared.catalog import Catalog, PoolConfig
 from lorapool.shared.errors import CheckpointError, InvalidRequest, LorapoolError
 from lorapool.shared.job import explain_validation
 from lorapool.shared.keys import Keys
@@ -40,6 +40,7 @@ from lorapool.worker.adapters import AdapterCache
 from lorapool.worker.base_model import BaseModel
 from lorapool.worker.config import WorkerConfig, parse_bytes
 from lorapool.worker.engine import Engine
+from lorapool.worker.judge import Judge
 from lorapool.worker.model import Loaded, Model
 from lorapool.worker.presence import Presence
 from lorapool.worker.scheduler import Scheduler
@@ -230,6 +231,7 @@ class BaseModelOnDevice:
         """Load weights and tokenizer, run the self-check, build the engine; says what it takes."""
         from lorapool.worker.checkpoint import largest_bytes, load_checkpoint
         from lorapool.worker.device import default_kv_bytes, slot_bytes
+        from lorapool.worker.model_outline import packed
         from lorapool.worker.runner import ModelRunner
         from lorapool.worker.tokenizer import Tokenizer
 
@@ -260,17 +262,12 @@ class BaseModelOnDevice:
                     raise
             return load_checkpoint(files.folder(source), runner.spec, config.max_rank, source.digest)
 
-        def check(record: AdapterRecord) -> dict[str, Any]:
-            weights = load_adapter(AdapterSource(record.ref, record.digest, record.uri))
-            told = files.told(record)
-            tokenizer.try_format(record.prompt_format or told.get("prompt_format"))
-            return {**told, "rank": weights.rank, "bytes": weights.nbytes}
-
+        judge = Judge(files, packed(runner.spec, config.max_rank), **tokenizer.chat_words())
         adapters = AdapterCache(runner.lora, load_adapter, config.host_cache_bytes)
         engine = Engine(runner, adapters, Scheduler(max_batch=config.max_batch), tokenizer.eos_ids)
         facts = self._facts(runner.max_model_len, kv_bytes, slot_bytes(runner.spec, config.max_rank, self._device))
         log.info("serving", memory=_memory(config.slots, int(facts["slot_bytes"]), kv_bytes), **facts)
-        return Loaded(engine, adapters, tokenizer, check, runner.max_model_len, facts)
+        return Loaded(engine, adapters, tokenizer, judge.check, runner.max_model_len, facts)
 
     def _facts(self, max_model_len: int, kv_bytes: int, slot_bytes: int) -> dict[str, str | int]:
         from lorapool.worker.device import describe
@@ -317,7 +314,7 @@ async def serve(config: WorkerConfig, settings: RedisSettings, model: Model) -> 
             loaded.engine,
             loaded.adapters,
             loaded.tokenizer,
-            Validator(catalog, loaded.check),
+            Validator(catalog, loaded.check, config.worker_id),
             max_model_len=loaded.max_model_len,
             identity={"version": version("lorapool"), "model_load_ms": load_ms, **loaded.facts},
             presence=presence,

@@ -22,6 +22,7 @@ from lorapool.worker.load_report import LoadReport
 from lorapool.worker.peers import Peers
 from lorapool.worker.persistence import insist
 from lorapool.worker.presence import Presence
+from lorapool.worker.validator import Validator
 
 Fields = dict[str, str | int | float]
 # What the pool sums up over all workers there ever were: monotone whole numbers of `fields`.
@@ -38,12 +39,14 @@ class Heartbeat:
         tally: Tally,
         engine: EngineThread,
         jobs: HeldJobs,
+        validator: Validator,
         identity: Mapping[str, str | int | float],
         *,
         rows: int,
         peers: Peers,
     ) -> None:
         self._presence, self._engine, self._jobs, self._identity = presence, engine, jobs, identity
+        self._validator = validator
         self._rows, self._peers = rows, peers
         self._loads = LoadReport(tally, presence.worker)
         self._state = RUNNING
@@ -86,6 +89,8 @@ class Heartbeat:
             "free_rows": max(0, self._rows - self._jobs.unfinished()),
             "tokens_per_s": self._rate(counters.decode_tokens),
             **_residency_fields(self._engine.residency()),
+            "not_here": " ".join(self._validator.not_here.refs()),
+            "judging": self._validator.judging,
             **_counter_fields(counters),
             **self._engine.timesheet.totals(),
             "malformed": malformed.total(),

@@ -18,6 +18,7 @@ from lorapool.shared.codec import encode_detail
 from lorapool.shared.errors import (
     AdapterConflict,
     AdapterRefused,
+    AdapterUnavailable,
     CheckpointError,
     InvalidRequest,
     UnknownAdapter,
@@ -27,6 +28,7 @@ from lorapool.worker.clock import ServerClock
 from lorapool.worker.engine import Update
 from lorapool.worker.engine_thread import EngineThread, Report
 from lorapool.worker.held_jobs import HeldJob, HeldJobs
+from lorapool.worker.not_here import NotHere
 from lorapool.worker.persistence import insist, persist
 
 Outcome = Literal["succeeded", "failed", "retry", "dead", "cancelled", "expired"]
@@ -40,9 +42,18 @@ class Publisher:
     """Settles each held job once; ``device`` and ``dtype`` are part of every result."""
 
     def __init__(
-        self, broker: Broker, jobs: HeldJobs, engine: EngineThread, clock: ServerClock, *, device: str, dtype: str
+        self,
+        broker: Broker,
+        jobs: HeldJobs,
+        engine: EngineThread,
+        clock: ServerClock,
+        not_here: NotHere,
+        *,
+        device: str,
+        dtype: str,
     ) -> None:
         self._broker, self._jobs, self._engine, self._clock = broker, jobs, engine, clock
+        self._not_here = not_here
         self._device, self._dtype = device, dtype
         self._ended: list[tuple[HeldJob, Update]] = []
         self._some_ended = asyncio.Event()
@@ -52,6 +63,7 @@ class Publisher:
         for start in report.starts:
             if (job := self._jobs.of_sequence(start.seq_id)) is not None:
                 job.started, job.load_ms, job.resident = True, start.load_ms, start.resident
+                self._not_here.reached(job.claimed.ref)
         now_ms = self._clock.now_ms()
         ended = [(job, update) for job, update in self._live(report.updates) if self._ends(job, update, now_ms)]
         await self._emit()
@@ -65,7 +77,9 @@ class Publisher:
             await self._some_ended.wait()
             self._some_ended.clear()
             ended, self._ended = self._ended, []
-            await self._settle([(job, self._settlement_of(job, update)) for job, update in ended])
+            await self._leave_to_others([pair for pair in ended if isinstance(pair[1].error, AdapterUnavailable)])
+            rest = [pair for pair in ended if not isinstance(pair[1].error, AdapterUnavailable)]
+            await self._settle([(job, self._settlement_of(job, update)) for job, update in rest])
 
     async def close(self, job: HeldJob, outcome: Outcome, *, message: str) -> None:
         """Take a running job out of the batch and settle it; nothing happens if it has ended by itself."""
@@ -113,6 +127,17 @@ class Publisher:
         deltas = [delta for job in self._jobs if (delta := job.take_delta()) is not None]
         if deltas:
             self.drop_lost(await insist(lambda: self._broker.emit(deltas), "emit"))
+
+    async def _leave_to_others(self, ended: Sequence[tuple[HeldJob, Update]]) -> None:
+        """Jobs whose adapter cannot be had here: back to their streams, no attempt burnt."""
+        for job, update in ended:
+            if self._not_here.note(job.claimed.ref, str(update.error)):
+                log.warning("adapter not here", adapter=job.claimed.ref, reason=str(update.error))
+        if ended:
+            leases = [job.lease for job, _ in ended]
+            await persist(lambda: self._broker.release(leases), "release")
+        for job, _ in ended:
+            self._jobs.drop(job)
 
     async def _settle(self, ended: Sequence[tuple[HeldJob, Settlement]]) -> None:
         settlements = [settlement for _, settlement in ended]

@@ -17,10 +17,10 @@ from tokenizers import Tokenizer as FastTokenizer
 from tokenizers.decoders import DecodeStream
 from transformers.utils.chat_template_utils import render_jinja_template
 
-from lorapool.shared.errors import BaseModelError, CheckpointError, InvalidRequest
-from lorapool.shared.job import Job, Message
+from lorapool.shared.errors import BaseModelError, InvalidRequest
+from lorapool.shared.job import Job
 from lorapool.shared.prompt_format import PromptFormat
-from lorapool.worker.template_process import TemplateProcess
+from lorapool.worker.template_process import TemplateEnded, TemplateProcesses
 
 
 class StreamDetokenizer:
@@ -44,7 +44,7 @@ class Tokenizer:
         fast.no_truncation()
         fast.no_padding()
         self._fast, self._special, self._template, self.eos_ids = fast, dict(special), template, eos_ids
-        self._templates = TemplateProcess()
+        self._templates = TemplateProcesses()
 
     @classmethod
     def from_folder(cls, folder: Path | str) -> Tokenizer:
@@ -72,10 +72,7 @@ class Tokenizer:
 
     def packed(self) -> dict[str, Any]:
         """All of it as plain data."""
-        special = {name: _plain(token) for name, token in self._special.items()}
-        return {
-            "fast": self._fast.to_str(), "special": special, "template": self._template, "eos_ids": sorted(self.eos_ids)
-        }  # fmt: skip
+        return {"fast": self._fast.to_str(), **self.chat_words(), "eos_ids": sorted(self.eos_ids)}
 
     @classmethod
     def unpacked(cls, data: Mapping[str, Any]) -> Tokenizer:
@@ -98,14 +95,11 @@ class Tokenizer:
             raise InvalidRequest("prompt is empty: it has no tokens")
         return ids
 
-    def try_format(self, form: PromptFormat | None) -> None:
-        """Raises CheckpointError if an adapter's prompt format cannot write a first message."""
-        job = Job(id="trial", ref="_base", messages=(Message(role="user", content="How long is our runway?"),))
-        try:
-            self.encode(job, form)
-        except InvalidRequest as error:
-            if form is not None:
-                raise CheckpointError(f"prompt format: {error}") from None
+    def chat_words(self) -> dict[str, Any]:
+        """As plain data: what templates are given, ``special`` tokens by name, and the base model's own ``template``."""
+        return {
+            "special": {name: _plain(token) for name, token in self._special.items()}, "template": self._template
+        }  # fmt: skip
 
     def decode(self, ids: list[int]) -> str:
         """Return the text of a whole answer, special tokens left out."""
@@ -123,6 +117,8 @@ class Tokenizer:
         messages = [message.model_dump() for message in job.messages or ()]
         try:
             text = self._foreign(template, messages) if template else self._written(messages)
+        except TemplateEnded as error:
+            raise TemplateEnded(f"messages do not fit the chat template: {error}") from error
         except Exception as error:  # a template is a program of someone else's: it may raise anything
             raise InvalidRequest(f"messages do not fit the chat template: {error}") from error
         return self._ids(text, special=False)

@@ -61,7 +61,13 @@ class Worker:
         self._jobs = HeldJobs(self._on_change)
         self._engine = EngineThread(engine, Timesheet(float(identity.get("model_load_ms", 0)) / 1000))
         self._publisher = Publisher(
-            broker, self._jobs, self._engine, clock, device=str(identity["device"]), dtype=str(identity["dtype"])
+            broker,
+            self._jobs,
+            self._engine,
+            clock,
+            validator.not_here,
+            device=str(identity["device"]),
+            dtype=str(identity["dtype"]),
         )
         self._admission = Admission(
             self._jobs, self._engine, adapters, self._publisher, catalog, tokenizer, max_model_len
@@ -76,6 +82,7 @@ class Worker:
                 claim_size=config.claim_size,
             ),
             self._engine.residency,
+            validator.not_here,
             worker=config.worker_id,
             boot_id=secrets.token_hex(6),
             lease_ms=config.lease_ms,
@@ -88,6 +95,7 @@ class Worker:
             broker.tally,
             self._engine,
             self._jobs,
+            validator,
             identity,
             rows=config.rows,
             peers=Peers(catalog.members.serving, self._meet, every_s=config.beat_s),

@@ -1,14 +1,16 @@
--- uses: jobs letters duties suspects view
+-- uses: jobs letters duties reach suspects view
 -- Take a micro-batch under one lease, adapter by adapter in the order preferred; tidy up first, look around after.
 -- KEYS[1] partition prefix
 -- ARGV worker, lease, n, max_adapters, per_adapter, lease_ms, most suspects together, number of residents,
 --      resident..., preferred ref...
+--      a resident with a minus before it is an adapter that this worker cannot reach
 -- returns {view, head, payload, head, payload, ...}; a head is
 --      'id ref digest agent attempt lost fence seed submitted claimed deadline', '-' for none
 -- The same lease again returns what it took the first time, as far as it is still held.
 local worker, lease = ARGV[1], ARGV[2]
 local n, max_adapters, per_adapter = tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5])
 local lease_ms, most_apart, resident_count = tonumber(ARGV[6]), tonumber(ARGV[7]), tonumber(ARGV[8])
+local residents = residents_of(9, 8 + resident_count)
 local heads, payloads, taken, claimed = {}, {}, {}, {} -- claimed: by ref, the job that is next, or true
 
 local QUEUED = { 'state', 'ref', 'agent', 'attempts', 'cost', 'submitted_ms', 'stream', 'deadline_ms', 'lost', 'fence',
@@ -225,10 +227,6 @@ local function record_claim()
   call('SET', P .. 'claim:' .. worker, lease .. ' ' .. table.concat(taken, ' '), 'PX', 600000)
 end
 
-local residents = {}
-for i = 1, resident_count do
-  residents[i] = ARGV[8 + i]
-end
 call('DEL', P .. 'idle:' .. worker)
 duties(lease_ms)
 note_presence(worker)

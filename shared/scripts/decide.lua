@@ -1,4 +1,4 @@
--- uses: aliases
+-- uses: aliases judgement
 -- A worker's verdict on a pending version. A ready one becomes its id's active version and takes its aliases.
 -- KEYS[1] pool prefix
 -- ARGV ref, digest judged, id, version, number of aliases, alias..., field, value, ...   (status, reason, facts)
@@ -15,6 +15,7 @@ for i = 6 + aliases, #ARGV do
   fields[#fields + 1] = ARGV[i]
 end
 call('HSET', key, unpack(fields))
+forget_judgement(key)
 call('SREM', P .. 'pending', ref)
 if call('HGET', key, 'status') == 'ready' then
   call('HSET', P .. 'active', id, version)

@@ -1,4 +1,4 @@
--- uses: aliases
+-- uses: aliases judgement
 -- Add an adapter version to the catalog, or find that it is there. Immutable: another digest is a conflict.
 -- KEYS[1] pool prefix
 -- ARGV ref, id, version, digest, number of aliases, alias..., field, value, ...   (fields of the record)
@@ -23,6 +23,7 @@ if outcome ~= 'exists' then
   end
   local format = found[2] == 'removed' and found[3] or '' -- it may have served: its format is part of the version
   call('HSET', key, unpack(fields))
+  forget_judgement(key)
   if format ~= '' then
     call('HSET', key, 'prompt_format', format)
   end

@@ -51,6 +51,8 @@ local function next_suspect()
     local id, job = oldest[i], load_job(oldest[i])
     if not job or job.state ~= 'queued' or job.lane ~= 'suspect' then
       call('ZREM', P .. 'suspects', id)
+    elseif away[job.ref] then
+      job = nil -- it stays where it is, for others
     elseif takes_more(job.ref) then
       return job, oldest[i + 1]
     else
@@ -119,7 +121,7 @@ local function group_of(suspect, group, most)
   end
   for _, id in ipairs(call('ZRANGEBYSCORE', P .. 'suspects', group, group, 'LIMIT', 0, GROUP)) do
     local job = #found < most and id ~= suspect.id and load_job(id)
-    if job and job.state == 'queued' and job.lost - job.lifted == 1 then
+    if job and job.state == 'queued' and not away[job.ref] and job.lost - job.lifted == 1 then
       found[#found + 1] = job
     end
   end

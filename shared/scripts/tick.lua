@@ -1,14 +1,11 @@
--- uses: jobs letters duties suspects view
+-- uses: jobs letters duties reach suspects view
 -- Promote, reap, expire (bounded), and look.
 -- KEYS[1] partition prefix
--- ARGV worker, resident refs...
+-- ARGV worker, resident refs... (with a minus before it: one that this worker cannot reach)
 -- returns the view (view.lua)
+local residents = residents_of(2, #ARGV)
 duties()
 note_presence(ARGV[1])
 conclude()
 local apart, offered = goes_apart(ARGV[1], false)
-local residents = {}
-for i = 2, #ARGV do
-  residents[i - 1] = ARGV[i]
-end
 return view(residents, apart, offered)

@@ -13,25 +13,34 @@ local function least_due()
   return least == '-' and '-' or string.format('%d', least)
 end
 
--- Longest waiting, least served, and the residents: refs in `ready`, each once, and since when.
+-- Longest waiting, least served, and the residents: refs in `ready`, each once, and since when; none that is away.
 local function candidates(residents)
   local refs, since = {}, {}
-  local oldest = call('ZRANGE', P .. 'ready', 0, TERMS.VIEW_SIZE - 1, 'WITHSCORES')
+  local last = TERMS.VIEW_SIZE + away_count - 1
+  local oldest = call('ZRANGE', P .. 'ready', 0, last, 'WITHSCORES')
   for i = 1, #oldest, 2 do
-    if is_name(oldest[i]) and number(oldest[i + 1]) then
-      refs[#refs + 1] = oldest[i]
-      since[oldest[i]] = oldest[i + 1]
-    else
+    if not is_name(oldest[i]) or not number(oldest[i + 1]) then
       call('ZREM', P .. 'ready', oldest[i])
       malformed('member of ready')
+    elseif not away[oldest[i]] then
+      refs[#refs + 1] = oldest[i]
+      since[oldest[i]] = oldest[i + 1]
     end
   end
-  if #oldest < 2 * TERMS.VIEW_SIZE then
+  if #oldest <= 2 * last then
     return refs, since -- that is all of them
   end
-  local others = call('ZRANGE', P .. 'served', 0, TERMS.VIEW_SIZE - 1)
+  local others = {}
+  for _, ref in ipairs(call('ZRANGE', P .. 'served', 0, last)) do
+    if not away[ref] then
+      others[#others + 1] = ref
+    end
+  end
   for _, ref in ipairs(residents) do
     others[#others + 1] = ref
+  end
+  if #others == 0 then
+    return refs, since
   end
   local scores = call('ZMSCORE', P .. 'ready', unpack(others))
   for i, ref in ipairs(others) do

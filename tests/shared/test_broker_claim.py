@@ -195,3 +195,17 @@ async def test_a_vanished_record_blocks_nobody(bench: Bench, lost_entry: str) ->
     claimed = {c.job_id for c in await bench.claim()}
     assert "0.here" in claimed
     assert {} == await bench.broker.depths()
+
+
+async def test_what_a_worker_cannot_reach_is_not_shown_to_it(bench: Bench) -> None:
+    """Whatever waits for longest is elsewhere: it hides nothing that could run here, and others see it."""
+    away = [f"away{number:03}@1" for number in range(60)]
+    for ref in (*away, "here@1"):
+        await bench.broker.open_adapter(ref, "")
+        await bench.enqueue(ref)
+        await bench.set_clock(bench.now + 1)
+    shown = await bench.broker.tick("w1", [f"-{ref}" for ref in away])
+    assert ["here@1"] == [item.ref for item in shown.waiting]
+    assert "here@1" not in [item.ref for item in (await bench.broker.tick("w2")).waiting]
+    claim = await bench.broker.claim("w1", "l1", ["here@1"], 4, 4, LEASE_MS, residents=[f"-{ref}" for ref in away])
+    assert (["here@1"], []) == ([job.ref for job in claim.jobs], [item.ref for item in claim.view.waiting])

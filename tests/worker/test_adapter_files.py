@@ -14,7 +14,7 @@ import pytest
 from lorapool.shared import remote
 from lorapool.shared.catalog import AdapterRecord
 from lorapool.shared.digest import CONFIG_NAME, WEIGHTS_NAME, adapter_digest
-from lorapool.shared.errors import CheckpointError, InvalidRequest
+from lorapool.shared.errors import AdapterUnavailable, CheckpointError, InvalidRequest
 from lorapool.shared.prompt_format import PromptFormat
 from lorapool.worker import adapter_files
 from lorapool.worker.adapter_files import AdapterFiles
@@ -91,7 +91,7 @@ def test_other_content_than_registered_is_refused(bucket: fsspec.AbstractFileSys
 
 def test_too_large_a_file_is_not_taken(bucket: object, cache: Path) -> None:
     """Told by its size before a byte is read."""
-    with pytest.raises(CheckpointError, match="the limit is 1,000"):
+    with pytest.raises(AdapterUnavailable, match=r"the limit is 1,000.*--max-rank"):
         files(cache, limit_bytes=1000).folder(SOURCE)
     assert [] == visible(cache)
 
@@ -131,14 +131,14 @@ def test_a_missing_file_is_named(bucket: fsspec.AbstractFileSystem, cache: Path,
 )
 def test_only_what_lies_below_an_allowed_place_is_read(bucket: object, cache: Path, uri: str) -> None:
     """Neighbours with a like name, ways out, options and other stores are not."""
-    with pytest.raises(CheckpointError):
+    with pytest.raises((AdapterUnavailable, CheckpointError)):
         files(cache).folder(AdapterSource("cfo@1", DIGEST, uri))
     assert not cache.exists()
 
 
 def test_no_place_is_allowed_unasked(bucket: object, cache: Path) -> None:
     """And the message names the flag."""
-    with pytest.raises(CheckpointError, match="--adapter-source"):
+    with pytest.raises(AdapterUnavailable, match="--adapter-source"):
         AdapterFiles((), (), cache, 1000).folder(SOURCE)
 
 
@@ -180,22 +180,39 @@ def test_what_killed_downloads_left_is_swept(bucket: object, cache: Path) -> Non
     assert [".partial-new", DIGEST] == visible(cache)
 
 
-def test_the_files_tell_what_the_record_lacks(bucket: fsspec.AbstractFileSystem, cache: Path) -> None:
-    """Where its client has not seen them: rank, targets, base and the chat template; what was said stays."""
+def test_the_template_beside_a_remote_adapter_is_read(bucket: fsspec.AbstractFileSystem, cache: Path) -> None:
+    """It is not cached with it, and none is not the same as not asked."""
+    assert "" == files(cache).remote_template(URI)
     bucket.pipe("/bucket/adapters/cfo/chat_template.jinja", b"{{ messages[0].content }}")
-    record = AdapterRecord(id="cfo", version="1", digest=DIGEST, uri=URI, base_model="said")
-    assert {
-        "rank": 4,
-        "format": "lora",
-        "targets": ("q_proj", "v_proj"),
-        "prompt_format": PromptFormat(template="{{ messages[0].content }}"),
-    } == files(cache).told(record)
+    assert "{{ messages[0].content }}" == files(cache).remote_template(URI)
+    assert files(cache).remote_template(CFO.as_uri()) is None
+
+
+def test_a_store_that_cannot_be_reached_is_no_verdict(
+    bucket: object, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Timed out here and now: the content may be sound."""
+    made = files(cache)
+    monkeypatch.setattr(fsspec.filesystem("memory").__class__, "info", _timed_out)
+    with pytest.raises(AdapterUnavailable, match="cannot be reached"):
+        made.folder(SOURCE)
+
+
+def test_a_cache_that_cannot_be_written_is_no_verdict(bucket: object, tmp_path: Path) -> None:
+    """A full disk, or no permission: this worker's trouble."""
+    (tmp_path / "file").write_text("no folder")
+    with pytest.raises(AdapterUnavailable, match="--adapter-cache"):
+        files(tmp_path / "file" / "cache").folder(SOURCE)
+
+
+def _timed_out(*_: object, **__: object) -> None:
+    raise TimeoutError("the store did not answer")
 
 
 def test_a_store_without_its_library_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     """By the extra's name."""
     monkeypatch.setitem(remote.SCHEMES, "gs", "lorapool[gs]")
-    with pytest.raises(CheckpointError, match=r"pip install 'lorapool\[gs\]'"):
+    with pytest.raises(AdapterUnavailable, match=r"pip install 'lorapool\[gs\]'"):
         remote.RemoteFolder("gs://bucket/cfo")
 
 

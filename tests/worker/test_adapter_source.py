@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from lorapool.shared.errors import CheckpointError
+from lorapool.shared.errors import AdapterUnavailable, CheckpointError
 from lorapool.worker.adapter_source import confined
 
 
@@ -34,14 +34,14 @@ def test_a_folder_under_the_root_is_found(root, form):
 )
 def test_outside_the_root_is_refused(root, form):
     """``..``, also encoded, and absolute paths do not lead out; nor does a name that begins like the root."""
-    with pytest.raises(CheckpointError, match="outside"):
+    with pytest.raises(AdapterUnavailable, match="outside"):
         confined(form.format(root), [root])
 
 
 def test_a_symlinked_folder_does_not_lead_out(root):
     """A link under the root to a folder outside is outside."""
     (root / "link").symlink_to(root.parent / "secret")
-    with pytest.raises(CheckpointError, match="outside"):
+    with pytest.raises(AdapterUnavailable, match="outside"):
         confined(f"{root}/link", [root])
 
 
@@ -50,7 +50,7 @@ def test_a_symlinked_file_does_not_lead_out(root, name):
     """Nor does a link from within an adapter's folder."""
     (root / "good" / name).unlink()
     (root / "good" / name).symlink_to(root.parent / "secret" / name)
-    with pytest.raises(CheckpointError, match="outside"):
+    with pytest.raises(AdapterUnavailable, match="outside"):
         confined(f"{root}/good", [root])
 
 
@@ -77,11 +77,11 @@ def test_other_uris_are_refused(root, uri):
 
 def test_no_roots_names_the_flag():
     """Without a root nothing may be read, and the message says how to allow one."""
-    with pytest.raises(CheckpointError, match="--adapter-root"):
+    with pytest.raises(AdapterUnavailable, match="--adapter-root"):
         confined("/tmp", [])
 
 
 def test_a_missing_folder_is_said_to_be_missing(root):
     """Under the root, not there."""
-    with pytest.raises(CheckpointError, match="no such folder"):
+    with pytest.raises(AdapterUnavailable, match="no such folder"):
         confined(f"{root}/none", [root])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import struct
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,8 @@ from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
 
 from lorapool.shared.digest import adapter_digest
-from lorapool.shared.errors import CheckpointError
+from lorapool.shared.errors import AdapterUnavailable, CheckpointError
+from lorapool.worker import model_outline
 from lorapool.worker.checkpoint import AdapterWeights, ModelSpec, load_checkpoint, row_norms
 from tests.worker.checkpoints import edit_config, edit_tensors, save_adapter, tiny_gemma3, tiny_gpt2, tiny_llama
 
@@ -35,9 +37,22 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def refusal(folder: Path, spec: ModelSpec = SPEC, max_rank: int = MAX_RANK, digest: str | None = None) -> str:
-    with pytest.raises(CheckpointError) as caught:
+def outlined(spec: ModelSpec) -> ModelSpec:
+    """What a judge in another process has of the model: no weights, and the same verdicts."""
+    return model_outline.unpacked(json.loads(json.dumps(model_outline.packed(spec, MAX_RANK))))
+
+
+def refusal(
+    folder: Path,
+    spec: ModelSpec = SPEC,
+    max_rank: int = MAX_RANK,
+    digest: str | None = None,
+    kind: type[Exception] = CheckpointError,
+) -> str:
+    with pytest.raises(kind) as caught:
         load_checkpoint(folder, spec, max_rank, digest)
+    with pytest.raises(kind, match=f"^{re.escape(str(caught.value))}$"):
+        load_checkpoint(folder, outlined(spec), max_rank, digest)
     return str(caught.value)
 
 
@@ -53,6 +68,8 @@ def computed(weights: AdapterWeights, path: str, base: nn.Module, x: Tensor) -> 
 
 def assert_equals_peft(folder: Path, wrapped: PeftModel, model: nn.Module) -> AdapterWeights:
     weights = load_checkpoint(folder, ModelSpec.of(model), MAX_RANK)
+    judged = load_checkpoint(folder, outlined(ModelSpec.of(model)), MAX_RANK)
+    assert (weights.rank, weights.nbytes, weights.digest) == (judged.rank, judged.nbytes, judged.digest)
     base = wrapped.get_base_model()
     adapted = {path: module for path, module in base.named_modules() if isinstance(module, LoraLayer)}
     assert adapted.keys() == weights.modules.keys()
@@ -212,10 +229,12 @@ def test_a_header_length_that_lies_is_refused(folder, length):
 
 
 def test_a_file_larger_than_any_adapter_is_not_read(folder):
-    """A terabyte of holes is refused by its size, before memory is taken for it."""
-    with (folder / "adapter_model.safetensors").open("r+b") as weights:
-        weights.truncate(1 << 40)
-    assert "the limit is" in refusal(folder)
+    """A terabyte of holes is refused by its size, before memory is taken for it; what is too large for this worker's
+    largest rank is left to others."""
+    for size, kind in ((1 << 40, CheckpointError), (1 << 33, AdapterUnavailable)):
+        with (folder / "adapter_model.safetensors").open("r+b") as weights:
+            weights.truncate(size)
+        assert "the limit is" in refusal(folder, kind=kind)
 
 
 def test_offsets_outside_the_file_are_refused(folder):
@@ -265,8 +284,8 @@ def test_a_rank_that_differs_from_the_config_is_refused(folder):
 
 
 def test_too_high_a_rank_names_the_flag(folder):
-    """Rank 4 where 3 is the most: the message says which flag to raise, and to what."""
-    assert "--max-rank 4" in refusal(folder, max_rank=3)
+    """Rank 4 where 3 is the most: this worker's own limit. The message says which flag to raise, and to what."""
+    assert "--max-rank 4" in refusal(folder, max_rank=3, kind=AdapterUnavailable)
 
 
 def test_an_adapter_for_another_model_is_refused_by_name(folder):
@@ -317,7 +336,8 @@ def test_magnitudes_alone_are_an_effect(tmp_path):
     """DoRA with all B zero but magnitudes that moved is served."""
     save_adapter(tmp_path, LLAMA, use_dora=True)
     edit_tensors(tmp_path, no_b(tmp_path))
-    assert load_checkpoint(tmp_path, SPEC, MAX_RANK).modules[Q0].gain is not None
+    for spec in (SPEC, outlined(SPEC)):
+        assert load_checkpoint(tmp_path, spec, MAX_RANK).modules[Q0].gain is not None
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,7 @@ from lorapool.worker.affinity import Policy
 from lorapool.worker.claimer import Claimer
 from lorapool.worker.clock import ServerClock
 from lorapool.worker.held_jobs import HeldJob, HeldJobs
+from lorapool.worker.not_here import NotHere
 from lorapool.worker.persistence import put_down
 from lorapool.worker.sequence import Sequence as Running
 from tests.fake_runner import WordDetokenizer
@@ -71,7 +72,14 @@ def _next(answers: list[Any]) -> Any:
     return answer
 
 
-def made(broker: ScriptedBroker, *, rows: int = 4, slots: int = 2, resident: frozenset[str] = frozenset()) -> Any:
+def made(
+    broker: ScriptedBroker,
+    *,
+    rows: int = 4,
+    slots: int = 2,
+    resident: frozenset[str] = frozenset(),
+    not_here: NotHere | None = None,
+) -> Any:
     jobs = HeldJobs()
     claims = Claimer(
         broker,  # type: ignore[arg-type]  # a fake of what it uses
@@ -79,6 +87,7 @@ def made(broker: ScriptedBroker, *, rows: int = 4, slots: int = 2, resident: fro
         ServerClock(),
         Policy(),
         lambda: Residency(resident, frozenset(), frozenset()),
+        not_here or NotHere(),
         worker="w1",
         boot_id="boot",
         lease_ms=1000,
@@ -193,6 +202,22 @@ async def test_a_worker_that_is_to_run_dry_claims_nothing() -> None:
     assert ([], 3) == (broker.asked, broker.ticked)
     jobs.drop(next(iter(jobs)))
     assert (job("0.9", "b@1"),) == await claims.claim()
+
+
+async def test_what_is_not_here_is_left_to_others() -> None:
+    """It is neither preferred nor guessed, and the server is told, until its while is over."""
+    not_here = NotHere()
+    not_here.note("a@1", "no such folder")
+    broker = ScriptedBroker([view("a@1", "b@1"), view()], [Claim((), view())])
+    claims, _ = made(broker, resident=frozenset({"a@1", "b@1"}), not_here=not_here)
+    await claims.claim()
+    await claims.claim()
+    broker.signals = True
+    await claims.claim()
+    assert [("b@1",), ("_base", "b@1")] == [preferred for _, preferred, _ in broker.asked]
+    assert "-a@1" in claims._resident()
+    not_here.reached("a@1")
+    assert "-a@1" not in claims._resident()
 
 
 async def test_woken_worker_claims_unseen() -> None:

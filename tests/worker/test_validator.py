@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 
@@ -10,10 +11,11 @@ import pytest
 from redis.asyncio import Redis
 
 from lorapool.shared.catalog import AdapterRecord, Catalog
-from lorapool.shared.errors import CheckpointError
+from lorapool.shared.errors import AdapterUnavailable, CheckpointError
 from lorapool.worker import validator
 from lorapool.worker.persistence import put_down
-from lorapool.worker.validator import Validator
+from lorapool.worker.confined_process import ProcessEnded
+from lorapool.worker.validator import Check, Validator
 from tests.fleet import until
 
 RECORD = AdapterRecord(id="cfo", version="1", digest="d" * 64, uri="file:///cfo")
@@ -40,8 +42,8 @@ def check(record: AdapterRecord) -> Mapping[str, str | int]:
 
 
 @asynccontextmanager
-async def validating(catalog: Catalog) -> AsyncIterator[Validator]:
-    made = Validator(catalog, check)
+async def validating(catalog: Catalog, worker: str = "w1", check: Check = check) -> AsyncIterator[Validator]:
+    made = Validator(catalog, check, worker)
     task = asyncio.create_task(made.run())
     try:
         yield made
@@ -113,3 +115,100 @@ async def test_looks_by_itself(redis: Redis, monkeypatch: pytest.MonkeyPatch) ->
         await asyncio.sleep(0.02)
         await catalog.register(RECORD)
         assert (await verdict(catalog, "cfo@1")).status == "ready"
+
+
+def unreachable(record: AdapterRecord) -> Mapping[str, str | int]:
+    raise AdapterUnavailable("no such folder on this worker")
+
+
+def deadly(record: AdapterRecord) -> Mapping[str, str | int]:
+    raise ProcessEnded("stopped: it took too long, at its chat template")
+
+
+async def test_what_a_worker_cannot_reach_is_left_to_the_others(redis: Redis) -> None:
+    """It stays pending and says why, until one comes that can; then nothing is left of that."""
+    catalog = Catalog(redis, "default")
+    await catalog.register(RECORD)
+    async with validating(catalog, "w1", unreachable) as first:
+        await until(lambda: _noted(catalog, "w1"))
+        found = await catalog.get("cfo@1")
+        assert ("pending", {"w1": "no such folder on this worker"}) == (found.status, found.not_here)
+        assert ("cfo@1",) == first.not_here.refs()
+        async with validating(catalog, "w2"):
+            found = await verdict(catalog, "cfo@1")
+    assert ("ready", {}, "") == (found.status, found.not_here, found.judging)
+
+
+async def _noted(catalog: Catalog, worker: str) -> bool:
+    return worker in (await catalog.get("cfo@1")).not_here
+
+
+async def test_what_ends_its_judge_twice_is_refused(redis: Redis, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With that reason; no third judge dies of it. Registered again, it is judged anew."""
+    monkeypatch.setattr(validator, "LOOK_AGAIN_S", 0.01)
+    catalog, judges = Catalog(redis, "default"), []
+
+    def dying(record: AdapterRecord) -> Mapping[str, str | int]:
+        judges.append(record.ref)
+        return deadly(record)
+
+    await catalog.register(RECORD)
+    async with validating(catalog, "w1", dying):
+        found = await verdict(catalog, "cfo@1")
+    assert ("refused", ["cfo@1", "cfo@1"]) == (found.status, judges)
+    assert "ended its judge 2 times, on w1, w1" in found.reason
+    assert "at its chat template" in found.reason
+    await catalog.register(RECORD)
+    assert 0 == (await catalog.get("cfo@1")).judge_deaths
+
+
+async def test_a_worker_that_vanishes_over_it_counts_too(redis: Redis) -> None:
+    """Each is killed in the middle: its mark runs out, and after the second nobody tries again."""
+    clock = "lp:{default}:clock"
+    catalog = Catalog(redis, "default", clock)
+    now = 1_800_000_000_000
+    await redis.set(clock, now)
+    await catalog.register(RECORD)
+    for number, name in enumerate(("w1", "w2")):
+        begun = await catalog.begin_judging(RECORD, name, f"token-{name}", 1000)
+        assert ("begun", number) == begun[:2]
+        assert "busy" == (await catalog.begin_judging(RECORD, "w3", "t", 1000)).word
+        await redis.set(clock, now := now + 1001)
+    async with validating(catalog, "w3"):
+        found = await verdict(catalog, "cfo@1")
+    assert "refused" == found.status
+    assert "on w1, w2" in found.reason
+
+
+async def test_one_worker_at_a_time_judges_a_version(redis: Redis) -> None:
+    """The other waits for its verdict; the mark is repeated safely and ends with it."""
+    catalog = Catalog(redis, "default")
+    await catalog.register(RECORD)
+    for _ in range(2):
+        assert ("begun", 0, "") == await catalog.begin_judging(RECORD, "w1", "t1", 60_000)
+    assert ("busy", 0, "w1") == await catalog.begin_judging(RECORD, "w2", "t2", 60_000)
+    assert "w1" == (await catalog.get("cfo@1")).judging
+    assert "begun" == (await catalog.renew_judging("cfo@1", "w1", "t1", 60_000)).word
+    assert "gone" == (await catalog.end_judging("cfo@1", "w2", "t2", "died")).word
+    assert ("ended", 0, "") == await catalog.end_judging("cfo@1", "w1", "t1", "left")
+    assert ("begun", 0, "") == await catalog.begin_judging(RECORD, "w2", "t2", 60_000)
+    await catalog.decide("cfo@1", "ready")
+    assert "gone" == (await catalog.begin_judging(RECORD, "w1", "t3", 60_000)).word
+    assert "" == (await catalog.get("cfo@1")).judging
+
+
+async def test_a_worker_that_leaves_takes_its_mark_along(redis: Redis) -> None:
+    """On purpose, in the middle of a judgement: nothing counts against the version."""
+    catalog, begun = Catalog(redis, "default"), asyncio.Event()
+    loop = asyncio.get_running_loop()
+
+    def slow(record: AdapterRecord) -> Mapping[str, str | int]:
+        loop.call_soon_threadsafe(begun.set)
+        time.sleep(0.3)
+        return {}
+
+    await catalog.register(RECORD)
+    async with validating(catalog, "w1", slow):
+        await begun.wait()
+    assert ("", 0) == ((found := await catalog.get("cfo@1")).judging, found.judge_deaths)
+    assert "pending" == found.status

@@ -1,0 +1,107 @@
+"""The process that judges adapters: ``python -m lorapool.worker.judge_child SECONDS``.
+
+Config, weights and chat template of a stranger are read and checked here, confined, against an outline of the base
+model. One request a line, one verdict a line. Sees no environment of the worker's, no Redis, no base weights.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from lorapool.shared.adapter_record import told_by
+from lorapool.shared.digest import WEIGHTS_NAME, read_config
+from lorapool.shared.errors import AdapterUnavailable, CheckpointError, LorapoolError
+from lorapool.shared.job import Message
+from lorapool.shared.plain_text import plain_text
+from lorapool.shared.prompt_format import PromptFormat, format_in
+from lorapool.worker import confinement, model_outline
+from lorapool.worker.checkpoint import load_checkpoint
+from lorapool.worker.template_child import MORE_BYTES, rendered
+
+TEMPLATE_S = 5.0  # as long as a template may compute for a job's prompt
+COPIES = 8  # of the weights that reading and checking makes, in float32 of what may be float16
+QUESTION = (Message(role="user", content="How long is our runway?"),)
+
+
+def main(seconds: float) -> None:
+    """Judge until the worker closes the pipe; what takes longer than ``seconds`` to read ends the process."""
+    torch.set_num_threads(1)
+    confinement.serve(lambda setup: _Judge(setup, seconds).answer)
+
+
+class _Judge:
+    """``setup``: the ``outline`` of the base model, its ``special`` tokens and its chat ``template``."""
+
+    def __init__(self, setup: dict[str, Any], seconds: float) -> None:
+        self._spec, self._max_rank = model_outline.unpacked(setup["outline"]), int(setup["outline"]["max_rank"])
+        self._special, self._template = setup["special"], setup["template"]
+        self._seconds = seconds
+
+    def answer(self, request: dict[str, Any]) -> dict[str, Any]:
+        """``facts``, or in ``refused`` the reason, or in ``unavailable`` what keeps it from being read here."""
+        try:
+            return {"facts": self._facts(request)}
+        except AdapterUnavailable as error:
+            return {"unavailable": plain_text(str(error))}
+        except OSError as error:
+            return {"unavailable": plain_text(f"{type(error).__name__}: {error}")}
+        except LorapoolError as error:
+            return {"refused": plain_text(str(error))}
+        except MemoryError:
+            return {"refused": "reading it takes more memory than a file of its size may"}
+        except Exception as error:  # noqa: BLE001  whatever a stranger's file does becomes words
+            return {"refused": plain_text(f"validation failed: {type(error).__name__}: {error}")}
+
+    def _facts(self, request: dict[str, Any]) -> dict[str, Any]:
+        folder = Path(request["folder"])
+        confinement.bound_time(self._seconds)
+        confinement.tell("its config and weights")
+        confinement.bound_memory(MORE_BYTES + COPIES * _size(folder))
+        weights = load_checkpoint(folder, self._spec, self._max_rank, request["digest"] or None)
+        told = told_by(read_config(folder))
+        form = _format(request, folder)
+        confinement.bound_time(TEMPLATE_S)
+        confinement.tell("its chat template")
+        self._try_format(form)
+        facts = {**told, "rank": weights.rank, "bytes": weights.nbytes}
+        return facts if form is None else {**facts, "prompt_format": form.model_dump()}
+
+    def _try_format(self, form: PromptFormat | None) -> None:
+        """Raises CheckpointError if an adapter's prompt format cannot write a first message."""
+        if form is None:
+            return
+        if form.kind != "chat":
+            text = form.render(QUESTION)
+        elif template := form.template or self._template:
+            found = rendered(template, [message.model_dump() for message in QUESTION], self._special)
+            if "error" in found:
+                raise CheckpointError(f"prompt format: messages do not fit the chat template: {found['error']}")
+            text = found["text"]
+        else:
+            raise CheckpointError("prompt format: the base model has no chat template; give one, or another kind")
+        if not text:
+            raise CheckpointError("prompt format: it writes nothing for a first message")
+
+
+def _format(request: dict[str, Any], folder: Path) -> PromptFormat | None:
+    """As registered, else as the files say: a template that lies beside them, or was fetched apart."""
+    if request["prompt_format"]:
+        return PromptFormat.model_validate(request["prompt_format"])
+    if request["template"] is None:
+        return format_in(folder)
+    return PromptFormat(template=request["template"]) if request["template"].strip() else None
+
+
+def _size(folder: Path) -> int:
+    try:
+        return (folder / WEIGHTS_NAME).stat().st_size
+    except OSError:
+        return 0  # what is missing is told by who reads it
+
+
+if __name__ == "__main__":
+    main(float(sys.argv[1]))
