@@ -53,6 +53,7 @@ __all__ = [
     "AdapterInUse",
     "AdapterNotReady",
     "AdapterRefused",
+    "AdapterUnavailable",
     "Bill",
     "CheckpointError",
     "Client",

@@ -41,6 +41,7 @@ from lorapool.shared.protocol import Retired
 from lorapool.shared.upkeep import Upkeep
 
 CACHE_S = 1.0
+UNREACHED_AFTER_S = 2.0  # others may be about to look
 NO_WORKER_AFTER_S = 3.0  # a worker that has just started is not seen at once
 DEFAULT_VERSION = "1.0.0"
 _PARENT = re.compile(r"[\w./@-]{1,256}")
@@ -75,9 +76,10 @@ class Adapters:
         ``prompt_format`` says how chat messages are written for it (a kind, its fields, or a PromptFormat): without it,
         by the chat_template.jinja in its folder, else by the base model's template. ``parents`` are what it was trained
         on top of, other than the base model: workers refuse to serve it alone.
-        Raises CheckpointError (unfit), AdapterUnavailable (unreadable here), AdapterConflict (same version, other content), AdapterRefused (with
-        the worker's reason), NoWorker (nobody alive to validate: it stays pending) and AdapterNotReady (after
-        ``timeout`` seconds). With ``wait=False`` the pending record comes back at once.
+        Raises CheckpointError (unfit), AdapterUnavailable (unreadable here), AdapterConflict (same version, other
+        content), AdapterRefused (with the worker's reason), NoWorker (nobody alive to validate: it stays pending) and
+        AdapterNotReady (no worker can reach it, and why, or after ``timeout`` seconds: it stays pending). With
+        ``wait=False`` the pending record comes back at once.
         """
         said = _record(
             adapter_id,
@@ -264,14 +266,17 @@ class Adapters:
         began, pause_s = time.monotonic(), 0.02
         while record.status == "pending":
             waited = time.monotonic() - began
-            await self._give_up(record.ref, waited, timeout_s)
+            await self._give_up(record, waited, timeout_s)
             await asyncio.sleep(pause_s)
             pause_s = min(pause_s * 1.5, 0.25)
             record = await self._catalog.get(record.ref)
         _usable(record)
         return record
 
-    async def _give_up(self, ref: str, waited_s: float, timeout_s: float) -> None:
+    async def _give_up(self, record: AdapterRecord, waited_s: float, timeout_s: float) -> None:
+        ref = record.ref
+        if record.not_here and not record.judging and waited_s >= min(UNREACHED_AFTER_S, timeout_s):
+            await self._check_reach(record)
         if waited_s >= min(NO_WORKER_AFTER_S, timeout_s) and not await self._catalog.workers():
             raise NoWorker(
                 f"adapter {ref} is registered but no worker of pool {self._pool!r} is alive to validate it: "
@@ -282,6 +287,10 @@ class Adapters:
                 f"adapter {ref} is not validated after {timeout_s:g} s; workers may be busy: look later"
             )
 
+    async def _check_reach(self, record: AdapterRecord) -> None:
+        if all(beat["worker"] in record.not_here for beat in await self._catalog.workers()):
+            raise AdapterNotReady(f"adapter {record.ref} is registered, but {unreached(record)}; it stays pending")
+
     async def _with_hint(self, name: str, message: str) -> str:
         records = await self.list()
         names = {record.id for record in records} | {record.ref for record in records} | set(await self.aliases())
@@ -290,6 +299,11 @@ class Adapters:
         if near:
             return f"{message}; did you mean {' or '.join(near)}?"
         return message if names else f"{message}; this pool has no adapters yet: `lorapool adapters register ID FOLDER`"
+
+
+def unreached(record: AdapterRecord) -> str:
+    """Which workers cannot reach a pending version, and why."""
+    return "cannot be reached: " + "; ".join(f"by {worker}: {why}" for worker, why in sorted(record.not_here.items()))
 
 
 def _record(

@@ -17,10 +17,11 @@ from redis.exceptions import RedisError, ResponseError
 
 from lorapool.shared import arguments, replies
 from lorapool.shared.errors import Fate, LorapoolError, MalformedEntry, RedisFull, UnknownAdapter, UnknownJob
-from lorapool.shared.explain import explanation
+from lorapool.shared.explain import UNSURE_OF_REACH, explanation, with_reach
 from lorapool.shared.job import Job, JobState, Priority
 from lorapool.shared.keys import Keys, PoolKeys, bare_id
 from lorapool.shared.malformed import readable, required
+from lorapool.shared.membership import Membership
 from lorapool.shared.protocol import (
     Backlog,
     Claim,
@@ -70,6 +71,7 @@ class Broker:
         self._server = Server(redis)
         self._blocking = self._server.for_blocking()
         self._scripts = Scripts(self._server, keys.prefix, terms or Terms(), clock)
+        self._members = Membership(self._server, PoolKeys(keys.pool), self._scripts)
         self.tally = Tally(self._server, self._scripts, keys)
 
     async def close(self) -> None:
@@ -155,7 +157,8 @@ class Broker:
             raise UnknownJob(f"job {self.full_id(job_id)} is not known: never accepted here, or long forgotten")
         loading = await self._loading(facts["worker"]) if facts["state"] == JobState.RUNNING else frozenset()
         full_id = self.full_id(job_id)
-        return required(f"job {full_id}", lambda: explanation(full_id, facts, loading))
+        found = required(f"job {full_id}", lambda: explanation(full_id, facts, loading))
+        return with_reach(found, await self._members.all()) if found.reason in UNSURE_OF_REACH else found
 
     async def get(self, job_id: str) -> dict[str, str | bytes] | None:
         """The job's record as stored (``detail`` stays bytes), or None."""

@@ -25,7 +25,7 @@ _CHUNK_BYTES = 1 << 20
 
 
 def adapter_digest(folder: Path | str) -> str:
-    """64 hex digits. Raises CheckpointError for a file that is missing, AdapterUnavailable for one that cannot be read."""
+    """64 hex digits. Raises CheckpointError for a missing file, AdapterUnavailable for one that cannot be read."""
     digest = sha256(_canonical(read_config(folder)))
     path = _existing(folder, WEIGHTS_NAME)
     with _reading(path), path.open("rb") as weights:

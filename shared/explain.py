@@ -1,17 +1,20 @@
 """Explain: why a job is where it is, as a short stable word and a sentence for people.
 
 Pure: the facts come from explain.lua. Words: pending ends are the states themselves; waiting jobs are ``delayed``,
-``no_worker``, ``paused``, ``suspect``, ``at_capacity``, ``behind`` or ``next``; running ones ``loading``,
+``no_worker``, ``not_here``, ``paused``, ``suspect``, ``at_capacity``, ``behind`` or ``next``; running ones ``loading``,
 ``running``, ``stopping`` or ``worker_gone``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from lorapool.shared.job import JobState
 from lorapool.shared.protocol import Explanation
 
+UNSURE_OF_REACH = frozenset({"behind", "next", "suspect"})
+SHOWN = 8  # workers named
 WORKER_GONE_MS = 5_000  # every worker comes by at least once a second
 
 
@@ -27,6 +30,19 @@ def explanation(job_id: str, facts: Mapping[str, str], loading: frozenset[str]) 
     else:
         reason, message = _queued(facts)
     return Explanation(job_id, state, reason, message, {name: value for name, value in facts.items() if value})
+
+
+def with_reach(found: Explanation, beats: Sequence[Mapping[str, str]]) -> Explanation:
+    """The same, unless it waits and each live worker says that it cannot reach its adapter."""
+    ref = found.facts.get("ref", "")
+    if found.reason not in UNSURE_OF_REACH or not beats:
+        return found
+    if not all(ref in beat.get("not_here", "").split() for beat in beats):
+        return found
+    names = [beat["worker"] for beat in beats]
+    shown = ", ".join(names[:SHOWN]) + (f" and {len(names) - SHOWN} more" if len(names) > SHOWN else "")
+    message = f"no live worker can reach adapter {ref} at the moment: not {shown}; they try again now and then"
+    return replace(found, reason="not_here", message=message)
 
 
 def _ended(state: JobState, facts: Mapping[str, str]) -> tuple[str, str]:

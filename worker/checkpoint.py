@@ -258,7 +258,7 @@ def digest_of_table(table: Tensor) -> str:
     digest = sha256()
     for first in range(0, table.shape[0], TABLE_ROWS):
         part = table[first : first + TABLE_ROWS].cpu() + 0.0
-        digest.update(part.contiguous().view(torch.uint8).numpy())
+        digest.update(part.contiguous().view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
 
 
@@ -332,10 +332,11 @@ def _check_shapes(path: str, parts: _Tensors, module: ModuleSpec, config: PeftCo
 
 
 def _norms(module: ModuleSpec, a: Tensor, b: Tensor) -> Tensor:
-    """‖W + B·A‖ of each row [out_features]; by an outline only where B·A is zero, elsewhere 1: to judge needs no more."""
+    """‖W + B·A‖ of each row [out_features]; by an outline only where B·A is zero, elsewhere 1, which does to judge."""
     if module.outline is None:
         return row_norms(module.weight, a, b)
-    moved = torch.cat([(rows @ a).any(dim=1) for rows in b.split(NORM_ROWS)])
+    starts = range(0, b.shape[0], NORM_ROWS)
+    moved = torch.cat([(b[first : first + NORM_ROWS] @ a).any(dim=1) for first in starts])
     return torch.where(moved, 1, module.outline.norms.to(a.dtype))
 
 

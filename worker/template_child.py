@@ -40,7 +40,7 @@ def _said(error: Exception) -> str:
 
 
 def main(seconds: float) -> None:
-    """Render until the worker closes the pipe; a template that computes for longer than ``seconds`` ends the process."""
+    """Render until the worker closes the pipe; one that computes for longer than ``seconds`` ends the process."""
     bound_memory(MORE_BYTES)
 
     def answer(request: dict[str, Any]) -> dict[str, Any]:

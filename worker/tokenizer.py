@@ -96,7 +96,7 @@ class Tokenizer:
         return ids
 
     def chat_words(self) -> dict[str, Any]:
-        """As plain data: what templates are given, ``special`` tokens by name, and the base model's own ``template``."""
+        """As plain data: ``special`` tokens by name, which templates are given, and the base model's ``template``."""
         return {
             "special": {name: _plain(token) for name, token in self._special.items()}, "template": self._template
         }  # fmt: skip

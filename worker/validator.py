@@ -119,7 +119,9 @@ class Validator:
             config = await persist(self._catalog.config, "pool's config")
             check_lineage(record, config.base_model if config else "")
             return await asyncio.to_thread(self._check, record)
-        except (AdapterUnavailable, ProcessEnded, LorapoolError) as error:
+        except MalformedEntry:
+            raise
+        except LorapoolError as error:
             return error
         except OSError as error:
             return AdapterUnavailable(f"{type(error).__name__}: {error}")

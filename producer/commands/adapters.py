@@ -233,9 +233,16 @@ def _show(record: AdapterRecord, as_json: bool) -> None:
         return
     form = record.prompt_format
     shown["prompt_format"] = form and ", ".join(f"{name} {value!r:.60}" for name, value in form if value)
+    if record.judging:
+        late = record.judging_until_ms < time.time() * 1000
+        shown["judging"] = f"{record.judging}, which has not been heard of since" if late else record.judging
+    shown["not_here"] = [f"{worker}: {reason}" for worker, reason in sorted(record.not_here.items())]
     shown["metadata"] = [f"{key}={value}" for key, value in record.metadata.items()]
     shown["registered"] = _when(record.registered_ms)
-    fields({name: value for name, value in shown.items() if name not in {"id", "version", "registered_ms"}})
+    fields({name: value for name, value in shown.items() if name not in _UNSHOWN})
+
+
+_UNSHOWN = {"id", "version", "registered_ms", "judging_until_ms", "judge_deaths", "judges_dead"}
 
 
 def _pair(item: str) -> tuple[str, str]:

@@ -45,15 +45,17 @@ def stats(
 
 
 def workers(redis_url: o.RedisUrl = None, pool: o.Pool = None, as_json: o.Json = False) -> None:
-    """List live workers: device, rows, speed, resident adapters."""
+    """List live workers: device, rows, speed, resident adapters; those that cannot be reached there, or are judged."""
 
     async def work(client: Client) -> None:
         found = await client.workers()
         if as_json:
             document(found)
         elif found:
-            columns = ("worker", "device", "state", "jobs", "free", "tok/s", "resident", "seen")
-            table(columns, map(_worker, found), right=("jobs", "free", "tok/s", "seen"))
+            special = [name for name in ("not_here", "judging") if any(beat.get(name) for beat in found)]
+            columns = ("worker", "device", "state", "jobs", "free", "tok/s", "resident", "seen", *special)
+            rows = ((*_worker(beat), *(beat.get(name, "").split() for name in special)) for beat in found)
+            table(columns, rows, right=("jobs", "free", "tok/s", "seen"))
         else:
             note("no worker of this pool is alive: lorapool-worker run")
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from lorapool.shared.broker import Held, Settlement
+from lorapool.shared.catalog import Catalog
 from tests.shared.conftest import LEASE_MS, Bench
 
 
@@ -79,3 +80,17 @@ async def test_how_it_ended(bench: Bench) -> None:
     await bench.broker.settle([Settlement("0.mine", claimed.lease, "failed", error="PromptTooLong", message="9 > 8")])
     told = await bench.broker.explain("mine")
     assert ("failed", "failed 1.5 s after submission: PromptTooLong: 9 > 8") == (told.reason, told.message)
+
+
+async def test_no_worker_can_reach_its_adapter(bench: Bench) -> None:
+    """Each live worker says so: they are named; while one may reach it, the job is merely next."""
+    members = Catalog(bench.redis, "test", bench.keys.one("clock")).members
+    await bench.enqueue(id="mine")
+    await bench.broker.tick("w1")
+    await members.beat("w1", {"state": "running", "not_here": "ceo@1 cfo@1"}, 60_000, boot="1")
+    await members.beat("w2", {"state": "running", "not_here": ""}, 60_000, boot="2")
+    assert "next" == await reason(bench)
+    await members.beat("w2", {"state": "running", "not_here": "cfo@1"}, 60_000, boot="2")
+    told = await bench.broker.explain("mine")
+    assert "not_here" == told.reason
+    assert "cfo@1" in told.message and "w1, w2" in told.message

@@ -12,10 +12,8 @@ import fsspec
 import pytest
 
 from lorapool.shared import remote
-from lorapool.shared.catalog import AdapterRecord
 from lorapool.shared.digest import CONFIG_NAME, WEIGHTS_NAME, adapter_digest
 from lorapool.shared.errors import AdapterUnavailable, CheckpointError, InvalidRequest
-from lorapool.shared.prompt_format import PromptFormat
 from lorapool.worker import adapter_files
 from lorapool.worker.adapter_files import AdapterFiles
 from lorapool.worker.adapter_source import AdapterSource

@@ -117,7 +117,8 @@ def test_a_template_without_end_ends_the_judge_and_no_more(judged: Judge, folder
 def test_a_judge_that_is_killed_is_missed(judged: Judge, folder: Path) -> None:
     """As by the system when memory is short: said with the signal, and the next adapter has another judge."""
     judged.check(record(folder))
-    assert (pid := judged._process.pid) is not None
+    pid = judged._process.pid
+    assert pid is not None
     os.kill(pid, signal.SIGSTOP)
     killing = threading.Timer(0.3, os.kill, (pid, signal.SIGKILL))
     killing.start()
@@ -130,7 +131,8 @@ def test_a_judge_that_waits_for_storage_is_no_verdict(root: Path, folder: Path) 
     """It used none of its time: a mount that hangs is this worker's trouble."""
     made = judge(root, patience_s=1.0)
     made._process.warm()
-    assert (pid := made._process.pid) is not None
+    pid = made._process.pid
+    assert pid is not None
     os.kill(pid, signal.SIGSTOP)
     with pytest.raises(AdapterUnavailable, match="no answer within 1 s"):
         made.check(record(folder))

@@ -10,7 +10,7 @@ from tokenizers import Tokenizer as FastTokenizer
 from tokenizers import decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from lorapool.shared.errors import BaseModelError, CheckpointError, InvalidRequest
+from lorapool.shared.errors import BaseModelError, InvalidRequest
 from lorapool.shared.job import Job
 from lorapool.shared.prompt_format import PromptFormat
 from lorapool.worker.tokenizer import Tokenizer

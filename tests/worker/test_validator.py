@@ -13,8 +13,8 @@ from redis.asyncio import Redis
 from lorapool.shared.catalog import AdapterRecord, Catalog
 from lorapool.shared.errors import AdapterUnavailable, CheckpointError
 from lorapool.worker import validator
-from lorapool.worker.persistence import put_down
 from lorapool.worker.confined_process import ProcessEnded
+from lorapool.worker.persistence import put_down
 from lorapool.worker.validator import Check, Validator
 from tests.fleet import until
 
