@@ -72,23 +72,7 @@ class Worker:
         self._admission = Admission(
             self._jobs, self._engine, adapters, self._publisher, catalog, tokenizer, max_model_len
         )
-        self._claimer = Claimer(
-            broker,
-            self._jobs,
-            clock,
-            Policy(
-                config.claim_policy,
-                starvation_ms=round(config.starvation_s * 1000),
-                claim_size=config.claim_size,
-            ),
-            self._engine.residency,
-            validator.not_here,
-            worker=config.worker_id,
-            boot_id=secrets.token_hex(6),
-            lease_ms=config.lease_ms,
-            rows=config.rows,
-            slots=config.slots,
-        )
+        self._claimer = self._claimer_for(config, clock)
         self._keeper = LeaseKeeper(broker, self._jobs, self._publisher, clock, lease_ms=config.lease_ms)
         self._heartbeat = Heartbeat(
             presence,
@@ -107,6 +91,24 @@ class Worker:
         )
         self._verifying: set[asyncio.Task[None]] = set()
         self._stopping, self._forced, self._changed = asyncio.Event(), asyncio.Event(), asyncio.Event()
+
+    def _claimer_for(self, config: WorkerConfig, clock: ServerClock) -> Claimer:
+        policy = Policy(
+            config.claim_policy, starvation_ms=round(config.starvation_s * 1000), claim_size=config.claim_size
+        )
+        return Claimer(
+            self._broker,
+            self._jobs,
+            clock,
+            policy,
+            self._engine.residency,
+            self._validator.not_here,
+            worker=config.worker_id,
+            boot_id=secrets.token_hex(6),
+            lease_ms=config.lease_ms,
+            rows=config.rows,
+            slots=config.slots,
+        )
 
     # -- the main loop: claim → admit → step → settle
 
