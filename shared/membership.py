@@ -1,6 +1,6 @@
 """Membership: which workers a pool has, what each says of itself, and whose each name is.
 
-A worker lives as long as it beats. Two zsets hold the names by when they vanish: all, and those that take jobs; each
+A worker lives as long as it beats. A zset has the names by when they vanish, a set those that take jobs; each worker
 has a hash that only who asks reads, so that a beat costs the server the same in any fleet. A name is one boot's: the
 first that takes it, until it leaves or its beats have ended. Knows nothing of what workers do.
 """
@@ -20,6 +20,7 @@ from lorapool.shared.server import Arg, Server, text_map
 
 Fields = Mapping[str, str | int | float]
 Beats = list[dict[str, str]]
+CANDIDATES = 16  # of those that beat last, for a request that any worker may take
 LOADING, RUNNING, DRAINING = "loading", "running", "draining"
 
 
@@ -51,18 +52,26 @@ class Membership:
         return Holder(theirs, host, pid, place, beat_ms, _whole(their_ttl_ms, ttl_ms))
 
     async def beat(
-        self, worker: str, fields: Fields, ttl_ms: int, *, boot: str = "", counted: Mapping[str, int] | None = None
+        self,
+        worker: str,
+        fields: Fields,
+        ttl_ms: int,
+        *,
+        boot: str = "",
+        counted: Mapping[str, int] | None = None,
+        changes: bool = False,
     ) -> str:
         """I am alive; forget me ``ttl_ms`` after my last beat. Returns a mark that changes with who takes jobs.
 
         Whose ``state`` is neither loading nor draining takes jobs. ``counted``: of these fields, the totals that
         earlier beats of this ``boot`` were acknowledged with; what they have grown by since is added to the pool's
-        usage. Raises WorkerIdTaken when another boot lives under that name.
+        usage. ``changes``: these fields are not all; nothing is written where the record of the others is gone, and
+        the mark is empty. Raises WorkerIdTaken when another boot lives under that name.
         """
         counted, rest = counted or {}, dict(fields)
         totals = [arg for name, before in counted.items() for arg in (name, rest.pop(name), before)]
         serves = int(rest.get("state") not in {LOADING, DRAINING})
-        head = (check_name("worker", worker), boot, ttl_ms, serves, len(counted))
+        head = (check_name("worker", worker), boot, ttl_ms, serves, "changes" if changes else "all", len(counted))
         word, *told = await self._scripts.run("beat", *head, *totals, *_flat(rest))
         if word == b"taken":
             _, host, pid = (part.decode(errors="replace") for part in told)
@@ -70,8 +79,7 @@ class Membership:
                 f"worker name {worker!r} was taken by process {pid or '?'} on host {host or '?'} while this one was "
                 "silent for longer than a heartbeat lives; give each worker a --worker-id of its own"
             )
-        mark: str = told[0].decode()
-        return mark
+        return told[0].decode() if told else ""
 
     async def leave(self, worker: str, boot: str = "") -> None:
         """This worker is gone, on purpose; nothing happens if the name is another boot's by now."""
@@ -79,23 +87,25 @@ class Membership:
 
     async def serving(self) -> list[str]:
         """The names of those that take jobs, sorted; one that has just died may be among them."""
-        return sorted(name.decode(errors="replace") for name in await self._names(self._keys.serving))
+        found = await self._server.command("SMEMBERS", self._keys.serving)
+        return sorted(name.decode(errors="replace") for name in found)
 
     async def liveliest(self, but: str = "") -> str:
-        """One that beat last, rather one that takes jobs, other than ``but``; empty if none is alive."""
+        """One of those that beat last, rather one that takes jobs, other than ``but``; empty if none is alive."""
         now = await self._server.command("TIME")
         now_ms = int(now[0]) * 1000 + int(now[1]) // 1000
-        for key in (self._keys.serving, self._keys.workers):
-            found = await self._names(key, "REV", "WITHSCORES", last=1 if but else 0)
-            for name, until_ms in zip(found[::2], found[1::2], strict=True):
-                text: str = name.decode(errors="replace")
-                if float(until_ms) > now_ms and text != but:
-                    return text
-        return ""
+        found = await self._names("REV", "WITHSCORES", last=CANDIDATES - 1)
+        scored = zip(found[::2], found[1::2], strict=True)
+        names = [name for name, score in scored if float(score) > now_ms and name != but.encode()]
+        if not names:
+            return ""
+        serves = await self._server.command("SMISMEMBER", self._keys.serving, *names)
+        chosen: bytes = next((name for name, yes in zip(names, serves, strict=True) if yes), names[0])
+        return chosen.decode(errors="replace")
 
     async def all(self) -> Beats:
         """Live workers by name: their last beat's fields, ``worker``, and ``age_ms`` of it by the server's clock."""
-        return await self.some(await self._names(self._keys.workers))
+        return await self.some(await self._names())
 
     async def some(self, names: Sequence[bytes]) -> Beats:
         """The same of those names that live."""
@@ -105,9 +115,9 @@ class Membership:
         beats = zip(texts, found[::2], found[1::2], strict=True)
         return readable("heartbeat", (beat for beat in beats if beat[1]), _beat)
 
-    async def _names(self, key: str, *options: str, last: int = -1) -> Sequence[Any]:
+    async def _names(self, *options: str, last: int = -1) -> Sequence[Any]:
         try:
-            names: Sequence[Any] = await self._server.command("ZRANGE", key, 0, last, *options)
+            names: Sequence[Any] = await self._server.command("ZRANGE", self._keys.workers, 0, last, *options)
         except MalformedEntry:  # a set of an older release; the next beat replaces it
             return []
         return names
@@ -117,6 +127,7 @@ def _beat(beat: tuple[str, Any, int]) -> dict[str, str]:
     name, reply, left_ms = beat
     fields = text_map(reply)
     age_ms = max(0, _whole(fields.pop("ttl_ms", ""), left_ms) - left_ms)
+    fields.pop("serves", None)
     return {"worker": name, **fields, "age_ms": str(age_ms)}
 
 

@@ -51,7 +51,6 @@ class Heartbeat:
         self._loads = LoadReport(tally, presence.worker)
         self._state = RUNNING
         self._decoded, self._looked_at = 0, time.monotonic()
-        self._counted = dict.fromkeys(COUNTED, 0)
 
     async def run(self) -> None:
         """Until cancelled."""
@@ -61,19 +60,14 @@ class Heartbeat:
 
     async def beat(self) -> None:
         """One beat. Raises WorkerIdTaken once another worker has this one's name."""
-        mark = await self._tell()
+        self._presence.stride = stride(self._peers.count)
+        mark = await self._presence.beat(self.fields(), COUNTED)
         await self._loads.send(self._engine.counters().loaded)
         await self._peers.heed(mark)
 
     def drain(self) -> None:
         """Say from the next beat on that no more will be claimed."""
         self._state = DRAINING
-
-    async def _tell(self) -> str:
-        fields = self.fields()
-        mark = await self._presence.beat(fields, self._counted)
-        self._counted = {name: max(self._counted[name], int(fields[name])) for name in COUNTED}
-        return mark
 
     async def end(self) -> None:
         """What is left to say once all work is done."""
@@ -101,6 +95,11 @@ class Heartbeat:
         elapsed_s, tokens = max(1e-6, now - self._looked_at), decoded - self._decoded
         self._looked_at, self._decoded = now, decoded
         return round(tokens / elapsed_s, 1)
+
+
+def stride(workers: int) -> int:
+    """Every how many beats the numbers are told: in a large fleet not with each, all else with each."""
+    return 1 + min(workers // 250, 4)
 
 
 def _residency_fields(residency: Residency) -> Fields:

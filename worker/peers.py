@@ -26,6 +26,7 @@ class Peers:
     ) -> None:
         self._look, self._on_change, self._every_s, self._clock = look, on_change, every_s, clock
         self._mark = ""
+        self.count = 0  # as last read
         self._not_before = float("-inf")
 
     async def heed(self, mark: str) -> None:
@@ -33,6 +34,6 @@ class Peers:
         if mark == self._mark or self._clock() < self._not_before:
             return
         names = await self._look()
-        self._mark = mark
+        self._mark, self.count = mark, len(names)
         self._not_before = self._clock() + self._every_s * random.uniform(*BEATS_BETWEEN)  # noqa: S311 - jitter
         self._on_change(names)

@@ -12,7 +12,7 @@ import os
 import secrets
 import socket
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Collection, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -24,6 +24,7 @@ from lorapool.worker.persistence import persist, put_down
 
 BEATS_OF_LIFE = 3
 LOOKS_A_BEAT = 4  # at a record that may be dead
+PRESSING = frozenset({"state", "progress", "ails"})  # told with the next beat in any fleet
 log = structlog.get_logger()
 
 
@@ -37,9 +38,14 @@ class Presence:
         self._members = members
         self._identity = {"pid": os.getpid(), "host": socket.gethostname(), "place": _place(), **(identity or {})}
         self._progress = ""
+        self.stride = 1
+        self._beats = 0
+        self._told: Fields = {}
+        self._counted: dict[str, int] = {}
 
     async def join(self) -> None:
         """Take the name, waiting while a record lives that nobody renews. Raises WorkerIdTaken when one is renewed."""
+        self._told = {}
         holder = first = await self._ask()
         if first is None:
             return
@@ -54,10 +60,23 @@ class Presence:
                 await asyncio.sleep(self.every_s / LOOKS_A_BEAT)
                 holder = await self._ask()
 
-    async def beat(self, fields: Fields, counted: Mapping[str, int] | None = None) -> str:
-        """One beat; returns the mark that changes with who takes jobs. Raises WorkerIdTaken once the name is lost."""
-        beaten = {**self._identity, "progress": "", **fields}
-        return await self._members.beat(self.worker, beaten, self._ttl_ms, boot=self.boot, counted=counted)
+    async def beat(self, fields: Fields, totals: Collection[str] = ()) -> str:
+        """One beat; returns the mark that changes with who takes jobs. Raises WorkerIdTaken once the name is lost.
+
+        Told is what has changed since it was last told and acknowledged; all, when the server has forgotten it. What is
+        not PRESSING is told every ``stride`` beats. ``totals``: which of the fields the pool sums up over all workers.
+        """
+        beaten, told, self._told = {**self._identity, "progress": "", **fields}, self._told, {}
+        due = PRESSING if told and self._beats % self.stride else beaten.keys()
+        news = {name: beaten[name] for name in beaten if name in due and beaten[name] != told.get(name)}
+        mark = await self._send({**news, "state": beaten["state"]}, totals, changes=True) if told else ""
+        if not mark:
+            told, news = {}, beaten
+            mark = await self._send(beaten, totals, changes=False)
+        self._told = {**told, **news}
+        self._counted |= {name: max(self._counted.get(name, 0), int(news[name])) for name in totals if name in news}
+        self._beats += 1
+        return mark
 
     @asynccontextmanager
     async def loading(self) -> AsyncIterator[Callable[[str], None]]:
@@ -79,6 +98,12 @@ class Presence:
         while True:
             await persist(lambda: self.beat({"state": LOADING, "progress": self._progress}), "heartbeat")
             await asyncio.sleep(self.every_s)
+
+    async def _send(self, fields: Fields, totals: Collection[str], *, changes: bool) -> str:
+        counted = {name: self._counted.get(name, 0) for name in totals if name in fields}
+        return await self._members.beat(
+            self.worker, fields, self._ttl_ms, boot=self.boot, counted=counted, changes=changes
+        )
 
     async def _ask(self, displace: str = "") -> Holder | None:
         """Try to take the name; or who has it."""

@@ -13,11 +13,11 @@ end
 if holder ~= boot then
   call('DEL', key)
 end
-local fields = { 'boot', boot, 'ttl_ms', ttl, 'beat_ms', string.format('%d', NOW) }
+local fields = { 'boot', boot, 'ttl_ms', ttl, 'beat_ms', string.format('%d', NOW), 'serves', '0' }
 for i = 5, #ARGV do
   fields[#fields + 1] = ARGV[i]
 end
 call('HSET', key, unpack(fields))
 call('PEXPIRE', key, ttl)
-enter(worker, ttl, false)
+enter(worker, ttl, false, false)
 return { 'joined' }

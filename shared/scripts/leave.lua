@@ -10,6 +10,6 @@ if boot ~= '' and holder ~= '' and holder ~= boot then
   return 0
 end
 call('DEL', key)
-call('ZREM', zset('workers'), worker)
-change_members(call('ZREM', P .. 'serving', worker))
+redis.pcall('ZREM', P .. 'workers', worker) -- where an older release kept a set, the next beat replaces it
+mark_of_members(call('SREM', P .. 'serving', worker))
 return 1

@@ -1,23 +1,11 @@
--- Who lives, by when each vanishes without another beat: `workers` are all, `serving` those that take jobs. `members` is a
--- mark that changes with who serves, so that a beat need not read who the others are.
+-- Who lives: `workers`, names by when each vanishes without another beat. Who of them takes jobs: the set `serving`.
+-- `members` is a mark that changes with that set, so that a beat need not read who the others are.
 local MOST_AHEAD = 600000 -- no beat lives so long: such a one was written before the server's clock was set back
 local KEPT = 3600000
+local LOOKS = 16 -- in a fleet of n, one beat in n/16 looks for the dead
 
-local function zset(name)
-  local key = P .. name
-  local kind = call('TYPE', key).ok
-  if kind ~= 'zset' and kind ~= 'none' then -- an older release kept a set
-    call('DEL', key)
-  end
-  return key
-end
-
-local function prune(key)
-  return call('ZREMRANGEBYSCORE', key, '-inf', NOW)
-    + call('ZREMRANGEBYSCORE', key, string.format('(%d', NOW + MOST_AHEAD), '+inf')
-end
-
-local function change_members(changes)
+-- The mark, changed where anybody came or went.
+local function mark_of_members(changes)
   local key = P .. 'members'
   local mark = call('GET', key)
   if changes > 0 or not mark then
@@ -27,17 +15,34 @@ local function change_members(changes)
   return mark
 end
 
-local function enter(worker, ttl, serves)
-  local workers, serving = zset('workers'), zset('serving')
-  prune(workers)
-  call('ZADD', workers, NOW + ttl, worker)
-  call('PEXPIRE', workers, KEPT)
-  local changes = prune(serving)
-  if serves then
-    changes = changes + call('ZADD', serving, NOW + ttl, worker)
-    call('PEXPIRE', serving, KEPT)
-  else
-    changes = changes + call('ZREM', serving, worker)
+-- Drop those that were silent for too long; returns how many of them took jobs.
+local function prune()
+  local workers, serving = P .. 'workers', P .. 'serving'
+  local gone = 0
+  for _, range in ipairs({ { '-inf', NOW }, { string.format('(%d', NOW + MOST_AHEAD), '+inf' } }) do
+    for _, worker in ipairs(call('ZRANGEBYSCORE', workers, range[1], range[2], 'LIMIT', 0, 1000)) do
+      call('ZREM', workers, worker)
+      gone = gone + call('SREM', serving, worker)
+    end
   end
-  return change_members(changes)
+  call('PEXPIRE', workers, KEPT)
+  call('PEXPIRE', serving, KEPT)
+  return gone
+end
+
+-- A worker is there until NOW + ttl. `known`: it was so before, and took jobs or not as it does now. Returns the mark.
+local function enter(worker, ttl, serves, known)
+  local workers, changes = P .. 'workers', 0
+  local added = redis.pcall('ZADD', workers, NOW + ttl, worker)
+  if type(added) == 'table' then -- not a zset: an older release kept a set
+    call('DEL', workers)
+    added = call('ZADD', workers, NOW + ttl, worker)
+  end
+  if added == 1 or not known then
+    changes = call(serves and 'SADD' or 'SREM', P .. 'serving', worker)
+  end
+  if added == 1 or NOW % call('ZCARD', workers) < LOOKS then
+    changes = changes + prune()
+  end
+  return mark_of_members(changes)
 end

@@ -116,5 +116,32 @@ async def test_while_the_model_loads_the_worker_is_there(redis: Redis) -> None:
     await worker.leave()
 
 
+async def test_in_a_large_fleet_numbers_are_told_now_and_then(redis: Redis) -> None:
+    """State and what ails a worker with each beat, the rest every fifth; the pool's sums count all of it, once."""
+    worker, totals = presence(redis), ("steps",)
+    worker.stride = 5
+    await worker.join()
+    for beat in range(1, 14):
+        await worker.beat({"state": "running", "ails": f"a{beat}", "steps": beat, "held": beat}, totals)
+        told = await record(redis)
+        last = 5 * ((beat - 1) // 5) + 1
+        assert (f"a{beat}", str(last), str(last)) == (told["ails"], told["steps"], told["held"])
+    assert 11 == (await Catalog(redis, "test").usage())["steps"]
+
+
+async def test_a_forgotten_record_is_told_whole(redis: Redis) -> None:
+    """After a silence, or when the server lost it: what has not changed since is told as well."""
+    worker, fields = presence(redis), {"state": "running", "device": "cpu", "steps": 3}
+    await worker.join()
+    worker.stride = 5
+    for _ in range(3):
+        await worker.beat(fields, ("steps",))
+        await redis.delete("lp:{test}:worker:w1")
+    await worker.beat(fields, ("steps",))
+    assert {"device": "cpu", "steps": "3", "state": "running"}.items() <= (await record(redis)).items()
+    assert 3 == (await Catalog(redis, "test").usage())["steps"]
+    assert ["w1"] == await Catalog(redis, "test").members.serving()
+
+
 async def _says(redis: Redis, progress: str) -> bool:
     return (await record(redis))["progress"] == progress
