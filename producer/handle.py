@@ -41,6 +41,8 @@ class JobHandle:
     ``id`` is the full id, ``<partition>.<id>``. ``created`` is False when the same request was there already.
     """
 
+    __slots__ = ("_broker", "_inbox", "_shaken", "_streamed", "created", "id", "ticket")
+
     def __init__(self, broker: Broker, inbox: Inbox, ticket: Ticket, *, streamed: bool | None, created: bool) -> None:
         self._broker, self._inbox, self.ticket = broker, inbox, ticket
         self._streamed = streamed  # None: not known here

@@ -16,7 +16,7 @@ from collections.abc import Coroutine, Iterable, Sequence
 from weakref import WeakValueDictionary
 
 from lorapool.producer.home import Home
-from lorapool.producer.patience import back_off, end, mention
+from lorapool.producer.patience import Slices, back_off, end, mention
 from lorapool.producer.record import Record, gone, state_of
 from lorapool.producer.resubmission import Resubmission
 from lorapool.producer.ticket import Ticket
@@ -80,12 +80,19 @@ class Inbox:
 
     async def wait_all(self, tickets: Sequence[Ticket], timeout_s: float | None) -> list[Record | LorapoolError | None]:
         """As ``wait`` for each, at the cost of one: the record, the error, or None when ``timeout_s`` passed first."""
-        futures = [self._enter(ticket) for ticket in tickets]
+        give_up_at = None if timeout_s is None else time.monotonic() + timeout_s
+        slices, futures = Slices(), []
         try:
-            if futures:
-                await asyncio.wait(set(futures), timeout=timeout_s)
-        finally:
             for ticket in tickets:
+                futures.append(self._enter(ticket))
+                await slices.between()
+            for future in futures:
+                if not future.done():
+                    left_s = None if give_up_at is None else max(0.0, give_up_at - time.monotonic())
+                    await asyncio.wait((future,), timeout=left_s)
+                await slices.between()
+        finally:
+            for ticket in tickets[: len(futures)]:
                 self._leave(ticket)
         return [_told(future) for future in futures]
 

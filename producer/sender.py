@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from itertools import islice
+from typing import Any, TypeVar
 
 from lorapool.producer.adapters import Adapters
 from lorapool.producer.handle import JobHandle
@@ -20,12 +21,19 @@ from lorapool.producer.patience import Slices
 from lorapool.producer.request import Request, check_on_lost
 from lorapool.producer.ticket import Copy, Ticket
 from lorapool.shared.broker import Broker
-from lorapool.shared.errors import Fate, LorapoolError, QueueFull
+from lorapool.shared.errors import ClientClosed, Fate, ForeignClient, LorapoolError, QueueFull, RedisUnreachable
 from lorapool.shared.job import BASE_REF, Job
 from lorapool.shared.keys import new_job_id, split_id
 from lorapool.shared.protocol import Enqueued
 
+BATCH = 512  # requests that are jobs at a time: what holds the event loop up is seeing many objects at once
+AWAY = RedisUnreachable | ClientClosed | ForeignClient
+
 Item = Request | Mapping[str, Any] | Sequence[Any]
+Asked = dict[int, tuple[Job, str]]  # by place in the call: the job, and what to do when it is lost
+Answers = dict[int, JobHandle | LorapoolError]
+Room = tuple[str, ...]
+T = TypeVar("T")
 
 
 class Sender:
@@ -53,34 +61,49 @@ class Sender:
     async def submit_many(
         self, requests: Iterable[Item], give_up_at: float, on_lost: str
     ) -> list[JobHandle | LorapoolError]:
-        """Those refused for want of room are tried again until ``give_up_at`` (monotonic seconds)."""
+        """Those refused for want of room are tried again until ``give_up_at`` (monotonic seconds).
+
+        Once the server does not answer, nothing more is sent.
+        """
         check_on_lost(on_lost)
-        done, jobs = await self._jobs(requests, on_lost)
-        while jobs:
-            done |= zip(jobs, await self._send(list(jobs.values())), strict=True)
-            full = {index: error for index in jobs if isinstance(error := done[index], QueueFull)}
-            pause_s = min((error.retry_after_s for error in full.values()), default=0.0)
+        answers: Answers = {}
+        waiting: Asked = {}
+        away: LorapoolError | None = None
+        for batch in _batches(enumerate(requests)):
+            asked = await self._jobs(batch, on_lost, answers)
+            away = await self._send(asked, answers, away)
+            if give_up_at > 0:
+                waiting |= _refused(asked, answers)
+        while waiting:
+            pause_s = min(full.retry_after_s for index in waiting if isinstance(full := answers[index], QueueFull))
             if time.monotonic() + pause_s > give_up_at:
                 break
             await asyncio.sleep(pause_s)
-            jobs = {index: jobs[index] for index in full}
-        return [done[index] for index in range(len(done))]
+            await self._once_more(waiting, answers)
+            waiting = _refused(waiting, answers)
+        return [answers[index] for index in range(len(answers))]
 
-    async def _jobs(
-        self, requests: Iterable[Item], on_lost: str
-    ) -> tuple[dict[int, JobHandle | LorapoolError], dict[int, tuple[Job, str]]]:
-        """By place: what is refused before it is sent, and the jobs, with what is done when they are lost."""
-        refused: dict[int, JobHandle | LorapoolError] = {}
-        jobs: dict[int, tuple[Job, str]] = {}
+    async def _once_more(self, waiting: Asked, answers: Answers) -> None:
+        """Send again what found no room; where there is none for one, those behind it are left for the next time."""
+        full: set[Room] = set()
+        away: LorapoolError | None = None
+        for batch in _batches((index, asked) for index, asked in waiting.items() if not full & _rooms(asked[0])):
+            asked = dict(batch)
+            away = await self._send(asked, answers, away)
+            full |= {_room(job, answers[index]) for index, (job, _) in _refused(asked, answers).items()}
+
+    async def _jobs(self, batch: Iterable[tuple[int, Item]], on_lost: str, answers: Answers) -> Asked:
+        """The jobs of these requests, and what is done when they are lost; what is refused is an answer already."""
+        jobs: Asked = {}
         slices = Slices()
-        for index, item in enumerate(requests):
+        for index, item in batch:
             try:
                 request = Request.of(item)
                 jobs[index] = await self._job(request), request.on_lost or on_lost
             except LorapoolError as error:
-                refused[index] = error
+                answers[index] = error
             await slices.between()
-        return refused, jobs
+        return jobs
 
     async def _job(self, request: Request) -> Job:
         own_id = _own_id(request.job_id)
@@ -91,18 +114,17 @@ class Sender:
             raise error.of_job(self._broker.keys.full_id(own_id), Fate.NOT_QUEUED) from error.__cause__
         return draft if ref == draft.ref else draft.model_copy(update={"ref": ref})
 
-    async def _send(self, asked: list[tuple[Job, str]]) -> list[JobHandle | LorapoolError]:
-        slices = Slices()
-        tickets = []
-        for job, on_lost in asked:
-            tickets.append(self._ticket(job, on_lost))
-            await slices.between()
-        outcomes = await self._broker.enqueue_many([job for job, _ in asked])
-        answers: list[JobHandle | LorapoolError] = []
-        for (job, _), ticket, outcome in zip(asked, tickets, outcomes, strict=True):
-            answers.append(self._handle(job, ticket, outcome) if isinstance(outcome, Enqueued) else outcome)
-            await slices.between()
-        return answers
+    async def _send(self, asked: Asked, answers: Answers, away: LorapoolError | None) -> LorapoolError | None:
+        """Send a batch, unless the server was found to be ``away``; returns the error if it is."""
+        if away is not None:
+            ids = {index: self._broker.full_id(job.id) for index, (job, _) in asked.items()}
+            answers |= {index: away.of_job(job_id, Fate.NOT_QUEUED) for index, job_id in ids.items()}
+            return away
+        tickets = [self._ticket(job, on_lost) for job, on_lost in asked.values()]
+        outcomes = await self._broker.enqueue_many([job for job, _ in asked.values()])
+        for (index, (job, _)), ticket, outcome in zip(asked.items(), tickets, outcomes, strict=True):
+            answers[index] = self._handle(job, ticket, outcome) if isinstance(outcome, Enqueued) else outcome
+        return next((outcome for outcome in outcomes if isinstance(outcome, AWAY)), None)
 
     def _ticket(self, job: Job, on_lost: str | None) -> Ticket:
         """Taken before the job is sent: its notice may be here before the reply is."""
@@ -126,3 +148,25 @@ def _own_id(job_id: str | None) -> str:
         return new_job_id()
     partition, bare = split_id(job_id) if isinstance(job_id, str) else (None, job_id)
     return bare if partition == 0 else job_id
+
+
+def _batches(items: Iterable[T]) -> Iterator[list[T]]:
+    source = iter(items)
+    while batch := list(islice(source, BATCH)):
+        yield batch
+
+
+def _refused(asked: Asked, answers: Answers) -> Asked:
+    """Those that found no room."""
+    return {index: each for index, each in asked.items() if isinstance(answers[index], QueueFull)}
+
+
+def _rooms(job: Job) -> set[Room]:
+    """Where there must be room for that job."""
+    return {("pool",), ("adapter", job.ref), ("agent", job.ref, job.agent)}
+
+
+def _room(job: Job, full: JobHandle | LorapoolError) -> Room:
+    """Where there was none."""
+    scope = full.scope if isinstance(full, QueueFull) else "pool"
+    return {"adapter": ("adapter", job.ref), "agent": ("agent", job.ref, job.agent)}.get(scope, ("pool",))

@@ -60,6 +60,7 @@ __all__ = [
     "WaitingAdapter",
 ]
 
+INBOX_ENTRIES = 32  # of one read: each may bring 64 answers, and the reader's event loop stands still over them
 LANES = (Priority.NORMAL, Priority.HIGH, Priority.LOW, "again")
 
 
@@ -189,7 +190,7 @@ class Broker:
 
     async def inbox(self, client: str, last_id: str, timeout_s: float) -> list[Notice]:
         """Notices after ``last_id`` ("0-0" at first), waiting up to ``timeout_s`` for one."""
-        entries = await self._blocking.read(self.keys.inbox(client), last_id, timeout_s)
+        entries = await self._blocking.read(self.keys.inbox(client), last_id, timeout_s, INBOX_ENTRIES)
         return [notice for entry in entries for notice in replies.notices(*entry, self.keys)]
 
     async def inbox_written(self, client: str) -> int:

@@ -69,10 +69,12 @@ class Server:
         socket_s = self._redis.connection_pool.connection_kwargs.get("socket_timeout")
         return wanted_s if socket_s is None else max(0.001, min(wanted_s, socket_s - READ_MARGIN_S))
 
-    async def read(self, key: str, last_id: str, timeout_s: float) -> list[tuple[str, dict[str, bytes]]]:
-        """Up to 1,000 entries of a stream after ``last_id``, waiting up to ``timeout_s`` for the first."""
+    async def read(
+        self, key: str, last_id: str, timeout_s: float, count: int = 1000
+    ) -> list[tuple[str, dict[str, bytes]]]:
+        """Up to ``count`` entries of a stream after ``last_id``, waiting up to ``timeout_s`` for the first."""
         block: Command = ("BLOCK", max(1, round(self.block_s(timeout_s) * 1000))) if timeout_s > 0 else ()
-        found = await self.command("XREAD", "COUNT", 1000, *block, "STREAMS", key, last_id or "0-0")
+        found = await self.command("XREAD", "COUNT", count, *block, "STREAMS", key, last_id or "0-0")
         return _entries(found)
 
     async def aclose(self) -> None:

@@ -220,4 +220,5 @@ def test_the_names_are_the_same(blocking: type, asynchronous: type, own: set[str
 
 
 def _names(kind: type) -> set[str]:
-    return {name for name in vars(kind) if not name.startswith("_")}
+    slots = getattr(kind, "__slots__", ())
+    return {name for name in vars(kind) if not name.startswith("_") and name not in slots}
