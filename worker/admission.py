@@ -1,14 +1,17 @@
 """Admission: a claimed job becomes a sequence of the engine, or is refused with a reason.
 
 Decodes the request, finds the adapter's record, makes token ids. Knows what can be wrong with a single job before it
-runs; nothing of batches. Long prompts are tokenized off the event loop, so that leases are renewed meanwhile.
+runs; nothing of batches. Long prompts, and chats by an adapter's own template, are made tokens of off the event loop:
+no other job waits for them, and their leases are renewed meanwhile.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterable
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from typing import Protocol
 
 import structlog
@@ -23,14 +26,15 @@ from lorapool.worker.adapter_source import AdapterSource
 from lorapool.worker.adapters import AdapterCache
 from lorapool.worker.engine_thread import EngineThread
 from lorapool.worker.held_jobs import HeldJob, HeldJobs
-from lorapool.worker.persistence import persist
+from lorapool.worker.persistence import persist, put_down
 from lorapool.worker.publisher import Publisher
 from lorapool.worker.sequence import Detokenizer, Sequence
+from lorapool.worker.slow_prompts import SlowPrompts
 
 log = structlog.get_logger()
 
 KNOWN_S = 60.0  # a version is immutable, but removed and registered again it may lie elsewhere
-INLINE_PAYLOAD_BYTES = 16_384  # longer requests are tokenized in a thread
+INLINE_PAYLOAD_BYTES = 16_384  # longer requests take time
 
 
 class Tokenizer(Protocol):
@@ -44,8 +48,26 @@ class PromptTooLong(InvalidRequest):
     """The prompt leaves no room for a single new token in the context."""
 
 
+@dataclass(frozen=True, slots=True)
+class _Request:
+    """A claimed job, read. ``form``: how its adapter wants messages written."""
+
+    claimed: ClaimedJob
+    job: Job
+    form: PromptFormat | None
+
+    @property
+    def is_foreign(self) -> bool:
+        """Written by a program that came with the adapter."""
+        return self.job.messages is not None and self.form is not None and bool(self.form.template)
+
+    @property
+    def is_slow(self) -> bool:
+        return self.is_foreign or len(self.claimed.payload) > INLINE_PAYLOAD_BYTES
+
+
 class Admission:
-    """Admits claimed jobs one by one, in the order they were claimed."""
+    """Admits claimed jobs in the order they were claimed, but for those that take time."""
 
     def __init__(
         self,
@@ -59,61 +81,93 @@ class Admission:
     ) -> None:
         self._jobs, self._engine, self._adapters, self._publisher = jobs, engine, adapters, publisher
         self._catalog, self._tokenizer, self._max_model_len = catalog, tokenizer, max_model_len
+        self._slow = SlowPrompts(tokenizer.encode)
+        self._slow_ones: set[asyncio.Task[None]] = set()
         self._known: dict[str, tuple[float, AdapterRecord]] = {}  # since when, by the monotonic clock
 
     async def admit(self, claimed: Iterable[ClaimedJob]) -> None:
-        """Hand the expected jobs to the engine, together; settle those that cannot run."""
+        """Hand the expected jobs to the engine, together; settle those that cannot run.
+
+        What takes time joins when it is ready, and nobody waits for it: until then it stays expected.
+        """
         admitted: list[HeldJob] = []
         for job in claimed:
-            if len(job.payload) > INLINE_PAYLOAD_BYTES:
-                self._hand_over(admitted)  # rather than wait for a long prompt's tokens
-            try:
-                admitted.append(held := await self._admit(job))
-                if self._jobs.is_recalled(job):
-                    await self._publisher.cancel(held)
-            except Exception as error:  # noqa: BLE001  a job that nobody thought of must not take the worker down
-                await self._publisher.refuse(job, error)
-            finally:
-                self._jobs.met(job)
+            async with self._or_refused(job):
+                request = await self._look(job)
+                if request.is_slow:
+                    self._begin(request)
+                else:
+                    ids = self._tokenizer.encode(request.job, request.form)
+                    admitted.append(await self._enter(request, ids))
         self._hand_over(admitted)
 
-    def _hand_over(self, admitted: list[HeldJob]) -> None:
-        """To the engine, but for those cancelled by now; empties the list."""
+    async def close(self) -> None:
+        """Begin nothing more; what was not ready stays expected, to be given back."""
+        await put_down(tuple(self._slow_ones))
+        self._slow.close()
+
+    def _begin(self, request: _Request) -> None:
+        self._slow_ones.add(task := asyncio.create_task(self._admit_later(request)))
+        task.add_done_callback(self._slow_ones.discard)
+
+    async def _admit_later(self, request: _Request) -> None:
+        claimed, form = request.claimed, request.form
+        async with self._or_refused(claimed):
+            if form is None or not request.is_foreign:
+                ids = await self._slow.long(request.job, form)
+            else:
+                ids = await self._slow.foreign(
+                    claimed.ref, request.job, form, lambda: not self._jobs.is_recalled(claimed)
+                )
+            self._hand_over([await self._enter(request, ids)])
+
+    @asynccontextmanager
+    async def _or_refused(self, claimed: ClaimedJob) -> AsyncIterator[None]:
+        """What goes wrong within is that job's end. A cancellation is not: the job stays expected."""
+        try:
+            yield
+        except Exception as error:  # noqa: BLE001  a job that nobody thought of must not take the worker down
+            try:
+                await self._publisher.refuse(claimed, error)
+            finally:
+                self._jobs.met(claimed)
+
+    def _hand_over(self, admitted: Iterable[HeldJob]) -> None:
+        """To the engine, but for those cancelled by now."""
         if sequences := [job.sequence for job in admitted if not job.ended]:
             self._engine.add(*sequences)
-        admitted.clear()
 
-    async def _admit(self, claimed: ClaimedJob) -> HeldJob:
+    async def _look(self, claimed: ClaimedJob) -> _Request:
         job, form = decode_job(claimed.payload), None
         if claimed.ref != BASE_REF:
             record = await self._know(claimed.ref)
             _check_digest(claimed, record)
             form = record.prompt_format
-        prompt_ids = await self._encode(job, form, len(claimed.payload))
+        return _Request(claimed, job, form)
+
+    async def _enter(self, request: _Request, prompt_ids: list[int]) -> HeldJob:
+        """It is held from now on, and no longer expected."""
+        if len(prompt_ids) >= self._max_model_len:
+            raise PromptTooLong(
+                f"prompt has {len(prompt_ids)} tokens; the context holds {self._max_model_len}, one of them new: "
+                f"shorten it"
+            )
+        claimed = request.claimed
         sequence = Sequence(
             seq_id=f"{claimed.job_id}:{claimed.fence}",
             ref=claimed.ref,
             prompt_ids=prompt_ids,
-            params=job.params,
+            params=request.job.params,
             seed=claimed.seed,
             detokenizer=self._tokenizer.detokenizer(),
         )
         self._publisher.drop_lost([claimed.job_id])  # held under an older lease: it was lost while nobody looked
-        held = HeldJob(claimed, sequence, stream=job.stream)
+        held = HeldJob(claimed, sequence, stream=request.job.stream)
         self._jobs.add(held)
+        if self._jobs.is_recalled(claimed):
+            await self._publisher.cancel(held)
+        self._jobs.met(claimed)
         return held
-
-    async def _encode(self, job: Job, form: PromptFormat | None, size_bytes: int) -> list[int]:
-        foreign = job.messages is not None and form is not None and form.template  # a program that came with an adapter
-        if size_bytes <= INLINE_PAYLOAD_BYTES and not foreign:
-            ids = self._tokenizer.encode(job, form)
-        else:
-            ids = await asyncio.to_thread(self._tokenizer.encode, job, form)
-        if len(ids) >= self._max_model_len:
-            raise PromptTooLong(
-                f"prompt has {len(ids)} tokens; the context holds {self._max_model_len}, one of them new: shorten it"
-            )
-        return ids
 
     async def prefetch(self, ref: str) -> None:
         """Bring an adapter towards a slot before any job asks for it; an unknown one is only logged."""

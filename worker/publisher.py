@@ -21,6 +21,7 @@ from lorapool.shared.errors import (
     AdapterUnavailable,
     CheckpointError,
     InvalidRequest,
+    JobCancelled,
     UnknownAdapter,
     UnsupportedVersion,
 )
@@ -215,6 +216,8 @@ def _outcome_of(error: Exception) -> Outcome:
     """What a failure leads to: the same again is hopeless, a newer release may understand it, or it may pass."""
     if isinstance(error, UnsupportedVersion):
         return "dead"
+    if isinstance(error, JobCancelled):
+        return "cancelled"
     return "failed" if isinstance(error, HOPELESS) else "retry"
 
 

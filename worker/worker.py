@@ -153,6 +153,7 @@ class Worker:
                 self._heartbeat.drain()
                 await self._within(LAST_WORDS_S, asyncio.wait([claiming]))  # longer only while Redis is away
                 await put_down([claiming])
+                await self._admission.close()
                 await self._drain()
                 await put_down([*duties, *self._verifying])
         finally:
