@@ -35,6 +35,7 @@ from lorapool.shared.errors import (
     NoWorker,
     UnknownAdapter,
 )
+from lorapool.shared.explain import still_loading
 from lorapool.shared.job import BASE_REF, check_name
 from lorapool.shared.prompt_format import PromptFormat
 from lorapool.shared.protocol import Retired
@@ -277,15 +278,15 @@ class Adapters:
         ref = record.ref
         if record.not_here and not record.judging and waited_s >= min(UNREACHED_AFTER_S, timeout_s):
             await self._check_reach(record)
-        if waited_s >= min(NO_WORKER_AFTER_S, timeout_s) and not await self._catalog.workers():
+        if waited_s >= min(NO_WORKER_AFTER_S, timeout_s) and not await self._catalog.members.liveliest():
             raise NoWorker(
                 f"adapter {ref} is registered but no worker of pool {self._pool!r} is alive to validate it: "
                 "start one with `lorapool-worker run`; it stays pending until then"
             )
         if waited_s >= timeout_s:
-            raise AdapterNotReady(
-                f"adapter {ref} is not validated after {timeout_s:g} s; workers may be busy: look later"
-            )
+            loading = still_loading(await self._catalog.workers())
+            why = f"{loading}: look later" if loading else "workers may be busy: look later"
+            raise AdapterNotReady(f"adapter {ref} is not validated after {timeout_s:g} s; {why}")
 
     async def _check_reach(self, record: AdapterRecord) -> None:
         if all(beat["worker"] in record.not_here for beat in await self._catalog.workers()):

@@ -17,7 +17,7 @@ from redis.exceptions import RedisError, ResponseError
 
 from lorapool.shared import arguments, replies
 from lorapool.shared.errors import Fate, LorapoolError, MalformedEntry, RedisFull, UnknownAdapter, UnknownJob
-from lorapool.shared.explain import UNSURE_OF_REACH, explanation, with_reach
+from lorapool.shared.explain import UNSURE_OF_WORKERS, explanation, with_workers
 from lorapool.shared.job import Job, JobState, Priority
 from lorapool.shared.keys import Keys, PoolKeys, bare_id
 from lorapool.shared.malformed import readable, required
@@ -159,7 +159,7 @@ class Broker:
         loading = await self._loading(facts["worker"]) if facts["state"] == JobState.RUNNING else frozenset()
         full_id = self.full_id(job_id)
         found = required(f"job {full_id}", lambda: explanation(full_id, facts, loading))
-        return with_reach(found, await self._members.all()) if found.reason in UNSURE_OF_REACH else found
+        return with_workers(found, await self._members.all()) if found.reason in UNSURE_OF_WORKERS else found
 
     async def get(self, job_id: str) -> dict[str, str | bytes] | None:
         """The job's record as stored (``detail`` stays bytes), or None."""

@@ -11,9 +11,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from lorapool.shared.job import JobState
+from lorapool.shared.membership import LOADING
 from lorapool.shared.protocol import Explanation
 
 UNSURE_OF_REACH = frozenset({"behind", "next", "suspect"})
+UNSURE_OF_WORKERS = frozenset({*UNSURE_OF_REACH, "no_worker"})
 SHOWN = 8  # workers named
 WORKER_GONE_MS = 5_000  # every worker comes by at least once a second
 
@@ -32,8 +34,24 @@ def explanation(job_id: str, facts: Mapping[str, str], loading: frozenset[str]) 
     return Explanation(job_id, state, reason, message, {name: value for name, value in facts.items() if value})
 
 
-def with_reach(found: Explanation, beats: Sequence[Mapping[str, str]]) -> Explanation:
-    """The same, unless it waits and each live worker says that it cannot reach its adapter."""
+def with_workers(found: Explanation, beats: Sequence[Mapping[str, str]]) -> Explanation:
+    """The same, with what the live workers say of themselves: that one is loading, that none can reach the adapter."""
+    return _with_loading(found, beats) if found.reason == "no_worker" else _with_reach(found, beats)
+
+
+def still_loading(beats: Sequence[Mapping[str, str]]) -> str:
+    """``w1 is loading its model (40 %)``, of those that do; empty if none does."""
+    loading = [beat for beat in beats if beat.get("state") == LOADING]
+    said = [f"{beat['worker']} is loading its model ({beat.get('progress') or 'begun'})" for beat in loading]
+    return ", ".join(said[:SHOWN]) + (f" and {len(said) - SHOWN} more" if len(said) > SHOWN else "")
+
+
+def _with_loading(found: Explanation, beats: Sequence[Mapping[str, str]]) -> Explanation:
+    told = still_loading(beats)
+    return replace(found, message=f"no worker takes jobs yet: {told}") if told else found
+
+
+def _with_reach(found: Explanation, beats: Sequence[Mapping[str, str]]) -> Explanation:
     ref = found.facts.get("ref", "")
     if found.reason not in UNSURE_OF_REACH or not beats:
         return found

@@ -14,7 +14,7 @@ import secrets
 import socket
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
@@ -341,10 +341,17 @@ async def _check(settings: RedisSettings, worker_id: str | None) -> int:
         await redis.aclose()
     alive = [beat for beat in beats if worker_id in {None, beat["worker"]}]
     for beat in alive:
-        Console().print(f"{beat['worker']}: {beat.get('state', '?')}", highlight=False)
+        Console().print(f"{beat['worker']}: {_state(beat)}", highlight=False, markup=False)
     if not alive:
         Console(stderr=True).print(f"no live worker{f' {worker_id}' if worker_id else ''} in pool {settings.pool}")
     return 0 if any(beat.get("state") == "running" for beat in alive) else FAILED
+
+
+def _state(beat: Mapping[str, str]) -> str:
+    """Its state, and what there is to say of it: how far loading is, how old the running step, what ails it."""
+    age = f"step begun {beat['step_age_ms']} ms ago" if beat.get("step_age_ms", "0") != "0" else ""
+    told = [text for text in (beat.get("progress", ""), age, beat.get("ails", "")) if text]
+    return " - ".join((beat.get("state", "?"), *told))
 
 
 @contextmanager

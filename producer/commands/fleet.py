@@ -5,7 +5,7 @@ The counters are those that ``redis-cli HGETALL`` shows; derived columns (hit ra
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Annotated
 
 import typer
@@ -45,17 +45,19 @@ def stats(
 
 
 def workers(redis_url: o.RedisUrl = None, pool: o.Pool = None, as_json: o.Json = False) -> None:
-    """List live workers: device, rows, speed, resident adapters; those that cannot be reached there, or are judged."""
+    """List live workers: device, state, rows, speed, resident adapters; and where there is any, how far loading is, how
+    old the running step, what ails the worker, which adapters it cannot reach or judges."""
 
     async def work(client: Client) -> None:
         found = await client.workers()
         if as_json:
             document(found)
         elif found:
-            special = [name for name in ("not_here", "judging") if any(beat.get(name) for beat in found)]
-            columns = ("worker", "device", "state", "jobs", "free", "tok/s", "resident", "seen", *special)
-            rows = ((*_worker(beat), *(beat.get(name, "").split() for name in special)) for beat in found)
-            table(columns, rows, right=("jobs", "free", "tok/s", "seen"))
+            special = [name for name in _SPECIAL if any(beat.get(name) for beat in found)]
+            columns = ("worker", "device", "state", "jobs", "free", "tok/s", "resident", "seen")
+            rows = ((*_worker(beat), *(_SPECIAL[name](beat.get(name, "")) for name in special)) for beat in found)
+            headings = (*columns, *(name.removesuffix("_ms").replace("_", " ") for name in special))
+            table(headings, rows, right=("jobs", "free", "tok/s", "seen", "step age"))
         else:
             note("no worker of this pool is alive: lorapool-worker run")
 
@@ -109,6 +111,19 @@ def _worker(beat: Mapping[str, str]) -> tuple[object, ...]:
     held, free = int(number(beat.get("held"))), int(number(beat.get("free_rows")))
     resident = beat.get("resident", "").split()
     return beat["worker"], device, beat.get("state"), held, free, beat.get("tokens_per_s"), resident, _age(beat)
+
+
+def _step_age(milliseconds: str) -> str:
+    return seconds(float(milliseconds)) if milliseconds.replace(".", "", 1).isdecimal() else "-"
+
+
+_SPECIAL: Mapping[str, Callable[[str], object]] = {
+    "progress": str,
+    "step_age_ms": _step_age,
+    "ails": str,
+    "not_here": str.split,
+    "judging": str.split,
+}
 
 
 def _age(beat: Mapping[str, str]) -> str:

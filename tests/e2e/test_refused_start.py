@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from redis.asyncio import Redis
 
+from lorapool.shared.catalog import Catalog
 from tests.conftest import running_server
 from tests.fleet import ROOT, alive, fake_worker
 
@@ -100,13 +101,20 @@ async def test_warns_of_eviction(redis_url: str, redis: Redis) -> None:
 
 
 async def test_check(redis_url: str, redis: Redis) -> None:
-    """``lorapool-worker check`` exits 0 while the worker lives and 1 when it is gone."""
+    """``lorapool-worker check`` exits 0 while the worker serves, 1 while it loads, and when it is gone."""
+    said: list[str] = []
 
     def check() -> int:
         command = [PROGRAM, "check", "--redis-url", redis_url, "--worker-id", "w1"]
-        return subprocess.run(command, capture_output=True, timeout=60, cwd=ROOT, check=False).returncode
+        outcome = subprocess.run(command, capture_output=True, timeout=60, cwd=ROOT, check=False, text=True)
+        said.append(outcome.stdout)
+        return outcome.returncode
 
     assert check() == 1
+    await Catalog(redis, "default").members.join("w1", {"state": "loading", "progress": "40 %"}, 60_000, boot="1")
+    assert check() == 1
+    assert said[-1] == "w1: loading - 40 %\n"
+    await Catalog(redis, "default").leave("w1")
     with fake_worker(redis_url) as worker:
         await alive(redis, "w1")
         assert check() == 0

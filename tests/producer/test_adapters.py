@@ -87,6 +87,22 @@ async def test_a_busy_worker_means_not_ready_after_the_timeout(client: Client, m
         await client.adapters.register("cfo", make_adapter(), timeout=0.1)
 
 
+async def test_a_worker_that_still_loads_is_waited_for(
+    client: Client, make_adapter: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is somebody: register waits until it has loaded and decided, or says after the timeout that it still loads."""
+    monkeypatch.setattr(adapters, "NO_WORKER_AFTER_S", 0.05)
+    members, folder = client._catalog.members, make_adapter()
+    await members.join("slow", {"state": "loading", "progress": "weights 40 %"}, 60_000, boot="1")
+    with pytest.raises(AdapterNotReady, match=r"slow is loading its model \(weights 40 %\)"):
+        await client.adapters.register("cfo", folder, timeout=0.3)
+    waiting = asyncio.create_task(client.adapters.register("cfo", folder))
+    await asyncio.sleep(0.2)
+    await members.beat("slow", {"state": "running"}, 60_000, boot="1")
+    await client._catalog.decide("cfo@1.0.0", "ready")
+    assert "ready" == (await waiting).status
+
+
 async def test_registering_without_waiting_returns_the_pending_record(client: Client, make_adapter: Make) -> None:
     """wait=False asks nobody."""
     assert (await client.adapters.register("cfo", make_adapter(), wait=False)).status == "pending"

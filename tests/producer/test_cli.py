@@ -120,6 +120,22 @@ def test_stats_and_workers_are_tables(run: Run, threaded_worker: None) -> None:
     assert run("workers").stdout.splitlines()[1].startswith("canned  cpu float32")
 
 
+def test_what_ails_a_worker_is_shown(run: Run, redis_url: str, pool_name: str) -> None:
+    """How far loading is, how old the running step, what ails it; columns that nobody fills are left out."""
+    beats = {
+        "w1": {"state": "running", "device": "cuda:0", "step_age_ms": 61_500, "ails": "step hangs"},
+        "w2": {"state": "loading", "progress": "weights 40 %"},
+    }
+    with Redis.from_url(redis_url) as redis:
+        for name, fields in beats.items():
+            redis.hset(f"lp:{{{pool_name}}}:worker:{name}", mapping=fields)
+            redis.zadd(f"lp:{{{pool_name}}}:workers", {name: 9e12})
+    heading, first, second = run("workers").stdout.splitlines()
+    assert heading.split()[-5:] == ["SEEN", "PROGRESS", "STEP", "AGE", "AILS"]
+    assert re.search(r"^w1 +cuda:0 +running .* 61.5 s +step hangs$", first)
+    assert re.search(r"^w2 +- +loading .* weights 40 % +- +-$", second)
+
+
 def test_an_empty_pool_is_said_to_be_empty(run: Run) -> None:
     """On stderr, with the next step; nothing on stdout."""
     hints = {"adapters ls": "adapters register", "workers": "lorapool-worker run", "stats": "no job"}

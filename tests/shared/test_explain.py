@@ -94,3 +94,13 @@ async def test_no_worker_can_reach_its_adapter(bench: Bench) -> None:
     told = await bench.broker.explain("mine")
     assert "not_here" == told.reason
     assert "cfo@1" in told.message and "w1, w2" in told.message
+
+
+async def test_a_worker_that_loads_is_named_where_none_takes_jobs(bench: Bench) -> None:
+    """With how far it is; once it runs, the job is next."""
+    members = Catalog(bench.redis, "test").members
+    await bench.enqueue(id="mine")
+    await members.join("w1", {"state": "loading", "progress": "weights 40 %"}, 60_000, boot="1")
+    told = await bench.broker.explain("mine")
+    expected = "no worker takes jobs yet: w1 is loading its model (weights 40 %)"
+    assert ("no_worker", expected) == (told.reason, told.message)
