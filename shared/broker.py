@@ -18,8 +18,8 @@ from redis.exceptions import RedisError, ResponseError
 from lorapool.shared import arguments, replies
 from lorapool.shared.errors import Fate, LorapoolError, MalformedEntry, RedisFull, UnknownAdapter, UnknownJob
 from lorapool.shared.explain import UNSURE_OF_WORKERS, explanation, with_workers
-from lorapool.shared.job import Job, JobState, Priority
-from lorapool.shared.keys import Keys, PoolKeys, bare_id
+from lorapool.shared.job import Job, JobState
+from lorapool.shared.keys import LANES, Keys, PoolKeys, bare_id
 from lorapool.shared.malformed import readable, required
 from lorapool.shared.membership import Membership
 from lorapool.shared.protocol import (
@@ -61,7 +61,6 @@ __all__ = [
 ]
 
 INBOX_ENTRIES = 32  # of one read: each may bring 64 answers, and the reader's event loop stands still over them
-LANES = (Priority.NORMAL, Priority.HIGH, Priority.LOW, "again")
 
 
 class Broker:

@@ -15,6 +15,9 @@ from zlib import crc32
 from lorapool.shared.errors import InvalidRequest
 from lorapool.shared.job import BASE_REF, Priority, check_name
 
+# The streams that an adapter may have; at equal turns the first goes first (scripts/lanes.lua).
+LANES = ("high", "high_crowd", "normal", "normal_crowd", "low", "low_crowd", "again")
+
 _PARTITIONED = re.compile(r"\d+\.")
 _ISSUED = re.compile(r"j([0-9a-f]{11})-[0-9a-f]{16}")
 
@@ -36,7 +39,7 @@ class Keys:
         return f"{self.prefix}adapter:{ref}"
 
     def stream(self, ref: str, lane: str = Priority.NORMAL) -> str:
-        """Waiting jobs of one adapter; ``lane`` is a priority or ``again``."""
+        """Waiting jobs of one adapter; ``lane`` is one of LANES."""
         suffix = "" if lane == Priority.NORMAL else f":{lane}"
         return f"{self.prefix}stream:{ref}{suffix}"
 

@@ -42,6 +42,7 @@ class View:
     ready_count: int  # claimable adapters in all
     apart: bool = False  # this worker is to claim nothing but suspects: it is one of the few that run them
     suspects: int = 0  # jobs whose worker vanished, that this worker may take once it holds nothing
+    behind: bool = False  # more was due, to be tidied up, than one call may do: come again at once
 
 
 class ClaimedJob(NamedTuple):

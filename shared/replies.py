@@ -155,10 +155,10 @@ def view(text: str) -> View:
 
 
 def _view(text: str) -> View:
-    now, due, ready, apart, suspects, *rest = text.split(" ")
+    now, due, ready, behind, apart, suspects, *rest = text.split(" ")
     waiting = readable("waiting adapter", (rest[i : i + 4] for i in range(0, len(rest), 4)), _waiting)
     next_due_ms = None if due == "-" else int(due)
-    return View(int(now), tuple(waiting), next_due_ms, int(ready), apart == "1", int(suspects))
+    return View(int(now), tuple(waiting), next_due_ms, int(ready), apart == "1", int(suspects), behind == "1")
 
 
 def _waiting(words: list[str]) -> WaitingAdapter:

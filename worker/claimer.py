@@ -134,7 +134,7 @@ class Claimer:
         jobs = await self._ask_for(choice)
         if jobs:
             self._outrun_s = OUTRUN_S
-        else:
+        elif not (self._view and self._view.behind):  # what that claim tidied up was all it could do
             await self._sleep(self._outrun_s)
             self._outrun_s = min(2 * self._outrun_s, BLOCKED_S)
         return jobs

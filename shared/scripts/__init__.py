@@ -15,6 +15,7 @@ from typing import Any
 
 from redis.exceptions import NoScriptError
 
+from lorapool.shared.keys import LANES
 from lorapool.shared.server import Arg, Server
 
 _USES = re.compile(r"^-- uses: (.+)$", re.MULTILINE)
@@ -41,7 +42,10 @@ class Terms:
     lease_ms: int = 15_000
     max_depth: int = 10_000
     agent_window: int = 64
-    crowd_ms: int = 5_000
+    crowd_ms: int = 5_000  # so much later is the turn of what an agent sends beyond a quarter of its window
+    normal_passed_ms: int = 30_000  # by jobs of high priority that came so much later
+    low_passed_ms: int = 300_000  # by any others
+    elsewhere_ms: int = 2_000  # so long a retry is left to other workers than the one where it failed
     view_size: int = 32
     last_workers: int = 16
 
@@ -89,6 +93,7 @@ def _prelude(terms: Terms, clock: str | None) -> str:
     text = _read("prelude")
     constants = ", ".join(f"{name.upper()} = {value}" for name, value in asdict(terms).items())
     text = text.replace("{} -- TERMS", f"{{ {constants} }}")
+    text = text.replace("{} -- LANES", f"{{ {', '.join(map(repr, LANES))} }}")
     if clock is not None:
         assert _NOW in text
         text = text.replace(_NOW, f"return tonumber(redis.call('GET', '{clock}')) or {_NOW.removeprefix('return ')}")

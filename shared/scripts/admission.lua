@@ -51,13 +51,6 @@ local function refusal(adapter, ref, agent)
   end
 end
 
--- What one agent sends beyond a quarter of its window waits a lane below, and its turn comes later: others pass it.
-local LANE_BELOW = { high = 'normal', normal = 'low', low = 'low' }
-
-local function crowds(job, adapter)
-  return gauge('window:' .. job.ref, job.agent) >= adapter.agent_window / 4
-end
-
 -- A new job in its place; delay and deadline in ms from now, 0 is none; ... are more fields of the record.
 local function accept(job, adapter, delay, deadline, payload, ...)
   local state, due, entry, limit = 'queued', '', '', ''
@@ -65,9 +58,9 @@ local function accept(job, adapter, delay, deadline, payload, ...)
   if delay > 0 then
     state, due = 'delayed', NOW + delay
     call('ZADD', P .. 'delayed', due, job.id)
-  elseif crowds(job, adapter) then
+  elseif crowds(gauge('window:' .. job.ref, job.agent), adapter.agent_window) then
     job.turn = NOW + TERMS.CROWD_MS
-    enter_stream(job, LANE_BELOW[job.priority])
+    enter_stream(job, job.priority .. '_crowd')
     entry = job.entry
   else
     enter_stream(job, job.priority)

@@ -1,4 +1,4 @@
--- uses: jobs
+-- uses: lanes jobs
 -- Pause, resume or close an adapter: paused ones take jobs and are not claimed, closed ones are claimed and take none.
 -- KEYS[1] partition prefix
 -- ARGV ref, state (open | paused | closed)

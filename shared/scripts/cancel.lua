@@ -1,4 +1,4 @@
--- uses: jobs
+-- uses: lanes jobs
 -- End a job on request: at once where it waits; where it runs, its worker is told and settles it.
 -- KEYS[1] partition prefix
 -- ARGV id

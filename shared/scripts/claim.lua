@@ -1,4 +1,4 @@
--- uses: jobs letters duties reach suspects view
+-- uses: lanes jobs letters duties reach suspects view
 -- Take a micro-batch under one lease, adapter by adapter in the order preferred; tidy up first, look around after.
 -- KEYS[1] partition prefix
 -- ARGV worker, lease, n, max_adapters, per_adapter, lease_ms, most suspects together, number of residents,
@@ -11,7 +11,8 @@ local worker, lease = ARGV[1], ARGV[2]
 local n, max_adapters, per_adapter = tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5])
 local lease_ms, most_apart, resident_count = tonumber(ARGV[6]), tonumber(ARGV[7]), tonumber(ARGV[8])
 local residents = residents_of(9, 8 + resident_count)
-local heads, payloads, taken, claimed = {}, {}, {}, {} -- claimed: by ref, the job that is next, or true
+local heads, payloads, taken, claimed = {}, {}, {}, {} -- claimed: by ref, the next job's turn, or true
+local MOST_TIDIED, tidied = 256, 0 -- entries that were taken and could not begin
 
 local QUEUED = { 'state', 'ref', 'agent', 'attempts', 'cost', 'submitted_ms', 'stream', 'deadline_ms', 'lost', 'fence',
   'digest', 'seed' }
@@ -72,67 +73,87 @@ local function begin_entry(id, ref)
   begin_attempt(job)
 end
 
--- How many entries were taken, and the id of the job that is then the lane's first.
-local function take_lane(ref, lane, want)
-  if want <= 0 then
-    return 0
-  end
-  local key = stream_of(ref, lane)
-  local entries = call('XRANGE', key, '-', '+', 'COUNT', want + 1)
-  local got = math.min(want, #entries)
-  if got == 0 then
-    return 0
-  end
-  if #entries <= want then
-    call('DEL', key)
-  else
-    local ids = {}
-    for i = 1, got do
-      ids[i] = entries[i][1]
+-- Retries that failed here are left to others for a moment, if there are any.
+local function leave_to_others(lane)
+  local rest = {}
+  for _, entry in ipairs(lane.entries) do
+    local fields = entry[2]
+    local left_us = fields[5] == 'left' and fields[6] == worker and NOW - turn_in(entry) < TERMS.ELSEWHERE_MS
+    if not left_us or workers_here() < 2 then
+      rest[#rest + 1] = entry
     end
-    call('XDEL', key, unpack(ids))
   end
-  for i = 1, got do
-    begin_entry(entries[i][2][2], ref)
-  end
-  return got, entries[got + 1] and entries[got + 1][2][2]
+  lane.whole = lane.whole and #rest == #lane.entries
+  lane.entries = rest
 end
 
--- By priority; but jobs that wait a lane below because their agent has many are passed by others only until their turn.
-local function lanes_by_turn(ref)
-  local lanes = { 'high', 'normal', 'low', 'again' }
-  for i = 1, 2 do
-    local above, below = lanes[i], lanes[i + 1]
-    if call('EXISTS', stream_of(ref, above)) == 1 and call('EXISTS', stream_of(ref, below)) == 1 then
-      local turn, priority = first_turn(ref, below)
-      if priority == above and turn < first_turn(ref, above) then
-        lanes[i], lanes[i + 1] = below, above
-        return lanes
-      end
+local function read_lanes(ref, want)
+  local lanes = heads_of(ref, want + 1)
+  for _, lane in ipairs(lanes) do
+    lane.ids = {}
+    if lane.name == 'again' then
+      leave_to_others(lane)
+      lanes.again = lane
     end
   end
   return lanes
 end
 
+-- The next entry: of what came back, up to half; of the others by turn; then of what came back.
+local function pick(lanes, picked, want)
+  local again = lanes.again
+  local has_again = again and again.entries[again.at]
+  local lane = has_again and #picked < math.floor(want / 2) and again
+    or next_lane(lanes, want > 1 and 'again' or nil) or has_again and again
+  if not lane then
+    return false
+  end
+  local entry = lane.entries[lane.at]
+  lane.at = lane.at + 1
+  lane.ids[#lane.ids + 1] = entry[1]
+  picked[#picked + 1] = job_in(entry)
+  return true
+end
+
+local function take_out(ref, lanes)
+  for _, lane in ipairs(lanes) do
+    local key = stream_of(ref, lane.name)
+    if lane.whole and lane.at > #lane.entries then
+      call('DEL', key)
+    elseif #lane.ids > 0 then
+      call('XDEL', key, unpack(lane.ids))
+    end
+  end
+end
+
+-- Jobs of one adapter; what may not begin makes room for others, within a bound.
 local function take_adapter(ref, want)
   local cap = number(call('HGET', P .. 'adapter:' .. ref, 'max_inflight')) or 0
   if cap > 0 then
     want = math.min(want, cap - gauge('running', ref))
   end
-  if call('EXISTS', stream_of(ref, 'again'), stream_of(ref, 'high'), stream_of(ref, 'low')) == 0 then
-    local _, following = take_lane(ref, 'normal', want)
-    claimed[ref] = claimed[ref] and (following or true)
-    return
+  local full = #taken + want
+  while #taken < full do
+    local ask, picked, before = full - #taken, {}, #taken
+    local lanes = read_lanes(ref, ask)
+    while #picked < ask and pick(lanes, picked, ask) do end
+    take_out(ref, lanes)
+    for _, id in ipairs(picked) do
+      begin_entry(id, ref)
+    end
+    local _, turn = next_lane(lanes)
+    claimed[ref] = claimed[ref] and (turn or true)
+    tidied = tidied + #picked - (#taken - before)
+    if #picked < ask or tidied >= MOST_TIDIED then
+      break
+    end
   end
-  local got = take_lane(ref, 'again', math.min(want, math.max(1, math.floor(want / 2))))
-  for _, lane in ipairs(lanes_by_turn(ref)) do
-    got = got + take_lane(ref, lane, want - got)
-  end
+  more_is_due = more_is_due or tidied >= MOST_TIDIED
 end
 
 -- Claimable, and nothing there: entries were lost, or somebody else wrote `ready`. Else all workers would try for ever.
 local function see_empty(ref)
-  if call('EXISTS', stream_of(ref, 'again'), stream_of(ref, 'high'), stream_of(ref, 'normal'), stream_of(ref, 'low')) > 0 then
+  if call('EXISTS', streams_of(ref)) > 0 then
     return
   end
   local phantoms = gauge('waiting', ref)

@@ -1,27 +1,83 @@
 -- What any worker does for the whole partition when it comes by: promote, reap, expire; bounded a call.
 
+local JUMP_MS = 1000 -- that a clock goes back by less is corrected by nobody, and hurts nobody
+local MOST_REPAIRED = 2000
+local MOST_EXPIRED = 200
+
 local second_turned = false
+local more_is_due = false -- than one call may do
+
+-- The server's clock went back: what was set by the clock as it was comes `late` ms too late. Leases end at the latest
+-- a lease from now, whoever renews them; what a job waits for counts from now if it was submitted at a time to come.
+local function clock_went_back(lease)
+  local far = call('ZRANGEBYSCORE', P .. 'leases', NOW + lease, '+inf', 'LIMIT', 0, MOST_REPAIRED)
+  for _, id in ipairs(far) do
+    call('ZADD', P .. 'leases', NOW + lease, id)
+  end
+  for set, field in pairs({ delayed = 'due_ms', deadlines = 'deadline_ms' }) do
+    for _, id in ipairs(call('ZRANGEBYSCORE', P .. set, NOW, '+inf', 'LIMIT', 0, MOST_REPAIRED)) do
+      local v = call('HMGET', P .. 'job:' .. id, 'submitted_ms', field, 'retries')
+      local submitted, at = number(v[1]) or NOW, number(v[2])
+      local due = at and submitted > NOW and NOW + at - submitted
+      if set == 'delayed' and at and not due and v[3] ~= '0' and at > NOW + 2 * TERMS.BACKOFF_MAX_MS then
+        due = NOW
+      end
+      if due then
+        call('ZADD', P .. set, due, id)
+        call('HSET', P .. 'job:' .. id, field, due)
+      end
+    end
+  end
+end
 
 -- True while leases must not be reaped: nobody was there to renew or reap (the server was down, or all workers), so
--- every owner first gets one lease's time to come back.
+-- every owner first gets the longest lease's time to come back; and no longer, whatever the clock has done.
 local function in_outage(lease_ms)
   local key = P .. 'reaper'
-  local text = call('GET', key) or '0 0 0'
-  local last, calm, lease = string.match(text, '^(%d+) (%d+) (%d+)$')
-  last, calm, lease = tonumber(last) or 0, tonumber(calm) or 0, lease_ms or tonumber(lease) or 0
+  local last, calm, lease = string.match(call('GET', key) or '', '^(%d+) (%d+) (%d+)$')
+  last, calm = tonumber(last) or 0, tonumber(calm) or 0
+  lease = math.max(tonumber(lease) or 0, lease_ms or 0)
   if lease == 0 then
     lease = TERMS.LEASE_MS
   end
-  if NOW - last > math.max(lease / 2, 3000) and call('EXISTS', P .. 'leases') == 1 then
+  if last > NOW + JUMP_MS then
+    clock_went_back(lease)
+  elseif NOW - last > math.max(lease / 2, 3000) and call('EXISTS', P .. 'leases') == 1 then
     calm = NOW + lease
   end
+  calm = math.min(calm, NOW + lease)
   call('SET', key, string.format('%d %d %d', NOW, calm, lease), 'PX', 3600000)
   second_turned = math.floor(last / 1000) ~= math.floor(NOW / 1000)
   return NOW < calm
 end
 
+local windows = {}
+
+local function window_of(ref)
+  windows[ref] = windows[ref] or number(call('HGET', P .. 'adapter:' .. ref, 'agent_window')) or TERMS.AGENT_WINDOW
+  return windows[ref]
+end
+
+-- A delayed job is due: first in line if it comes back, else where it would be if it came now.
+local function promote_one(job)
+  if job.fence > 0 then
+    enter_stream(job, 'again', 'left', job.worker)
+    wake(job.ref, job.worker)
+  elseif crowds(gauge('window:' .. job.ref, job.agent) - 1, window_of(job.ref)) then
+    job.turn = NOW + TERMS.CROWD_MS
+    enter_stream(job, job.priority .. '_crowd')
+    wake(job.ref)
+  else
+    enter_stream(job, job.priority)
+    wake(job.ref)
+  end
+  call('HSET', P .. 'job:' .. job.id, 'state', 'queued', 'lane', job.lane, 'entry', job.entry,
+    'turn_ms', job.turn or '')
+end
+
 local function promote()
   local due = call('ZRANGEBYSCORE', P .. 'delayed', '-inf', NOW, 'LIMIT', 0, 100)
+  more_is_due = more_is_due or #due == 100
   for _, id in ipairs(due) do
     call('ZREM', P .. 'delayed', id)
     local job = load_job(id)
@@ -29,9 +85,7 @@ local function promote()
       counted_window(job, -1)
       enter_suspects(job, AT)
     elseif job and job.state == 'delayed' then
-      enter_stream(job, job.fence > 0 and 'again' or job.priority)
-      call('HSET', P .. 'job:' .. id, 'state', 'queued', 'lane', job.lane, 'entry', job.entry)
-      wake(job.ref)
+      promote_one(job)
     end
   end
 end
@@ -98,7 +152,8 @@ local function expire_one(job)
 end
 
 local function expire_due()
-  local due = call('ZRANGEBYSCORE', P .. 'deadlines', '-inf', NOW, 'LIMIT', 0, 64)
+  local due = call('ZRANGEBYSCORE', P .. 'deadlines', '-inf', NOW, 'LIMIT', 0, MOST_EXPIRED)
+  more_is_due = more_is_due or #due == MOST_EXPIRED
   for _, id in ipairs(due) do
     call('ZREM', P .. 'deadlines', id)
     local job = load_job(id)

@@ -1,4 +1,4 @@
--- uses: jobs
+-- uses: lanes jobs
 -- Append token deltas of streamed jobs. A delta that is there already (its offset was passed) is not appended again.
 -- KEYS[1] partition prefix
 -- ARGV for each delta: id, lease, attempt, offset, number of tokens, text, token ids as text

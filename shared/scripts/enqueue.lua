@@ -1,4 +1,4 @@
--- uses: jobs admission
+-- uses: lanes jobs admission
 -- Accept jobs, each by itself: a refused one leaves nothing behind.
 -- KEYS[1] partition prefix
 -- ARGV for each job: id, fingerprint, ref, agent, client, priority, stream (0 | 1), seed, cost, delay_ms, deadline_ms

@@ -1,4 +1,4 @@
--- uses: jobs letters duties
+-- uses: lanes jobs letters duties
 -- A client's own wish: end this job if its deadline has passed and no living worker has it.
 -- KEYS[1] partition prefix
 -- ARGV id

@@ -1,4 +1,4 @@
--- uses: jobs
+-- uses: lanes jobs
 -- The facts behind where a job is.
 -- KEYS[1] partition prefix
 -- ARGV id
@@ -15,15 +15,21 @@ local function fact(name, value)
   facts[#facts + 1] = tostring(value or '')
 end
 
+-- Of each lane those that are given before this job; its own lane's are, up to its entry.
+local function ahead_in(lane, turn)
+  local key, own = stream_of(job.ref, lane), lane == job.lane
+  local entries = call('XRANGE', key, '-', own and '(' .. job.entry or '+', 'COUNT', LOOK)
+  local n = own and #entries or 0
+  for _, entry in ipairs(own and {} or entries) do
+    n = n + ((lane == 'again' or turn_in(entry) + PASSED_MS[lane] < turn) and 1 or 0)
+  end
+  return n
+end
+
 local function ahead()
-  local n = 0
-  local lanes = { 'again', 'high', 'normal', 'low' }
-  for _, lane in ipairs(lanes) do
-    local key = stream_of(job.ref, lane)
-    if lane == job.lane then
-      return n + #call('XRANGE', key, '-', '(' .. job.entry, 'COUNT', LOOK)
-    end
-    n = n + call('XLEN', key)
+  local n, turn = 0, turn_of(job.id) + (PASSED_MS[job.lane] or 0)
+  for _, lane in ipairs(LANES) do
+    n = n + ahead_in(lane, turn)
   end
   return n
 end

@@ -1,4 +1,4 @@
--- uses: jobs
+-- uses: lanes jobs
 -- Drop what a worker left behind. One that has leases left is not forgotten: its jobs must be reaped first.
 -- KEYS[1] partition prefix
 -- ARGV worker

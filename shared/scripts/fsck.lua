@@ -1,4 +1,4 @@
--- uses: jobs fsck_parts
+-- uses: lanes jobs fsck_parts
 -- One step of a check of the whole partition: about a hundred keys, one adapter, or one set. Repairs structure and the
 -- gauges that follow from it, never counters. True on a live system: a step sees the partition at one instant.
 -- KEYS[1] partition prefix

@@ -34,7 +34,7 @@ local function put_in_place(job)
     call('ZADD', P .. 'suspects', NOW, job.id)
     damaged('suspect_without_place', job.id)
   else
-    job.entry = call('XADD', stream_of(job.ref, job.lane), '*', 'job', job.id)
+    job.entry = call('XADD', stream_of(job.ref, job.lane), '*', 'job', job.id, 'turn', turn_of(job.id))
     call('HSET', P .. 'job:' .. job.id, 'entry', job.entry)
     damaged('queued_job_without_entry', job.id)
   end
@@ -192,7 +192,7 @@ end
 -- Adapters
 
 local function check_entry(key, ref, lane, entry, window)
-  local id = entry[2][2]
+  local id = job_in(entry)
   local job = id and load_job(id)
   if not job then
     damaged('entry_without_job', id or entry[1])
@@ -232,7 +232,7 @@ end
 
 local function size_of(ref)
   local n = call('ZCARD', P .. 'delayed') + call('ZCARD', P .. 'suspects')
-  for _, lane in ipairs({ 'again', 'high', 'normal', 'low' }) do
+  for _, lane in ipairs(LANES) do
     n = n + call('XLEN', stream_of(ref, lane))
   end
   return n
@@ -240,7 +240,7 @@ end
 
 local function check_gauges(ref)
   local window, waiting = {}, 0
-  for _, lane in ipairs({ 'again', 'high', 'normal', 'low' }) do
+  for _, lane in ipairs(LANES) do
     waiting = waiting + count_lane(ref, lane, window)
   end
   count_set(ref, 'delayed', window)

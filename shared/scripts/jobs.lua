@@ -4,7 +4,7 @@
 
 local FIELDS = { 'state', 'lease', 'ref', 'agent', 'client', 'stream', 'attempts', 'lost', 'fence', 'submitted_ms',
   'deadline_ms', 'cancel', 'cost', 'lane', 'entry', 'worker', 'priority', 'settled', 'digest', 'seed', 'started_ms',
-  'first_token_ms', 'lifted', 'lost_leases' }
+  'first_token_ms', 'lifted', 'lost_leases', 'due_ms' }
 
 -- A number within reason, or nil.
 local function number(text)
@@ -57,7 +57,7 @@ local function load_job(id)
     deadline = number(v[11]), cancel = v[12], cost = tonumber(v[13]), lane = v[14] or 'normal', entry = v[15] or '',
     worker = v[16] or '', priority = v[17] or 'normal', settled = v[18], digest = v[19] or '', seed = v[20] or '0',
     started = number(v[21]), first_token = number(v[22]),
-    lifted = number(v[23]) or 0, lost_leases = v[24] or '' }
+    lifted = number(v[23]) or 0, lost_leases = v[24] or '', due = number(v[25]) }
 end
 
 -- Sums
@@ -112,36 +112,16 @@ local function write_sums(sums, prefix, drop_zero)
   end
 end
 
--- Places in an adapter's streams
-
-local LANES = { 'again', 'high', 'normal', 'low' } -- in the order in which they are emptied
-
-local function stream_of(ref, lane)
-  return P .. 'stream:' .. ref .. (lane == 'normal' and '' or ':' .. lane)
-end
-
--- Of a job: since when it could have been claimed or, if that is later, its turn counts; its priority.
+-- Of a job: since when it could have been claimed or, if that is later, its turn counts.
 local function turn_of(id)
-  local v = call('HMGET', P .. 'job:' .. id, 'submitted_ms', 'due_ms', 'turn_ms', 'priority')
-  return math.max(number(v[1]) or 0, number(v[2]) or 0, number(v[3]) or 0), v[4]
+  local v = call('HMGET', P .. 'job:' .. id, 'submitted_ms', 'due_ms', 'turn_ms')
+  return math.max(number(v[1]) or 0, number(v[2]) or 0, number(v[3]) or 0)
 end
 
--- The same of the first job in a lane.
-local function first_turn(ref, lane)
-  local head = call('XRANGE', stream_of(ref, lane), '-', '+', 'COUNT', 1)[1]
-  if head then
-    return turn_of(head[2][2])
-  end
-end
-
+-- When the turn of an adapter's next job is.
 local function waits_since(ref)
-  for _, lane in ipairs(LANES) do
-    local turn = first_turn(ref, lane)
-    if turn then
-      return turn
-    end
-  end
-  return NOW
+  local _, turn = next_lane(heads_of(ref, 1))
+  return turn or NOW
 end
 
 local function add_all(key, how, scores)
@@ -158,7 +138,8 @@ local function drop_all(key, members)
   end
 end
 
--- Which adapters with jobs are claimable. `heads`: of those just claimed, the job that is next if that is known, or true.
+-- Which adapters with jobs are claimable. `heads`: of those just claimed, the next
+-- job's turn if that is known, or true.
 local function review_ready(refs, waiting, running, adapters, heads)
   local since, earlier, fresh, out = {}, {}, {}, {}
   local function enter(scores, score, ref)
@@ -170,7 +151,7 @@ local function review_ready(refs, waiting, running, adapters, heads)
     if waiting[i] <= 0 or state ~= 'open' and state ~= 'closed' or cap > 0 and running[i] >= cap then
       out[#out + 1] = ref
     elseif heads[ref] then
-      enter(since, heads[ref] == true and waits_since(ref) or (turn_of(heads[ref])), ref)
+      enter(since, heads[ref] == true and waits_since(ref) or heads[ref], ref)
     elseif entered[ref] then
       enter(earlier, entered[ref], ref)
     else
@@ -286,10 +267,12 @@ local function counted_window(job, n)
   add(gauges, 'window:' .. job.ref, job.agent, n)
 end
 
-local function enter_stream(job, lane)
+-- ... are more fields of the entry.
+local function enter_stream(job, lane, ...)
+  local turn = job.turn or NOW
   job.lane = lane
-  job.entry = call('XADD', stream_of(job.ref, lane), '*', 'job', job.id)
-  entered[job.ref] = math.min(entered[job.ref] or math.huge, job.turn or NOW)
+  job.entry = call('XADD', stream_of(job.ref, lane), '*', 'job', job.id, 'turn', turn, ...)
+  entered[job.ref] = math.min(entered[job.ref] or math.huge, turn)
   counted_waiting(job, 1)
 end
 
@@ -333,6 +316,7 @@ end
 
 -- Back to waiting, first in line; unburnt or retried, never a suspect.
 local function enter_again(job, ...)
+  job.turn = math.max(job.submitted, job.due or 0)
   enter_stream(job, 'again')
   counted_window(job, 1)
   call('HSET', P .. 'job:' .. job.id, 'state', 'queued', 'lease', '', 'lane', job.lane, 'entry', job.entry,
@@ -406,30 +390,30 @@ end
 
 local LATE = 'its deadline passed '
 
--- The latest of the adapter's last workers that is idle.
-local function idle_holder(ref)
+-- The latest of the adapter's last workers that is idle; not the one named.
+local function idle_holder(ref, except)
   local names, keys = {}, {}
   for name in string.gmatch(call('HGET', P .. 'last_worker', ref) or '', '%S+') do
     names[#names + 1], keys[#keys + 1] = name, P .. 'idle:' .. name
   end
   local idle = #keys > 0 and call('MGET', unpack(keys)) or {}
   for i, name in ipairs(names) do
-    if idle[i] then
+    if idle[i] and name ~= except then
       return name
     end
   end
 end
 
 -- Who sleeps on what: a worker that likely holds the adapter, if one is idle and answers within 20 ms, else any.
-local function wake(ref)
-  local worker = idle_holder(ref)
+local function wake(ref, except)
+  local worker = idle_holder(ref, except)
   if worker then
     local key = P .. 'wake:' .. worker
     if call('ZADD', key, 'NX', NOW, '1') == 1 then
       call('PEXPIRE', key, 2000)
       return
     end
-    if NOW - (number(call('ZSCORE', key, '1')) or 0) < 20 then
+    if math.abs(NOW - (number(call('ZSCORE', key, '1')) or 0)) < 20 then
       return
     end
   end

@@ -1,4 +1,4 @@
--- uses: jobs admission
+-- uses: lanes jobs admission
 -- Set limits of an adapter, or of all together (ref `*`: max_depth alone), and read them.
 -- KEYS[1] partition prefix
 -- ARGV ref, field, value, ...   (max_depth, max_inflight, agent_window, weight; an empty value is the default again)

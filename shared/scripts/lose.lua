@@ -1,4 +1,4 @@
--- uses: jobs letters duties
+-- uses: lanes jobs letters duties
 -- A worker's own word that it lost these jobs: what ran them died or hung with them. Each loss counts at once, as if
 -- the lease had been reaped. A lease that no longer holds changes nothing.
 -- KEYS[1] partition prefix

@@ -1,4 +1,4 @@
--- uses: jobs
+-- uses: lanes jobs
 -- Let an adapter take jobs, or change its limits.
 -- KEYS[1] partition prefix
 -- ARGV ref, digest, field, value, ...   (max_depth, max_inflight, agent_window, weight)

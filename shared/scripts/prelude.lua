@@ -1,6 +1,7 @@
 -- Every script begins with this. KEYS[1] is the prefix of all keys it touches; they share one hash tag.
 local P = KEYS[1]
 local TERMS = {} -- TERMS
+local LANES = {} -- LANES
 
 -- Something that lorapool does not write: dropped, and counted where an operator can see it.
 local function malformed(what)

@@ -1,4 +1,4 @@
--- uses: jobs
+-- uses: lanes jobs
 -- Cancel jobs of one adapter that wait: in its streams, then among suspects and delayed; a bounded number a call.
 -- KEYS[1] partition prefix
 -- ARGV ref, where to go on ('' at first)
@@ -15,9 +15,9 @@ local function end_waiting(id)
 end
 
 local function purge_streams()
-  for _, lane in ipairs({ 'again', 'high', 'normal', 'low' }) do
+  for _, lane in ipairs(LANES) do
     for _, entry in ipairs(call('XRANGE', stream_of(ref, lane), '-', '+', 'COUNT', 64 - ended)) do
-      end_waiting(entry[2][2])
+      end_waiting(job_in(entry))
     end
     if ended >= 64 then
       return 'streams 0'

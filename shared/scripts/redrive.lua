@@ -1,4 +1,4 @@
--- uses: jobs admission
+-- uses: lanes jobs admission
 -- Submit a dead letter's request again, as a new job; the dead one stays as it is. Once: a repeat finds the new job.
 -- KEYS[1] partition prefix
 -- ARGV id of the dead letter, id for the new job

@@ -1,4 +1,4 @@
--- uses: jobs
+-- uses: lanes jobs
 -- Give jobs back unburnt, first in line. A lease that no longer holds gives nothing back, but
 -- shows that its worker is not gone.
 -- KEYS[1] partition prefix

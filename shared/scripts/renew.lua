@@ -1,4 +1,4 @@
--- uses: jobs
+-- uses: lanes jobs
 -- Extend leases that still hold.
 -- KEYS[1] partition prefix
 -- ARGV lease_ms, then for each job: id, lease

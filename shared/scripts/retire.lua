@@ -1,4 +1,4 @@
--- uses: jobs
+-- uses: lanes jobs
 -- See whether an adapter has jobs that have not ended; or take no more for it: closed while some have not, removed
 -- once none is left.
 -- KEYS[1] partition prefix

@@ -1,4 +1,4 @@
--- uses: jobs
+-- uses: lanes jobs
 -- End attempts. A lease that no longer holds changes nothing but the count of stale refusals.
 -- KEYS[1] partition prefix
 -- ARGV for each job: id, lease, outcome, error, message, text, finish_reason, prompt_tokens, completion_tokens,

@@ -1,4 +1,4 @@
--- uses: jobs letters duties reach suspects view
+-- uses: lanes jobs letters duties reach suspects view
 -- Promote, reap, expire (bounded), and look.
 -- KEYS[1] partition prefix
 -- ARGV worker, resident refs... (with a minus before it: one that this worker cannot reach)

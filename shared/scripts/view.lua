@@ -1,5 +1,5 @@
 -- The bounded view that the affinity policy sees, as one text (cheap to build and to read):
--- "now next_due ready apart suspects", then " ref since waiting served" for each adapter; "-" is none.
+-- "now next_due ready behind apart suspects", then " ref since waiting served" for each adapter; "-" is none.
 
 local function least_due()
   local least = '-'
@@ -52,17 +52,19 @@ local function candidates(residents)
   return refs, since
 end
 
--- `apart`: this worker is to claim nothing but suspects. `offered`: it may take some, once it holds nothing.
+-- `behind`: more is due than one call may do. `apart`: this worker is to claim nothing but suspects. `offered`: it may
+-- take some, once it holds nothing.
 local function view(residents, apart, offered)
-  local parts = { string.format('%d', NOW), least_due(), call('ZCARD', P .. 'ready'), apart and 1 or 0,
-    offered and call('ZCARD', P .. 'suspects') or 0 }
+  local parts = { string.format('%d', NOW), least_due(), call('ZCARD', P .. 'ready'), more_is_due and 1 or 0,
+    apart and 1 or 0, offered and call('ZCARD', P .. 'suspects') or 0 }
   local refs, since = candidates(residents)
   if #refs > 0 then
     local waiting = call('HMGET', P .. 'waiting', unpack(refs))
     local served = call('ZMSCORE', P .. 'served', unpack(refs))
     local n = #parts
     for i, ref in ipairs(refs) do
-      parts[n + 1], parts[n + 2], parts[n + 3], parts[n + 4] = ref, since[ref], waiting[i] or '0', served[i] or '0'
+      local from = tonumber(since[ref]) <= NOW + TERMS.CROWD_MS and since[ref] or AT -- else by a clock that went back
+      parts[n + 1], parts[n + 2], parts[n + 3], parts[n + 4] = ref, from, waiting[i] or '0', served[i] or '0'
       n = n + 4
     end
   end

@@ -7,6 +7,7 @@ from collections import Counter
 from hypothesis.stateful import invariant
 
 from lorapool.shared import replies
+from lorapool.shared.keys import LANES
 from tests.shared.claim_bench import REFS, ClaimBench
 from tests.shared.claim_model import ENDED, WAITING, ModelJob
 
@@ -35,7 +36,7 @@ class ClaimInvariants(ClaimBench):
         for name in ("delayed", "leases", "suspects"):
             found += [(name, job.decode()) for job in await self.redis.zrange(self.keys.one(name), 0, -1)]
         for ref in REFS:
-            for lane in ("normal", "high", "low", "again"):
+            for lane in LANES:
                 entries = await self.redis.xrange(self.keys.stream(ref, lane))
                 found += [(f"stream:{ref}", entry[b"job"].decode()) for _, entry in entries]
         return found

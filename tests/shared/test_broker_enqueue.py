@@ -29,7 +29,7 @@ async def test_an_accepted_job_can_be_read_by_hand(bench: Bench) -> None:
     assert expected == {name: record[name] for name in expected}
     assert str(START_MS) == record["submitted_ms"]
     [(_, entry)] = await bench.redis.xrange(bench.keys.stream("cfo@1", "high"))
-    assert entry == {b"job": job_id.removeprefix("0.").encode()}
+    assert entry == {b"job": job_id.removeprefix("0.").encode(), b"turn": str(START_MS).encode()}
     assert decode_job(await bench.redis.get(bench.keys.payload(job_id))).agent == "ada"
 
 
@@ -113,11 +113,12 @@ async def test_an_agent_meets_its_own_window_first(bench: Bench) -> None:
 
 
 async def test_an_agents_crowd_lets_others_pass(bench: Bench) -> None:
-    """Beyond a quarter of its window an agent's jobs wait a lane below, so that another's is claimed before them; and
-    their adapter counts as younger while nobody else waits there."""
+    """Beyond a quarter of its window an agent's jobs wait in a lane of their own, so that another's is claimed before
+    them; and their adapter counts as younger while nobody else waits there."""
     await bench.broker.open_adapter("cfo@1", "ab" * 32, agent_window=8)
     crowd = [await bench.enqueue(agent="flood") for _ in range(4)]
-    assert ["normal", "normal", "low", "low"] == [(await bench.broker.get(job_id))["lane"] for job_id in crowd]
+    lanes = [(await bench.broker.get(job_id))["lane"] for job_id in crowd]
+    assert ["normal", "normal", "normal_crowd", "normal_crowd"] == lanes
     calm = await bench.enqueue(agent="calm")
     assert [*crowd[:2], calm] == [claimed.job_id for claimed in await bench.claim(n=3)]
     [waiting] = (await bench.broker.tick("w1")).waiting

@@ -31,7 +31,7 @@ def test_a_number_that_is_none_is_the_default(text: object) -> None:
 def test_a_damaged_claim_is_told_apart() -> None:
     """Of three claimed jobs the middle one's head is damaged: two are handed out, its lease is known."""
     sound = b"%s foreign@1 - raw 1 0 1 5 1 2 -"
-    answer = [b"1 - 0 0 0", sound % b"a", b"", b"b foreign@1 - an agent 1 0 1 5 1 2 -", b"", sound % b"c", b""]
+    answer = [b"1 - 0 0 0 0", sound % b"a", b"", b"b foreign@1 - an agent 1 0 1 5 1 2 -", b"", sound % b"c", b""]
     claim = replies.claim(answer, "lease", KEYS)
     assert ["0.a", "0.c"] == [job.job_id for job in claim.jobs]
     assert [("0.b", "lease")] == list(claim.unreadable)

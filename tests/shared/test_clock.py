@@ -1,0 +1,70 @@
+"""The server's clock jumps an hour forward and back: nothing waits for the hour to pass again."""
+
+from __future__ import annotations
+
+from lorapool.shared.broker import Held, Settlement
+from tests.shared.conftest import LEASE_MS, START_MS, Bench
+
+HOUR_MS = 3_600_000
+
+
+async def jump(bench: Bench) -> None:
+    """Forward by an hour, a few seconds there, and back."""
+    await bench.set_clock(bench.now + HOUR_MS)
+    await bench.broker.tick("watcher")
+    await bench.pass_time(4_000)
+
+
+async def back(bench: Bench) -> None:
+    await bench.set_clock(bench.now - HOUR_MS)
+    await bench.broker.tick("watcher")
+
+
+async def test_reaping_goes_on(bench: Bench) -> None:
+    """Jobs that were claimed before and during the jump are reaped a lease after it, if their workers are gone."""
+    await bench.enqueue(id="before")
+    await bench.claim(worker="gone")
+    await jump(bench)
+    await bench.enqueue(id="during")
+    await bench.claim(worker="gone too")
+    await back(bench)
+    await bench.pass_time(2 * LEASE_MS + 2_000)
+    assert {"suspect"} == {(await bench.broker.get(name) or {})["lane"] for name in ("before", "during")}
+
+
+async def test_nobody_is_reaped_for_the_jump(bench: Bench) -> None:
+    """Whoever renews keeps what it holds, forward and back."""
+    await bench.enqueue(id="mine")
+    [claimed] = await bench.claim()
+    for move in (jump, back):
+        await move(bench)
+        held = [Held(claimed.job_id, claimed.lease)]
+        assert () == (await bench.broker.renew(held, LEASE_MS)).lost
+    assert "running" == await bench.state("mine")
+
+
+async def test_waits_count_from_now(bench: Bench) -> None:
+    """A delay, a deadline and a retry that were set during the jump come when they would have without it."""
+    await jump(bench)
+    await bench.enqueue(id="delayed", delay_ms=10_000)
+    await bench.enqueue(id="timed", deadline_ms=10_000)
+    await bench.enqueue("ceo@1", id="retried")
+    [claimed] = await bench.claim("ceo@1")
+    await bench.broker.settle([Settlement("retried", claimed.lease, "retry", error="CudaError")])
+    await back(bench)
+    await bench.pass_time(12_000)
+    assert {"delayed": "queued", "timed": "expired", "retried": "queued"} == {
+        name: await bench.state(name) for name in ("delayed", "timed", "retried")
+    }
+
+
+async def test_what_came_then_is_claimable_now(bench: Bench) -> None:
+    """The view tells no adapter whose turn comes in an hour; and its jobs are not passed for an hour."""
+    await jump(bench)
+    await bench.enqueue(id="then", priority="high")
+    await back(bench)
+    [waiting] = (await bench.broker.tick("w1")).waiting
+    assert waiting.since_ms <= bench.now < START_MS + HOUR_MS
+    await bench.set_clock(bench.now + 1_000)
+    await bench.enqueue(id="now")
+    assert ["0.then", "0.now"] == [claimed.job_id for claimed in await bench.claim()]
