@@ -12,9 +12,9 @@ from typing import ClassVar
 
 from benchmarks.workload import Workload
 from lorapool.shared.job import BASE_REF, SamplingParams
-from lorapool.worker.adapters import Residency
 from lorapool.worker.checkpoint import load_checkpoint
 from lorapool.worker.engine import Engine
+from lorapool.worker.engine_port import Residency
 from lorapool.worker.runner import ModelRunner
 from lorapool.worker.scheduler import Scheduler
 from lorapool.worker.sequence import Sequence

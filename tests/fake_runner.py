@@ -92,6 +92,9 @@ class FakeRunner:
         self.batches.append([(work.sequence.seq_id, work.start, work.count) for work in works])
         return [Drawn(work.sequence.seq_id, self._token(work.sequence), -0.5) for work in works if work.draws]
 
+    def probe(self) -> None:
+        """A device that never fails."""
+
     def check_integrity(self) -> None:
         assert sum(self._reserved.values()) <= self._kv_tokens, "more reserved than there is"
 

@@ -1,8 +1,10 @@
 """A real worker over the fake runner: ``python -m tests.fake_worker '{"redis_url": …, "worker": {…}}'``.
 
-Everything but the model is the product's: engine, adapter cache, all loops, signals. Starts in well under a second.
-Any process can say what an answer must be: ``expected``. A prompt that begins with POISON kills the worker, one with
-BROKEN makes every step that it is part of raise, and one with UNREADABLE the tokenizer.
+Everything but the model is the product's: engine and its process, adapter cache, all loops, signals. Starts in about a
+second. Any process can say what an answer must be: ``expected``. A prompt that begins with POISON kills the engine's
+process, one with DEADLY the worker with it, one with HANGING never ends its step, one with BROKEN makes every step that
+it is part of raise, and one with UNREADABLE the tokenizer. ``sick_after`` steps the device fails for good: also for an
+engine that is started again.
 """
 
 from __future__ import annotations
@@ -12,6 +14,7 @@ import json
 import os
 import signal
 import sys
+import time
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,12 +28,14 @@ from lorapool.worker.adapters import AdapterCache
 from lorapool.worker.cli import serve
 from lorapool.worker.config import WorkerConfig
 from lorapool.worker.engine import Engine
-from lorapool.worker.model import Loaded
+from lorapool.worker.engine_port import OutOfMemory
+from lorapool.worker.engine_process import EngineProcess, Program
+from lorapool.worker.model import Parts, Say, Served
 from lorapool.worker.scheduler import Scheduler
 from lorapool.worker.sequence import Batch, Drawn
 from tests.fake_runner import FakeRunner, FakeStore, WordDetokenizer, completion
 
-POISON, BROKEN, UNREADABLE = "poison", "broken", "unreadable"
+POISON, DEADLY, HANGING, BROKEN, UNREADABLE = "poison", "deadly", "hanging", "broken", "unreadable"
 
 
 def prompt_ids(text: str) -> list[int]:
@@ -52,9 +57,6 @@ class FakeTokenizer:
         assert not job.prompt.startswith(UNREADABLE)
         return prompt_ids(job.prompt)
 
-    def detokenizer(self) -> WordDetokenizer:
-        return WordDetokenizer()
-
 
 @dataclass(frozen=True)
 class FakeWeights:
@@ -63,15 +65,30 @@ class FakeWeights:
 
 
 class DeadlyRunner(FakeRunner):
-    """Takes the whole process down with a poisonous prompt, as a bad kernel does, and raises at a broken one."""
+    """Takes its process down with a poisonous prompt, as a bad kernel does, hangs at a hanging one, raises at a broken
+    one; and fails at everything once the device is ``sick_after`` so many steps."""
+
+    sick_after: int | None = None
+    rows_in_memory: int = 1 << 30
 
     def step(self, batch: Batch) -> list[Drawn]:
         prompts = [bytes(work.sequence.prompt_ids).decode() for work in batch.works]
-        if any(prompt.startswith(POISON) for prompt in prompts):
-            os.kill(os.getpid(), signal.SIGKILL)
+        if any(prompt.startswith((POISON, DEADLY)) for prompt in prompts):
+            deadly = any(prompt.startswith(DEADLY) for prompt in prompts)
+            os.kill(os.getppid() if deadly else os.getpid(), signal.SIGKILL)
+            time.sleep(60)  # the kernel ends this process with its parent
+        if any(prompt.startswith(HANGING) for prompt in prompts):
+            time.sleep(3600)
+        self.probe()
+        if len(batch.works) > self.rows_in_memory:
+            raise OutOfMemory(f"no room for {len(batch.works)} rows")
         if any(prompt.startswith(BROKEN) for prompt in prompts):
             raise RuntimeError("broken on purpose")
         return super().step(batch)
+
+    def probe(self) -> None:
+        if self.sick_after is not None and len(self.batches) >= self.sick_after:
+            raise RuntimeError("an illegal memory access was encountered")
 
 
 @dataclass(frozen=True)
@@ -83,18 +100,43 @@ class FakeModel:
     base_model: str = "fake"
     max_model_len: int = 4096
     device: str = "fake"
+    load_s: float = 0.0
+    sick_after: int | None = None
+    rows_in_memory: int = 1 << 30
 
-    def identify(self) -> PoolConfig:
+    def identify(self, say: Say) -> PoolConfig:
+        say(f"reading {self.base_model}", 0.5)
         return PoolConfig(base_model=self.base_model, digest="0" * 64, dtype="float32")
 
-    def load(self) -> Loaded:
+    def load(self, say: Say) -> Parts:
+        say(f"loading {self.base_model}")
+        time.sleep(self.load_s)
         store = FakeStore(self.config.slots)
         runner = DeadlyRunner(store, step_s=self.step_s, max_model_len=self.max_model_len)
+        runner.sick_after, runner.rows_in_memory = self.sick_after, self.rows_in_memory
         adapters = AdapterCache(store, _weights, self.config.host_cache_bytes)
         engine = Engine(runner, adapters, Scheduler(max_batch=self.config.max_batch), frozenset())
         sizes = {"slots": self.config.slots, "max_batch": self.config.max_batch}
         facts = {"base_model": self.base_model, "device": self.device, "dtype": "float32", **sizes}
-        return Loaded(engine, adapters, FakeTokenizer(), _check, self.max_model_len, facts)
+        return Parts(engine, adapters, WordDetokenizer, self.max_model_len, facts)
+
+
+class FakeHost:
+    """FakeModel in a process of its own."""
+
+    def __init__(self, config: WorkerConfig, **options: Any) -> None:
+        program = Program("tests.fake_worker:FakeModel", config, options)
+        self._engine = EngineProcess(program, step_timeout_s=config.step_timeout_s)
+
+    async def identify(self, say: Say) -> PoolConfig:
+        return PoolConfig.model_validate(await self._engine.identify(say))
+
+    async def load(self, say: Say) -> Served:
+        facts, max_model_len, _ = await self._engine.load(say)
+        return Served(self._engine, FakeTokenizer(), _check, max_model_len, facts)
+
+    async def close(self) -> None:
+        await self._engine.close()
 
 
 def _weights(source: AdapterSource) -> FakeWeights:
@@ -112,7 +154,7 @@ def main(argument: str) -> int:
     fields = {"base_model": "fake", "pool": settings.pool}
     config = WorkerConfig.parse(**(fields | options["worker"]))
     logs.configure("info", json=True)
-    return asyncio.run(serve(config, settings, FakeModel(config, **options.get("model", {}))))
+    return asyncio.run(serve(config, settings, FakeHost(config, **options.get("model", {}))))
 
 
 if __name__ == "__main__":

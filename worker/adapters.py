@@ -16,6 +16,7 @@ from typing import Any, Protocol
 
 from lorapool.shared.errors import AdapterConflict, AdapterUnavailable, InvalidRequest, UnknownAdapter
 from lorapool.worker.adapter_source import AdapterSource
+from lorapool.worker.engine_port import Residency
 
 STALE_POLLS = 16  # a wish not repeated for so many polls is given up: its sequence has gone
 PATIENCE_S = 2.0  # after waiting so long for a slot, one in use is drained
@@ -42,15 +43,6 @@ class SlotStore(Protocol):
 
 Loader = Callable[[AdapterSource], HostWeights]
 """Reads and checks an adapter, its digest too; called on the loading thread; raises what ``failure`` hands on."""
-
-
-@dataclass(frozen=True, slots=True)
-class Residency:
-    """Where each adapter's weights are: refs in a device slot, on the way there, in host memory."""
-
-    device: frozenset[str]
-    loading: frozenset[str]
-    host: frozenset[str]
 
 
 @dataclass(slots=True)

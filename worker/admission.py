@@ -23,12 +23,10 @@ from lorapool.shared.errors import AdapterConflict, AdapterRefused, InvalidReque
 from lorapool.shared.job import BASE_REF, Job
 from lorapool.shared.prompt_format import PromptFormat
 from lorapool.worker.adapter_source import AdapterSource
-from lorapool.worker.adapters import AdapterCache
-from lorapool.worker.engine_thread import EngineThread
+from lorapool.worker.engine_port import EnginePort, Request
 from lorapool.worker.held_jobs import HeldJob, HeldJobs
 from lorapool.worker.persistence import persist, put_down
 from lorapool.worker.publisher import Publisher
-from lorapool.worker.sequence import Detokenizer, Sequence
 from lorapool.worker.slow_prompts import SlowPrompts
 
 log = structlog.get_logger()
@@ -38,10 +36,9 @@ INLINE_PAYLOAD_BYTES = 16_384  # longer requests take time
 
 
 class Tokenizer(Protocol):
-    """What turns requests into token ids, and a sequence's tokens into text."""
+    """What turns requests into token ids."""
 
     def encode(self, job: Job, form: PromptFormat | None = None) -> list[int]: ...
-    def detokenizer(self) -> Detokenizer: ...
 
 
 class PromptTooLong(InvalidRequest):
@@ -49,12 +46,13 @@ class PromptTooLong(InvalidRequest):
 
 
 @dataclass(frozen=True, slots=True)
-class _Request:
-    """A claimed job, read. ``form``: how its adapter wants messages written."""
+class _Read:
+    """A claimed job, read. ``form``: how its adapter wants messages written; ``source``: where that comes from."""
 
     claimed: ClaimedJob
     job: Job
     form: PromptFormat | None
+    source: AdapterSource | None
 
     @property
     def is_foreign(self) -> bool:
@@ -72,14 +70,13 @@ class Admission:
     def __init__(
         self,
         jobs: HeldJobs,
-        engine: EngineThread,
-        adapters: AdapterCache,
+        engine: EnginePort,
         publisher: Publisher,
         catalog: Catalog,
         tokenizer: Tokenizer,
         max_model_len: int,
     ) -> None:
-        self._jobs, self._engine, self._adapters, self._publisher = jobs, engine, adapters, publisher
+        self._jobs, self._engine, self._publisher = jobs, engine, publisher
         self._catalog, self._tokenizer, self._max_model_len = catalog, tokenizer, max_model_len
         self._slow = SlowPrompts(tokenizer.encode)
         self._slow_ones: set[asyncio.Task[None]] = set()
@@ -93,12 +90,12 @@ class Admission:
         admitted: list[HeldJob] = []
         for job in claimed:
             async with self._or_refused(job):
-                request = await self._look(job)
-                if request.is_slow:
-                    self._begin(request)
+                read = await self._look(job)
+                if read.is_slow:
+                    self._begin(read)
                 else:
-                    ids = self._tokenizer.encode(request.job, request.form)
-                    admitted.append(await self._enter(request, ids))
+                    ids = self._tokenizer.encode(read.job, read.form)
+                    admitted.append(await self._enter(read, ids))
         self._hand_over(admitted)
 
     async def close(self) -> None:
@@ -106,20 +103,18 @@ class Admission:
         await put_down(tuple(self._slow_ones))
         self._slow.close()
 
-    def _begin(self, request: _Request) -> None:
-        self._slow_ones.add(task := asyncio.create_task(self._admit_later(request)))
+    def _begin(self, read: _Read) -> None:
+        self._slow_ones.add(task := asyncio.create_task(self._admit_later(read)))
         task.add_done_callback(self._slow_ones.discard)
 
-    async def _admit_later(self, request: _Request) -> None:
-        claimed, form = request.claimed, request.form
+    async def _admit_later(self, read: _Read) -> None:
+        claimed, form = read.claimed, read.form
         async with self._or_refused(claimed):
-            if form is None or not request.is_foreign:
-                ids = await self._slow.long(request.job, form)
+            if form is None or not read.is_foreign:
+                ids = await self._slow.long(read.job, form)
             else:
-                ids = await self._slow.foreign(
-                    claimed.ref, request.job, form, lambda: not self._jobs.is_recalled(claimed)
-                )
-            self._hand_over([await self._enter(request, ids)])
+                ids = await self._slow.foreign(claimed.ref, read.job, form, lambda: not self._jobs.is_recalled(claimed))
+            self._hand_over([await self._enter(read, ids)])
 
     @asynccontextmanager
     async def _or_refused(self, claimed: ClaimedJob) -> AsyncIterator[None]:
@@ -134,35 +129,29 @@ class Admission:
 
     def _hand_over(self, admitted: Iterable[HeldJob]) -> None:
         """To the engine, but for those cancelled by now."""
-        if sequences := [job.sequence for job in admitted if not job.ended]:
-            self._engine.add(*sequences)
+        if requests := [job.request for job in admitted if not job.ended]:
+            self._engine.add(*requests)
 
-    async def _look(self, claimed: ClaimedJob) -> _Request:
-        job, form = decode_job(claimed.payload), None
-        if claimed.ref != BASE_REF:
-            record = await self._know(claimed.ref)
-            _check_digest(claimed, record)
-            form = record.prompt_format
-        return _Request(claimed, job, form)
+    async def _look(self, claimed: ClaimedJob) -> _Read:
+        job = decode_job(claimed.payload)
+        if claimed.ref == BASE_REF:
+            return _Read(claimed, job, None, None)
+        record = await self._know(claimed.ref)
+        _check_digest(claimed, record)
+        return _Read(claimed, job, record.prompt_format, _source_of(record))
 
-    async def _enter(self, request: _Request, prompt_ids: list[int]) -> HeldJob:
+    async def _enter(self, read: _Read, prompt_ids: list[int]) -> HeldJob:
         """It is held from now on, and no longer expected."""
         if len(prompt_ids) >= self._max_model_len:
             raise PromptTooLong(
                 f"prompt has {len(prompt_ids)} tokens; the context holds {self._max_model_len}, one of them new: "
                 f"shorten it"
             )
-        claimed = request.claimed
-        sequence = Sequence(
-            seq_id=f"{claimed.job_id}:{claimed.fence}",
-            ref=claimed.ref,
-            prompt_ids=prompt_ids,
-            params=request.job.params,
-            seed=claimed.seed,
-            detokenizer=self._tokenizer.detokenizer(),
-        )
+        claimed = read.claimed
+        seq_id = f"{claimed.job_id}:{claimed.fence}"
+        request = Request(seq_id, claimed.ref, prompt_ids, read.job.params, claimed.seed, read.source)
         self._publisher.drop_lost([claimed.job_id])  # held under an older lease: it was lost while nobody looked
-        held = HeldJob(claimed, sequence, stream=request.job.stream)
+        held = HeldJob(claimed, request, stream=read.job.stream)
         self._jobs.add(held)
         if self._jobs.is_recalled(claimed):
             await self._publisher.cancel(held)
@@ -172,30 +161,27 @@ class Admission:
     async def prefetch(self, ref: str) -> None:
         """Bring an adapter towards a slot before any job asks for it; an unknown one is only logged."""
         try:
-            await self._know(ref)
+            record = await self._know(ref)
         except LorapoolError as error:
             log.warning("adapter not loaded", adapter=ref, error=str(error))
             return
-        self._engine.order(lambda: self._want(ref))
-
-    def _want(self, ref: str) -> None:
-        """On the engine's thread: asking for a slot starts the load."""
-        if self._adapters.acquire(ref) is not None:
-            self._adapters.release(ref)
+        self._engine.near(_source_of(record))
 
     async def _know(self, ref: str) -> AdapterRecord:
-        """Make sure that the cache knows where the adapter comes from. Raises UnknownAdapter, AdapterRefused."""
+        """Where the adapter comes from, and how it wants messages written. Raises UnknownAdapter, AdapterRefused."""
         since_s, record = self._known.get(ref, (0.0, None))
         if record is not None and time.monotonic() - since_s < KNOWN_S:
             return record
         record = await persist(lambda: self._catalog.get(ref), "adapter record")
         if record.status == "refused":
             raise AdapterRefused(f"adapter {ref} was refused: {record.reason}", reason=record.reason)
-        source = AdapterSource(ref, record.digest, record.uri)
-        self._engine.order(lambda: self._adapters.know(source))
         if record.status != "pending":  # a verdict may still tell how messages are written
             self._known[ref] = time.monotonic(), record
         return record
+
+
+def _source_of(record: AdapterRecord) -> AdapterSource:
+    return AdapterSource(record.ref, record.digest, record.uri)
 
 
 def _check_digest(claimed: ClaimedJob, record: AdapterRecord) -> None:

@@ -13,9 +13,9 @@ from itertools import count
 
 from lorapool.shared.broker import Broker, Claim, ClaimedJob, Held, Settlement, View
 from lorapool.shared.job import BASE_REF
-from lorapool.worker.adapters import Residency
 from lorapool.worker.affinity import Choice, Holding, Homes, Policy, choose, guess
 from lorapool.worker.clock import ServerClock
+from lorapool.worker.engine_port import Residency
 from lorapool.worker.held_jobs import HeldJobs
 from lorapool.worker.not_here import NotHere
 from lorapool.worker.persistence import insist, put_down

@@ -8,17 +8,15 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import os
 import re
 import secrets
 import socket
-import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import structlog
 import typer
@@ -29,26 +27,18 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from lorapool.shared import logs
 from lorapool.shared.broker import Broker
 from lorapool.shared.catalog import Catalog, PoolConfig
-from lorapool.shared.errors import CheckpointError, InvalidRequest, LorapoolError
+from lorapool.shared.errors import InvalidRequest, LorapoolError
 from lorapool.shared.job import explain_validation
 from lorapool.shared.keys import Keys
 from lorapool.shared.remote import check_place
 from lorapool.shared.settings import RedisSettings, connect, redis_settings
 from lorapool.worker.adapter_files import AdapterFiles
-from lorapool.worker.adapter_source import AdapterSource
-from lorapool.worker.adapters import AdapterCache
-from lorapool.worker.base_model import BaseModel
 from lorapool.worker.config import WorkerConfig, parse_bytes
-from lorapool.worker.engine import Engine
+from lorapool.worker.engine_process import EngineProcess, Program
 from lorapool.worker.judge import Judge
-from lorapool.worker.model import Loaded, Model
+from lorapool.worker.model import Host, Say, Served
 from lorapool.worker.presence import Presence
-from lorapool.worker.scheduler import Scheduler
-from lorapool.worker.validator import Validator
 from lorapool.worker.worker import Worker
-
-if TYPE_CHECKING:
-    from lorapool.worker.checkpoint import AdapterWeights
 
 FAILED, USAGE = 1, 2
 log = structlog.get_logger()
@@ -92,6 +82,9 @@ Starvation = Annotated[
     float,
     _option("--starvation", "seconds that a job may be overtaken by, at most, for its adapter not being resident"),
 ]
+StepTimeout = Annotated[
+    float, _option("--step-timeout", "seconds after which a step counts as hung, and its engine ends")
+]
 Lease = Annotated[float, _option("--lease", "seconds a claimed job is ours without renewal")]
 Grace = Annotated[float, _option("--grace", "seconds that running jobs get to finish after SIGTERM")]
 Beat = Annotated[float, _option("--beat", "seconds between heartbeats")]
@@ -132,6 +125,7 @@ def run(
     claim_policy: ClaimPolicy = "affinity",
     starvation: Starvation = 10.0,
     lease: Lease = 15.0,
+    step_timeout: StepTimeout = 120.0,
     grace: Grace = 30.0,
     beat: Beat = 2.0,
     log_level: LogLevel = "info",
@@ -159,11 +153,12 @@ def run(
             claim_policy=claim_policy,
             starvation_s=starvation,
             lease_s=lease,
+            step_timeout_s=step_timeout,
             grace_s=grace,
             beat_s=beat,
         )
         logs.configure(log_level)
-        raise typer.Exit(asyncio.run(serve(config, settings, BaseModelOnDevice(config))))
+        raise typer.Exit(asyncio.run(serve(config, settings, NativeHost(config, log_level))))
 
 
 @app.command()
@@ -208,82 +203,30 @@ def main() -> None:
     app()
 
 
-class BaseModelOnDevice:
-    """The real Model: the configured base model, through transformers, on the configured device."""
+class NativeHost:
+    """The real Host: NativeModel in a process of its own."""
 
-    def __init__(self, config: WorkerConfig) -> None:
+    def __init__(self, config: WorkerConfig, log_level: str = "info") -> None:
         self._config = config
+        program = Program("lorapool.worker.native_model:NativeModel", config, log_level=log_level)
+        self._engine = EngineProcess(program, step_timeout_s=config.step_timeout_s)
 
-    def identify(self) -> PoolConfig:
+    async def identify(self, say: Say) -> PoolConfig:
         """Find the files and compute their digest; fetches from the hub if need be."""
-        if not sys.stderr.isatty() or Path(self._config.base_model).is_dir():
-            os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")  # the libraries' own bars; ours suffice
-        from lorapool.worker.device import choose_device, choose_dtype
+        return PoolConfig.model_validate(await self._engine.identify(say))
 
-        self._device = choose_device(self._config.device)
-        self._dtype = choose_dtype(self._config.dtype, self._device)
-        self._base = BaseModel.locate(self._config.base_model)
-        with _progress(f"reading {self._base.name}", self._base.nbytes) as advance:
-            digest = self._base.digest(advance)
-        return PoolConfig(base_model=self._base.name, revision=self._base.revision, digest=digest, dtype=self._dtype)
-
-    def load(self) -> Loaded:
-        """Load weights and tokenizer, run the self-check, build the engine; says what it takes."""
-        from lorapool.worker.checkpoint import largest_bytes, load_checkpoint
-        from lorapool.worker.device import default_kv_bytes, slot_bytes
-        from lorapool.worker.model_outline import packed
-        from lorapool.worker.runner import ModelRunner
+    async def load(self, say: Say) -> Served:
+        """Load weights and tokenizer, run the self-check, build the engine."""
+        facts, max_model_len, handed = await self._engine.load(say)
         from lorapool.worker.tokenizer import Tokenizer
 
-        config, base = self._config, self._base
-        tokenizer = Tokenizer.from_folder(base.folder)
-        kv_bytes = config.kv_cache_bytes or default_kv_bytes(self._device, base.nbytes, config.gpu_memory_utilization)
-        with _progress(f"loading {base.name} on {self._device}"):
-            runner = ModelRunner.load(
-                base.folder,
-                device=self._device,
-                dtype=self._dtype,
-                eos_ids=tokenizer.eos_ids,
-                slots=config.slots,
-                max_rank=config.max_rank,
-                max_model_len=config.max_model_len,
-                kv_cache_bytes=kv_bytes,
-                names=base.names(),
-            )
+        tokenizer, config = Tokenizer.unpacked(handed["tokenizer"]), self._config
+        files = AdapterFiles(config.adapter_roots, config.adapter_places, config.adapter_cache, handed["limit_bytes"])
+        judge = Judge(files, handed["outline"], **tokenizer.chat_words())
+        return Served(self._engine, tokenizer, judge.check, max_model_len, facts)
 
-        limit_bytes = largest_bytes(runner.spec, config.max_rank)
-        files = AdapterFiles(config.adapter_roots, config.adapter_places, config.adapter_cache, limit_bytes)
-
-        def load_adapter(source: AdapterSource) -> AdapterWeights:
-            try:
-                return load_checkpoint(files.folder(source), runner.spec, config.max_rank, source.digest)
-            except CheckpointError:
-                if not files.repaired(source):
-                    raise
-            return load_checkpoint(files.folder(source), runner.spec, config.max_rank, source.digest)
-
-        judge = Judge(files, packed(runner.spec, config.max_rank), **tokenizer.chat_words())
-        adapters = AdapterCache(runner.lora, load_adapter, config.host_cache_bytes)
-        engine = Engine(runner, adapters, Scheduler(max_batch=config.max_batch), tokenizer.eos_ids)
-        facts = self._facts(runner.max_model_len, kv_bytes, slot_bytes(runner.spec, config.max_rank, self._device))
-        log.info("serving", memory=_memory(config.slots, int(facts["slot_bytes"]), kv_bytes), **facts)
-        return Loaded(engine, adapters, tokenizer, judge.check, runner.max_model_len, facts)
-
-    def _facts(self, max_model_len: int, kv_bytes: int, slot_bytes: int) -> dict[str, str | int]:
-        from lorapool.worker.device import describe
-
-        return {
-            "base_model": self._base.name,
-            "device": self._device,
-            "hardware": describe(self._device),
-            "dtype": self._dtype,
-            "slots": self._config.slots,
-            "max_rank": self._config.max_rank,
-            "slot_bytes": slot_bytes,
-            "kv_cache_bytes": kv_bytes,
-            "max_batch": self._config.max_batch,
-            "max_model_len": max_model_len,
-        }
+    async def close(self) -> None:
+        await self._engine.close()
 
 
 def _settings(redis_url: str | None, pool: str | None) -> RedisSettings:
@@ -293,38 +236,46 @@ def _settings(redis_url: str | None, pool: str | None) -> RedisSettings:
         raise InvalidRequest(explain_validation(error)) from None
 
 
-async def serve(config: WorkerConfig, settings: RedisSettings, model: Model) -> int:
+async def serve(config: WorkerConfig, settings: RedisSettings, host: Host) -> int:
     """Check the pool, load the model, work until told to stop; the exit status."""
     log.info("starting", worker=config.worker_id, pool=config.pool, redis=settings.redacted_url)
     redis = connect(settings)
     broker, catalog = Broker(redis, Keys(config.pool)), Catalog(redis, config.pool)
+    presence = Presence(catalog.members, config.worker_id, every_s=config.beat_s)
     try:
         await broker.ping()
         await _warn_of_eviction(catalog)
-        await catalog.create_or_check_config(model.identify())
-        presence = Presence(catalog.members, config.worker_id, every_s=config.beat_s)
         await presence.join()
         began_s = time.monotonic()
-        loaded = model.load()
+        served = await _load(catalog, presence, host)
         load_ms = round(1000 * (time.monotonic() - began_s))
-        worker = Worker(
-            config,
-            broker,
-            catalog,
-            loaded.engine,
-            loaded.adapters,
-            loaded.tokenizer,
-            Validator(catalog, loaded.check, config.worker_id),
-            max_model_len=loaded.max_model_len,
-            identity={"version": version("lorapool"), "model_load_ms": load_ms, **loaded.facts},
-            presence=presence,
-        )
+        identity = {"version": version("lorapool"), "model_load_ms": load_ms, **served.facts}
+        worker = Worker(config, broker, catalog, served, identity=identity, presence=presence)
         worker.stop_on_signals()
         gc.freeze()  # what is here stays: no collection needs to look at it
         return 0 if await worker.run() else FAILED
     finally:
+        await host.close()
         await broker.close()
         await redis.aclose()
+
+
+async def _load(catalog: Catalog, presence: Presence, host: Host) -> Served:
+    """The pool sees meanwhile that a worker loads, and how far it is."""
+    try:
+        async with presence.loading() as tell:
+            with _progress() as show:
+
+                def say(what: str, share: float | None = None) -> None:
+                    tell(what if share is None else f"{what}, {share:.0%}")
+                    show(what, share)
+
+                await catalog.create_or_check_config(await host.identify(say))
+                return await host.load(say)
+    except BaseException:
+        with suppress(LorapoolError):
+            await presence.leave()
+        raise
 
 
 async def _warn_of_eviction(catalog: Catalog) -> None:
@@ -371,20 +322,17 @@ def _told_plainly() -> Iterator[None]:
 
 
 @contextmanager
-def _progress(what: str, total_bytes: int | None = None) -> Iterator[Callable[[int], None]]:
-    """A bar on a terminal while something slow goes on, nothing elsewhere; yields how to advance it by bytes."""
+def _progress() -> Iterator[Say]:
+    """A bar on a terminal while something slow goes on, nothing elsewhere; yields how to say what it is."""
     console = Console(stderr=True)
     columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
-        task = progress.add_task(what, total=total_bytes)
-        yield lambda size_bytes: progress.advance(task, size_bytes)
+        task = progress.add_task("starting", total=None)
 
+        def say(what: str, share: float | None = None) -> None:
+            progress.update(task, description=what, total=None if share is None else 1.0, completed=share or 0.0)
 
-def _memory(slots: int, slot_bytes: int, kv_bytes: int) -> str:
-    return (
-        f"{slots} adapter slots × at most {slot_bytes / 2**20:.0f} MiB, "
-        f"keys and values at most {kv_bytes / 2**30:.1f} GiB"
-    )
+        yield say
 
 
 def _made_up_id() -> str:

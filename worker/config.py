@@ -48,6 +48,7 @@ class WorkerConfig(BaseModel):
     claim_policy: PolicyKind = "affinity"
     starvation_s: Annotated[float, Field(gt=0)] = 10.0
     lease_s: Annotated[float, Field(ge=0.5, le=3600)] = 15.0
+    step_timeout_s: Annotated[float, Field(gt=0, le=86_400)] = 120.0  # a step that takes longer hangs
     grace_s: Annotated[float, Field(ge=0, le=86_400)] = 30.0
     beat_s: Annotated[float, Field(gt=0, le=60)] = 2.0
 

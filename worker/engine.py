@@ -4,20 +4,23 @@ Owns the sequences, their adapter references and their KV reservations; asks the
 one token a row. Knows no Redis, no torch and no event loop, and is driven by one thread. KV rows are reserved for a
 sequence's longest outcome before it starts, so that nothing has to be preempted for want of memory; it is done for the
 sake of those who wait: after a turn, rows give their place to whoever waited that long for it, and go on later.
+
+What fails is looked at twice. A row that fails alone while others succeed is to blame; where all fail alone, the
+device is asked to compute what needs no row, and if it cannot, nobody is. Want of device memory blames nobody: fewer
+rows go on.
 """
 
 from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
 from lorapool.shared.errors import InvalidRequest
-from lorapool.shared.job import BASE_REF, FinishReason
-from lorapool.worker.adapters import Residency
+from lorapool.shared.job import BASE_REF
+from lorapool.worker.engine_port import EngineCounters, EngineSick, OutOfMemory, Residency, Update
 from lorapool.worker.scheduler import Scheduler
 from lorapool.worker.sequence import Batch, Drawn, Sequence, Status, Work
 
@@ -25,7 +28,9 @@ TURN_S = 10.0  # who waited so long for a KV row or a slot gets it from those wh
 
 
 class Runner(Protocol):
-    """What computes a step. ``reserve`` is False while the KV cache has no row of that many tokens to give."""
+    """What computes a step. ``reserve`` is False while the KV cache has no row of that many tokens to give; ``step``
+    raises OutOfMemory where fewer rows may do; ``probe`` raises if the device does not compute as it did at the start.
+    """
 
     max_model_len: int
 
@@ -34,6 +39,7 @@ class Runner(Protocol):
     def reserve(self, seq_id: str, tokens: int) -> bool: ...
     def release(self, seq_id: str) -> None: ...
     def step(self, batch: Batch) -> list[Drawn]: ...
+    def probe(self) -> None: ...
     def check_integrity(self) -> None: ...
 
 
@@ -55,39 +61,22 @@ class Adapters(Protocol):
     def check_integrity(self) -> None: ...
 
 
-class Update(NamedTuple):
-    """What one step did to one sequence. With ``finish_reason`` or ``error`` set it has left the engine.
+class _Failed(NamedTuple):
+    """A row that failed alone."""
 
-    ``offset`` is the index of ``token_ids[0]`` in the completion; ``first`` marks its first token. ``text_delta``
-    lags behind the tokens while text is held back.
-    """
-
-    seq_id: str
-    text_delta: str = ""
-    token_ids: tuple[int, ...] = ()
-    offset: int = 0
-    finish_reason: FinishReason | None = None
-    error: Exception | None = None
-    first: bool = False
+    sequence: Sequence
+    error: Exception
 
 
-@dataclass(slots=True)
-class EngineCounters:
-    """Monotone counts since the start. ``mixed_steps[n]``: steps of n adapters together with base rows;
-    ``joins``: steps at which a sequence joined while others ran; ``loaded``: adapters that went into a
-    slot, each time."""
+class _Outcome(NamedTuple):
+    """Of a step or a part of it. ``moved``: rows that got on, whether or not they drew a token."""
 
-    steps: int = 0
-    step_rows: int = 0
-    prefill_tokens: int = 0
-    decode_tokens: int = 0
-    joins: int = 0
-    failed_steps: int = 0
-    preemptions: int = 0
-    adapter_loads: int = 0
-    evictions: int = 0
-    mixed_steps: Counter[int] = field(default_factory=Counter)
-    loaded: Counter[str] = field(default_factory=Counter)
+    updates: list[Update]
+    failed: list[_Failed]
+    moved: int
+
+    def joined(self, other: _Outcome) -> _Outcome:
+        return _Outcome(self.updates + other.updates, self.failed + other.failed, self.moved + other.moved)
 
 
 class Engine:
@@ -103,6 +92,7 @@ class Engine:
     ) -> None:
         self._runner, self._adapters, self._scheduler, self._eos_ids = runner, adapters, scheduler, eos_ids
         self._clock = clock
+        self.entering: Callable[[Iterator[str]], None] = lambda _: None  # told which sequences are computed next
         self._short: tuple[str, float] | None = None  # who is first in line and finds no KV row, since when
         self._held: set[str] = set()  # sequences that hold a KV row and, unless base, an adapter reference
         self._fresh: set[str] = set()  # of those, the ones that have not drawn a token since they started
@@ -166,7 +156,17 @@ class Engine:
         if batch is None:
             return updates
         self._count(batch)
-        return updates + self._run(batch.works)
+        outcome = self._run(batch.works)
+        if outcome.failed and not outcome.moved:
+            self._probe(outcome.failed)
+        failed = [self._fail(row.sequence, row.error) for row in outcome.failed]
+        for row in self._scheduler.excess():
+            self.preempt(row.seq_id)
+        return updates + outcome.updates + failed
+
+    def check_device(self) -> None:
+        """Raise EngineSick if the device does not compute as it did when the model was loaded."""
+        self._probe([])
 
     def check_integrity(self) -> None:
         """Raise AssertionError unless sequences, KV rows and adapter references agree."""
@@ -242,35 +242,56 @@ class Engine:
         self._runner.release(sequence.seq_id)
         self._give_slot(sequence)
 
-    def _run(self, works: tuple[Work, ...]) -> list[Update]:
+    def _run(self, works: tuple[Work, ...]) -> _Outcome:
         """Compute; when the step fails, again by halves, until the row to blame is alone. Repeating is safe: positions
         are committed after sampling, and a KV entry is only ever rewritten with the same value."""
+        self.entering(work.sequence.seq_id for work in works)
         try:
             drawn = self._runner.step(Batch.of(works))
         except Exception as error:  # noqa: BLE001  whatever one row does, the others go on
             self._counters.failed_steps += 1
-            if len(works) == 1:
-                return [self._fail(works[0].sequence, error)]
-            middle = len(works) // 2
-            return self._run(works[:middle]) + self._run(works[middle:])
+            return self._run_parts(works, error)
+        self._scheduler.went_well()
         return self._commit(works, {row.seq_id: row for row in drawn})
 
-    def _commit(self, works: tuple[Work, ...], drawn: dict[str, Drawn]) -> list[Update]:
-        updates = []
+    def _run_parts(self, works: tuple[Work, ...], error: Exception) -> _Outcome:
+        shorter = False
+        if isinstance(error, OutOfMemory):  # the next steps have fewer rows, and shorter pieces of prompts
+            self._counters.shrinks += 1
+            shorter = self._scheduler.shrink(len(works))
+        if len(works) > 1:
+            middle = len(works) // 2
+            return self._run(works[:middle]).joined(self._run(works[middle:]))
+        if shorter and works[0].count > 1:
+            return _Outcome([], [], 0)  # a shorter piece comes next
+        return _Outcome([], [_Failed(works[0].sequence, error)], 0)
+
+    def _probe(self, failed: list[_Failed]) -> None:
+        """All rows failed alone: the rows, or the device? Raises EngineSick if it is the device."""
+        try:
+            self._runner.probe()
+        except Exception as error:
+            why = failed[0].error if failed else error
+            told = f"the device fails its check ({error}); rows failed with {type(why).__name__}: {why}"
+            raise EngineSick(told) from error
+
+    def _commit(self, works: tuple[Work, ...], drawn: dict[str, Drawn]) -> _Outcome:
+        updates: list[Update] = []
+        failed: list[_Failed] = []
         for work in works:
             row = drawn.get(work.sequence.seq_id)
             assert (row is not None) == work.draws, (
                 f"sequence {work.sequence.seq_id}: drawn {row}, expected {work.draws}"
             )
             work.sequence.computed = work.start + work.count
-            if row is not None:
+            if row is not None and row.error is not None:
+                failed.append(_Failed(work.sequence, row.error))
+            elif row is not None:
                 updates.append(self._append(work.sequence, row))
-        return updates
+        return _Outcome(updates, failed, len(works) - len(failed))
 
     def _append(self, sequence: Sequence, row: Drawn) -> Update:
         self._fresh.discard(sequence.seq_id)
-        if row.error is not None:
-            return self._fail(sequence, row.error)
         offset = len(sequence.output_ids)
         try:
             delta = sequence.append(row.token_id, row.logprob, self._eos_ids)
@@ -279,7 +300,10 @@ class Engine:
         if sequence.finish_reason is not None:
             self._scheduler.remove(sequence.seq_id)
             self._release(sequence)
-        return Update(sequence.seq_id, delta, (row.token_id,), offset, sequence.finish_reason, first=offset == 0)
+        logprobs = () if row.logprob is None else (row.logprob,)
+        return Update(
+            sequence.seq_id, delta, (row.token_id,), offset, sequence.finish_reason, None, offset == 0, logprobs
+        )
 
     def _fail(self, sequence: Sequence, error: Exception) -> Update:
         self._scheduler.remove(sequence.seq_id)

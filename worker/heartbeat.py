@@ -12,11 +12,9 @@ import time
 from collections.abc import Mapping
 
 from lorapool.shared import malformed
-from lorapool.shared.membership import DRAINING, RUNNING
+from lorapool.shared.membership import DRAINING, LOADING, RUNNING
 from lorapool.shared.tally import Tally
-from lorapool.worker.adapters import Residency
-from lorapool.worker.engine import EngineCounters
-from lorapool.worker.engine_thread import EngineThread
+from lorapool.worker.engine_port import EngineCounters, EnginePort, Health, Residency
 from lorapool.worker.held_jobs import HeldJobs
 from lorapool.worker.load_report import LoadReport
 from lorapool.worker.peers import Peers
@@ -30,6 +28,9 @@ COUNTED = ("up_ms", "busy_ms", "decode_only_ms", "decode_only_tokens", "prefill_
            "step_rows", "adapter_loads", "evictions")  # fmt: skip
 
 
+NOTABLE_S = 1.0  # a step that is younger is told as 0: a beat costs the server what has changed
+
+
 class Heartbeat:
     """Beats until cancelled. ``identity`` are the fields that never change."""
 
@@ -37,7 +38,7 @@ class Heartbeat:
         self,
         presence: Presence,
         tally: Tally,
-        engine: EngineThread,
+        engine: EnginePort,
         jobs: HeldJobs,
         validator: Validator,
         identity: Mapping[str, str | int | float],
@@ -78,7 +79,7 @@ class Heartbeat:
         counters = self._engine.counters()
         return {
             **self._identity,
-            "state": self._state,
+            **_health_fields(self._engine.health(), self._state),
             "held": len(self._jobs),
             "free_rows": max(0, self._rows - self._jobs.unfinished()),
             "tokens_per_s": self._rate(counters.decode_tokens),
@@ -86,7 +87,7 @@ class Heartbeat:
             "not_here": " ".join(self._validator.not_here.refs()),
             "judging": self._validator.judging,
             **_counter_fields(counters),
-            **self._engine.timesheet.totals(),
+            **self._engine.busy_time(),
             "malformed": malformed.total(),
         }
 
@@ -100,6 +101,16 @@ class Heartbeat:
 def stride(workers: int) -> int:
     """Every how many beats the numbers are told: in a large fleet not with each, all else with each."""
     return 1 + min(workers // 250, 4)
+
+
+def _health_fields(health: Health, state: str) -> Fields:
+    """``state``: running, draining, or loading while the engine is started again; ``ails``: why it had to be."""
+    return {
+        "state": LOADING if health.state == "starting" else state,
+        "step_age_ms": round(1000 * health.step_age_s) if health.step_age_s >= NOTABLE_S else 0,
+        "restarts": health.restarts,
+        "ails": health.ails,
+    }
 
 
 def _residency_fields(residency: Residency) -> Fields:
@@ -120,6 +131,7 @@ def _counter_fields(counters: EngineCounters) -> Fields:
         "decode_tokens": counters.decode_tokens,
         "joins": counters.joins,
         "failed_steps": counters.failed_steps,
+        "shrinks": counters.shrinks,
         "preemptions": counters.preemptions,
         "adapter_loads": counters.adapter_loads,
         "evictions": counters.evictions,

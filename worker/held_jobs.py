@@ -10,20 +10,22 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from lorapool.shared.broker import ClaimedJob, Delta, Held
-from lorapool.worker.engine import Update
-from lorapool.worker.sequence import Sequence
+from lorapool.worker.engine_port import Request, Update
 
 
 @dataclass(slots=True, eq=False)
 class HeldJob:
-    """One claimed job and its sequence, which belongs to the engine until the job has ended."""
+    """One claimed job, what was asked of the engine for it, and what has come of that so far."""
 
     claimed: ClaimedJob
-    sequence: Sequence
+    request: Request
     stream: bool
+    text: str = ""
+    output_ids: list[int] = field(default_factory=list)
+    logprobs: list[float] = field(default_factory=list)
     started: bool = False  # it has a row of the batch
     first_token_ms: int | None = None  # server clock
     load_ms: int = 0
@@ -37,7 +39,7 @@ class HeldJob:
 
     @property
     def seq_id(self) -> str:
-        return self.sequence.seq_id
+        return self.request.seq_id
 
     @property
     def lease(self) -> Held:
@@ -47,6 +49,9 @@ class HeldJob:
         """Take in what one step added to this job."""
         if update.first:
             self.first_token_ms = now_ms
+        self.text += update.text_delta
+        self.output_ids += update.token_ids
+        self.logprobs += update.logprobs
         if self.stream and (update.token_ids or update.text_delta):
             self.unsent = self._grown(update)
 

@@ -84,8 +84,9 @@ class Lane:
                 new[index][:, :used] = tensor[:, :used]
             return new
 
-        self.keys = moved(self.keys, [(layer.heads, layer.key_dim) for layer in layers])
-        self.values = moved(self.values, [(layer.heads, layer.value_dim) for layer in layers])
+        keys = moved(self.keys, [(layer.heads, layer.key_dim) for layer in layers])
+        values = moved(self.values, [(layer.heads, layer.value_dim) for layer in layers])
+        self.keys, self.values = keys, values  # both or, for want of memory, none
 
     def pop(self, row: int, wipe: bool) -> str | None:
         """Free a row; the last one moves into its place. Return the owner that moved, if any."""

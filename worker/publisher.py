@@ -26,14 +26,14 @@ from lorapool.shared.errors import (
     UnsupportedVersion,
 )
 from lorapool.worker.clock import ServerClock
-from lorapool.worker.engine import Update
-from lorapool.worker.engine_thread import EngineThread, Report
+from lorapool.worker.engine_port import EngineDown, EnginePort, Lost, Report, Update, name_of
 from lorapool.worker.held_jobs import HeldJob, HeldJobs
 from lorapool.worker.not_here import NotHere
 from lorapool.worker.persistence import insist, persist
 
 Outcome = Literal["succeeded", "failed", "retry", "dead", "cancelled", "expired"]
 
+UNBURNT = (EngineDown,)  # what ran into these has not begun
 HOPELESS = (InvalidRequest, CheckpointError, UnknownAdapter, AdapterRefused, AdapterConflict)
 
 log = structlog.get_logger()
@@ -46,7 +46,7 @@ class Publisher:
         self,
         broker: Broker,
         jobs: HeldJobs,
-        engine: EngineThread,
+        engine: EnginePort,
         clock: ServerClock,
         not_here: NotHere,
         *,
@@ -79,8 +79,30 @@ class Publisher:
             self._some_ended.clear()
             ended, self._ended = self._ended, []
             await self._leave_to_others([pair for pair in ended if isinstance(pair[1].error, AdapterUnavailable)])
-            rest = [pair for pair in ended if not isinstance(pair[1].error, AdapterUnavailable)]
+            await self.release([job for job, update in ended if isinstance(update.error, EngineDown)])
+            rest = [pair for pair in ended if not isinstance(pair[1].error, AdapterUnavailable | EngineDown)]
             await self._settle([(job, self._settlement_of(job, update)) for job, update in rest])
+
+    async def release(self, jobs: Sequence[HeldJob]) -> None:
+        """Back to their streams, no attempt burnt: jobs that have ended here."""
+        if jobs:
+            await persist(lambda: self._broker.release([job.lease for job in jobs]), "release")
+            log.info("released", jobs=len(jobs))
+        for job in jobs:
+            self._jobs.drop(job)
+
+    async def give_up(self, lost: Lost) -> None:
+        """The engine ended with jobs inside: those that it was busy with are lost, as if this worker had died with
+        them; the others go back unburnt."""
+        inside = [job for seq_id in lost.inside if (job := self._jobs.of_sequence(seq_id)) is not None]
+        inside = [job for job in inside if self._jobs.end(job)]
+        blamed = [job for job in inside if job.seq_id in lost.blamed]
+        if blamed:
+            await persist(lambda: self._broker.lose([job.lease for job in blamed]), "lose")
+            log.warning("lost with the engine", jobs=[job.job_id for job in blamed], why=lost.why, reason=lost.reason)
+        for job in blamed:
+            self._jobs.drop(job)
+        await self.release([job for job in inside if job.seq_id not in lost.blamed])
 
     async def close(self, job: HeldJob, outcome: Outcome, *, message: str) -> None:
         """Take a running job out of the batch and settle it; nothing happens if it has ended by itself."""
@@ -162,31 +184,28 @@ class Publisher:
     def _settlement_of(self, job: HeldJob, update: Update) -> Settlement:
         if update.error is None:
             return self._settlement(job, "succeeded", finish_reason=str(update.finish_reason))
-        return self._settlement(
-            job, _outcome_of(update.error), error=type(update.error).__name__, message=str(update.error)
-        )
+        return self._settlement(job, _outcome_of(update.error), error=name_of(update.error), message=str(update.error))
 
     def _settlement(
         self, job: HeldJob, outcome: Outcome, *, finish_reason: str = "", error: str = "", message: str = ""
     ) -> Settlement:
-        sequence = job.sequence
-        logprobs = sequence.logprobs if sequence.params.logprobs else None
+        logprobs = job.logprobs if job.request.params.logprobs else None
         return Settlement(
             job_id=job.claimed.job_id,
             lease=job.claimed.lease,
             outcome=outcome,
             error=error,
             message=message,
-            text=sequence.text,
+            text=job.text,
             finish_reason=finish_reason,
-            prompt_tokens=len(sequence.prompt_ids),
-            completion_tokens=len(sequence.output_ids),
+            prompt_tokens=len(job.request.prompt_ids),
+            completion_tokens=len(job.output_ids),
             load_ms=job.load_ms,
             first_token_ms=job.first_token_ms,
             resident=job.resident,
             device=self._device,
             dtype=self._dtype,
-            detail=encode_detail(tuple(sequence.output_ids), logprobs),
+            detail=encode_detail(tuple(job.output_ids), logprobs),
         )
 
     def _tell(self, claimed: ClaimedJob, settlement: Settlement, settled: Settled) -> None:

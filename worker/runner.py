@@ -21,6 +21,7 @@ from lorapool.shared.errors import BaseModelError
 from lorapool.worker import attention, elementwise_kernel
 from lorapool.worker.attention import AttentionPlan
 from lorapool.worker.checkpoint import ModelSpec
+from lorapool.worker.engine_port import EngineSick, OutOfMemory
 from lorapool.worker.kv_cache import KvCache, LayerShape
 from lorapool.worker.linear import products
 from lorapool.worker.lora import LoraPlan, LoraSlots
@@ -29,6 +30,8 @@ from lorapool.worker.self_check import check, check_windows
 from lorapool.worker.sequence import Batch, Drawn, Segment, Work
 
 _ROPE_BY_LENGTH = ("dynamic", "longrope")
+_PROBE = (1, 7, 13, 29)
+_NO_MEMORY = ("out of memory", "can't allocate memory", "cannot allocate memory", "CUBLAS_STATUS_ALLOC_FAILED")
 
 
 class ModelRunner:
@@ -56,6 +59,7 @@ class ModelRunner:
         self._head_plan: LoraPlan | None = None
         self._wiped: set[str] = set()
         self._wrapped: list[nn.Module] = []
+        self._expected: Tensor | None = None  # logits of the probe, as they were first
         layers, shared = _probe(model, self.device)
         self._cache = KvCache(
             layers, max_tokens=max_model_len, budget_bytes=kv_cache_bytes, dtype=self.dtype, device=self.device
@@ -111,8 +115,14 @@ class ModelRunner:
         return runner
 
     def reserve(self, seq_id: str, tokens: int) -> bool:
-        """Reserve a KV row; False if the cache has none to give now."""
-        return self._cache.reserve(seq_id, tokens)
+        """Reserve a KV row; False if the cache, or the device's memory, has none to give now."""
+        try:
+            return self._cache.reserve(seq_id, tokens)
+        except (RuntimeError, MemoryError) as error:
+            if not _wants_memory(error):
+                raise
+            self._give_memory_back()
+            return False
 
     def release(self, seq_id: str) -> None:
         """Give a sequence's KV row back."""
@@ -126,12 +136,34 @@ class ModelRunner:
 
     @torch.inference_mode()
     def step(self, batch: Batch) -> list[Drawn]:
-        """Compute the batch's tokens; draw the next one for each sequence whose last token is among them."""
+        """Compute the batch's tokens; draw the next one for each sequence whose last token is among them.
+
+        Raises OutOfMemory where the device has no room for so many.
+        """
         rows = [work.sequence for work in batch.works if work.draws]
-        logits = self.logits(batch)
-        drawn = self._sampler.draw(logits, rows) if rows else []
+        try:
+            logits = self.logits(batch)
+            drawn = self._sampler.draw(logits, rows) if rows else []
+        except (RuntimeError, MemoryError) as error:
+            if not _wants_memory(error):
+                raise
+            self._give_memory_back()
+            raise OutOfMemory(str(error)) from None
         self._wiped |= {row.seq_id for row in drawn if row.error is not None}
         return drawn
+
+    def probe(self) -> None:
+        """Raise EngineSick unless the model's own forward of a few tokens gives what it gave at the start."""
+        logits = self.reference_logits([token % self.vocabulary for token in _PROBE])
+        if not bool(torch.isfinite(logits).all()):
+            raise EngineSick("its logits are not numbers")
+        expected = self._expected = logits if self._expected is None else self._expected
+        if float((logits - expected).abs().max()) > float(expected.abs().max()) / 8:
+            raise EngineSick("its logits are not those of the start")
+
+    def _give_memory_back(self) -> None:
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
 
     @property
     def vocabulary(self) -> int:
@@ -220,6 +252,13 @@ class ModelRunner:
             return out
 
         return forward
+
+
+def _wants_memory(error: Exception) -> bool:
+    """torch says it by a class of its own on CUDA, in words elsewhere."""
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    return any(words.casefold() in str(error).casefold() for words in _NO_MEMORY)
 
 
 def _draws(segment: Segment) -> int:

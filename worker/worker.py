@@ -1,7 +1,8 @@
 """Worker: claim → admit → step → settle, until told to stop.
 
-Three coroutines carry the jobs (the engine steps in a thread of its own between them); duties beside them renew leases,
-beat, listen and validate. Each Redis call outlives an outage. Knows no torch and reads no environment.
+Three coroutines carry the jobs (the engine steps elsewhere, behind its port); duties beside them renew leases, beat,
+listen and validate. Each Redis call outlives an outage. An engine that ends costs the jobs that it was busy with, no
+others; while it is brought up again nothing is claimed. Knows no torch and reads no environment.
 """
 
 from __future__ import annotations
@@ -16,23 +17,21 @@ import structlog
 
 from lorapool.shared.broker import Broker, ClaimedJob, Held
 from lorapool.shared.catalog import Catalog
-from lorapool.worker.adapters import AdapterCache
-from lorapool.worker.admission import Admission, Tokenizer
+from lorapool.worker.admission import Admission
 from lorapool.worker.affinity import Homes, Policy
 from lorapool.worker.claimer import Claimer
 from lorapool.worker.clock import ServerClock
 from lorapool.worker.config import WorkerConfig
 from lorapool.worker.control import Control
-from lorapool.worker.engine import Engine
-from lorapool.worker.engine_thread import EngineThread
+from lorapool.worker.engine_port import EngineFailed
 from lorapool.worker.heartbeat import Heartbeat
 from lorapool.worker.held_jobs import HeldJob, HeldJobs
 from lorapool.worker.lease_keeper import LeaseKeeper
+from lorapool.worker.model import Served
 from lorapool.worker.peers import Peers
 from lorapool.worker.persistence import insist, persist, put_down
 from lorapool.worker.presence import Presence
 from lorapool.worker.publisher import Publisher
-from lorapool.worker.timesheet import Timesheet
 from lorapool.worker.validator import Validator
 
 LAST_WORDS_S = 5.0  # for giving back what is left when the grace time is over
@@ -47,19 +46,15 @@ class Worker:
         config: WorkerConfig,
         broker: Broker,
         catalog: Catalog,
-        engine: Engine,
-        adapters: AdapterCache,
-        tokenizer: Tokenizer,
-        validator: Validator,
+        served: Served,
         *,
-        max_model_len: int,
         identity: Mapping[str, str | int | float],
         presence: Presence,
     ) -> None:
-        self._config, self._broker, self._presence, self._validator = config, broker, presence, validator
+        self._config, self._broker, self._presence, self._engine = config, broker, presence, served.engine
+        self._validator = validator = Validator(catalog, served.check, config.worker_id)
         clock = ServerClock()
         self._jobs = HeldJobs(self._on_change)
-        self._engine = EngineThread(engine, Timesheet(float(identity.get("model_load_ms", 0)) / 1000))
         self._publisher = Publisher(
             broker,
             self._jobs,
@@ -70,7 +65,7 @@ class Worker:
             dtype=str(identity["dtype"]),
         )
         self._admission = Admission(
-            self._jobs, self._engine, adapters, self._publisher, catalog, tokenizer, max_model_len
+            self._jobs, self._engine, self._publisher, catalog, served.tokenizer, served.max_model_len
         )
         self._claimer = self._claimer_for(config, clock)
         self._keeper = LeaseKeeper(broker, self._jobs, self._publisher, clock, lease_ms=config.lease_ms)
@@ -129,19 +124,35 @@ class Worker:
         return None if self._stopping.is_set() else asyncio.create_task(self._claim_and_expect())
 
     async def _claim_and_expect(self) -> tuple[ClaimedJob, ...]:
+        await self._engine_is_up()
         claimed = await self._claimer.claim()
         self._jobs.expect(claimed)
         return claimed
 
+    async def _engine_is_up(self) -> None:
+        """Or this worker is told to stop."""
+        if self._engine.health().state == "running":
+            return
+        waits = [asyncio.ensure_future(wait) for wait in (self._engine.up(), self._stopping.wait())]
+        try:
+            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            await put_down([wait for wait in waits if not wait.done()])
+
     async def _step_and_publish(self) -> None:
         while True:
-            report = await self._engine.report()  # the thread steps as long as it has work
+            report = await self._engine.report()  # the engine steps as long as it has work
             await self._publisher.publish(report)  # and settles beside it: a step never waits for the server
+            if report.lost is not None:
+                await self._publisher.give_up(report.lost)
 
     # -- life
 
     async def run(self) -> bool:
-        """Serve until ``stop``; True if everything was finished or given back, False if that had to be forced."""
+        """Serve until ``stop``; True if everything was finished or given back, False if that had to be forced.
+
+        Raises what ended a loop, EngineFailed above all, once all that was held is given back.
+        """
         self._engine.start()
         try:
             await insist(self._heartbeat.beat, "first heartbeat")
@@ -156,10 +167,23 @@ class Worker:
                 await self._admission.close()
                 await self._drain()
                 await put_down([*duties, *self._verifying])
+        except BaseExceptionGroup as errors:
+            await self._break_off(errors)
+            raise _first(errors) from None
         finally:
-            await self._engine.stop()
-        await self._leave()
+            await self._engine.close()
+            await self._leave()
         return not self._forced.is_set()
+
+    async def _break_off(self, errors: BaseExceptionGroup[BaseException]) -> None:
+        """A loop cannot go on: give back what is held. What the failing call was about counts as lost, so that it does
+        not end one worker after the other."""
+        log.error("worker cannot go on", held=len(self._jobs), exc_info=errors)
+        to_blame = [job.lease for job in self._jobs if job.ended]
+        if to_blame and not isinstance(_first(errors), EngineFailed):
+            await self._within(LAST_WORDS_S, persist(lambda: self._broker.lose(to_blame), "lose"))
+        await self._give_back(self._jobs.expect_no_more())
+        await self._release(self._jobs)
 
     def stop(self) -> None:
         """Drain; asked a second time, give back everything at once."""
@@ -251,3 +275,9 @@ class Worker:
     def _meet(self, workers: Sequence[str]) -> None:
         if (members := tuple(sorted({*workers, self._config.worker_id}))) != self._claimer.homes.workers:
             self._claimer.homes = Homes(members)
+
+
+def _first(errors: BaseExceptionGroup[BaseException]) -> BaseException:
+    """The one that ended the others."""
+    first = errors.exceptions[0]
+    return _first(first) if isinstance(first, BaseExceptionGroup) else first

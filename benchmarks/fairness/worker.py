@@ -13,10 +13,17 @@ import time
 from dataclasses import dataclass
 from functools import partial
 
-from benchmarks.queue.noop_model import Clock, NoopModel, NoopRunner, NoopSlots, NoopTokenizer, NoopWeights
+from benchmarks.queue.noop_model import (
+    Clock,
+    NoopDetokenizer,
+    NoopModel,
+    NoopRunner,
+    NoopSlots,
+    NoopWeights,
+    served_in_process,
+)
 from lorapool.shared import logs
 from lorapool.shared.broker import Broker, View
-from lorapool.shared.catalog import AdapterRecord
 from lorapool.shared.scripts import Terms
 from lorapool.shared.settings import redis_settings
 from lorapool.worker import claimer, cli
@@ -25,7 +32,7 @@ from lorapool.worker.adapters import AdapterCache
 from lorapool.worker.affinity import Choice, Holding, Homes, Policy
 from lorapool.worker.config import WorkerConfig
 from lorapool.worker.engine import Engine
-from lorapool.worker.model import Loaded
+from lorapool.worker.model import Parts, Say
 from lorapool.worker.scheduler import Scheduler
 from lorapool.worker.sequence import Batch, Drawn
 
@@ -48,21 +55,17 @@ class SleepingRunner(NoopRunner):
 class SleepingModel(NoopModel):
     """Every slot miss is a load: host memory has room for the adapter that is on its way only."""
 
-    def load(self) -> Loaded:
+    def load(self, say: Say) -> Parts:
         adapters = AdapterCache(NoopSlots(self.config.slots), _load, host_bytes=NoopWeights("").nbytes)
         runner, scheduler = SleepingRunner(self.clock), Scheduler(max_batch=self.config.max_batch)
         engine = Engine(runner, adapters, scheduler, frozenset())
         facts = {"base_model": "noop", "device": "none", "dtype": "float32"}
-        return Loaded(engine, adapters, NoopTokenizer(), _check, runner.max_model_len, facts)
+        return Parts(engine, adapters, NoopDetokenizer, runner.max_model_len, facts)
 
 
 def _load(source: AdapterSource) -> NoopWeights:
     time.sleep(LOAD_S)
     return NoopWeights(source.digest)
-
-
-def _check(_record: AdapterRecord) -> dict[str, str | int]:
-    return {}
 
 
 def by_arrival(view: View, holding: Holding, free_rows: int, _policy: Policy, _worker: str, _homes: Homes) -> Choice:
@@ -96,7 +99,7 @@ def main() -> None:
         worker_id=arguments.worker_id, base_model="noop", max_batch=ROWS, claim_ahead=0, slots=SLOTS, beat_s=BEAT_S
     )
     model = SleepingModel(config, Clock())
-    sys.exit(asyncio.run(cli.serve(config, redis_settings(arguments.redis_url), model)))
+    sys.exit(asyncio.run(cli.serve(config, redis_settings(arguments.redis_url), served_in_process(model))))
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from lorapool.worker.adapter_source import AdapterSource
 from lorapool.worker.adapters import AdapterCache
 from lorapool.worker.config import WorkerConfig
 from lorapool.worker.engine import Engine
-from lorapool.worker.model import Loaded
+from lorapool.worker.model import InProcess, Parts, Say
 from lorapool.worker.scheduler import Scheduler
 from lorapool.worker.sequence import Batch, Drawn
 
@@ -65,6 +65,9 @@ class NoopRunner:
         self.clock.tick(len(batch.works))
         return [Drawn(work.sequence.seq_id, 7, 0.0) for work in batch.works if work.draws]
 
+    def probe(self) -> None:
+        """Nothing to fail."""
+
     def check_integrity(self) -> None:
         """Nothing to check."""
 
@@ -94,13 +97,14 @@ class NoopWeights:
 
 
 class NoopTokenizer:
-    """A byte is a token; tokens have no text."""
+    """A byte is a token."""
 
     def encode(self, job: Job, form: PromptFormat | None = None) -> list[int]:
         return list((job.prompt or "").encode())
 
-    def detokenizer(self) -> NoopTokenizer:
-        return self
+
+class NoopDetokenizer:
+    """Every token is a dot."""
 
     def push(self, _token_id: int) -> str:
         return "."
@@ -108,20 +112,25 @@ class NoopTokenizer:
 
 @dataclass(frozen=True)
 class NoopModel:
-    """A ``Model`` for ``serve``."""
+    """A ``Model``; ``served_in_process`` makes it one for ``serve``."""
 
     config: WorkerConfig
     clock: Clock
 
-    def identify(self) -> PoolConfig:
+    def identify(self, say: Say) -> PoolConfig:
         return PoolConfig(base_model="noop", digest="0" * 64, dtype="float32")
 
-    def load(self) -> Loaded:
+    def load(self, say: Say) -> Parts:
         adapters = AdapterCache(NoopSlots(self.config.slots), _weights, self.config.host_cache_bytes)
         runner = NoopRunner(self.clock)
         engine = Engine(runner, adapters, Scheduler(max_batch=self.config.max_batch), frozenset())
         facts = {"base_model": "noop", "device": "none", "dtype": "float32"}
-        return Loaded(engine, adapters, NoopTokenizer(), _check, MAX_MODEL_LEN, facts)
+        return Parts(engine, adapters, NoopDetokenizer, MAX_MODEL_LEN, facts)
+
+
+def served_in_process(model: NoopModel) -> InProcess:
+    """As the peers compute their no-ops: in the worker's own process."""
+    return InProcess(model, NoopTokenizer(), _check)
 
 
 def _weights(source: AdapterSource) -> NoopWeights:

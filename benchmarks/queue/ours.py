@@ -13,7 +13,7 @@ import sys
 import time
 from collections.abc import Sequence
 
-from benchmarks.queue.noop_model import Clock, NoopModel
+from benchmarks.queue.noop_model import Clock, NoopModel, served_in_process
 from benchmarks.queue_peers.contest import one_by_one, say
 from lorapool.producer.client import Client
 from lorapool.producer.handle import JobHandle
@@ -83,7 +83,7 @@ async def _work(arguments: argparse.Namespace) -> None:
         claim_ahead=2 * arguments.concurrency,  # as Dramatiq prefetches: claims overlap with settling
         slots=arguments.slots,
     )
-    status = await serve(config, settings, NoopModel(config, clock))
+    status = await serve(config, settings, served_in_process(NoopModel(config, clock)))
     say(rows=clock.rows, first_s=clock.first_s, last_s=clock.last_s, cpu_s=clock.cpu_s)
     sys.exit(status)
 

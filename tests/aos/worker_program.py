@@ -6,15 +6,15 @@ from typing import Any
 
 from lorapool.worker import cli
 from lorapool.worker.config import WorkerConfig
-from tests.fake_worker import FakeModel
+from tests.fake_worker import FakeHost
 
 
-def fake_model(config: WorkerConfig) -> FakeModel:
+def fake_host(config: WorkerConfig, _log_level: str) -> FakeHost:
     """Whatever base model it is told to serve."""
-    return FakeModel(config, step_s=0.01, base_model=config.base_model)
+    return FakeHost(config, step_s=0.01, base_model=config.base_model)
 
 
 if __name__ == "__main__":
     patched: Any = cli
-    patched.BaseModelOnDevice = fake_model
+    patched.NativeHost = fake_host
     cli.main()

@@ -17,7 +17,8 @@ from lorapool.shared.job import BASE_REF, SamplingParams
 from lorapool.worker.adapter_source import AdapterSource
 from lorapool.worker.adapters import AdapterCache
 from lorapool.worker.checkpoint import AdapterWeights, load_checkpoint
-from lorapool.worker.engine import Engine, Update
+from lorapool.worker.engine import Engine
+from lorapool.worker.engine_port import Update
 from lorapool.worker.runner import ModelRunner
 from lorapool.worker.scheduler import Scheduler
 from lorapool.worker.sequence import Sequence as Row

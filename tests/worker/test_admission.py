@@ -16,14 +16,11 @@ from lorapool.shared.codec import encode_job
 from lorapool.shared.job import Job
 from lorapool.shared.prompt_format import PromptFormat
 from lorapool.shared.protocol import ClaimedJob, Held
-from lorapool.worker.adapters import AdapterCache
 from lorapool.worker.admission import INLINE_PAYLOAD_BYTES, Admission
+from lorapool.worker.engine_port import Request
 from lorapool.worker.held_jobs import HeldJob, HeldJobs
-from lorapool.worker.sequence import Sequence
 from lorapool.worker.slow_prompts import SlowPrompts
 from lorapool.worker.template_process import TemplateEnded
-from tests.fake_runner import FakeStore, WordDetokenizer
-from tests.fake_worker import FakeWeights
 from tests.fleet import until
 
 UNUSED: Any = SimpleNamespace(encode=list)  # a tokenizer that nobody asks
@@ -32,9 +29,9 @@ UNUSED: Any = SimpleNamespace(encode=list)  # a tokenizer that nobody asks
 async def test_a_version_that_moved_is_found_where_it_is(redis: Redis, monkeypatch: pytest.MonkeyPatch) -> None:
     """Removed, and registered again at another place: a worker that knew it learns of that after a while."""
     catalog = Catalog(redis, "test")
-    cache = AdapterCache(FakeStore(1), lambda source: FakeWeights(source.digest), 100)
-    engine = SimpleNamespace(order=lambda work: work())
-    admission = Admission(None, engine, cache, None, catalog, UNUSED, max_model_len=8)
+    asked: list[str] = []
+    engine = SimpleNamespace(near=lambda source: asked.append(source.uri))
+    admission = Admission(None, engine, None, catalog, UNUSED, max_model_len=8)
     record = AdapterRecord(id="cfo", version="1", digest="d" * 64, uri="file:///old")
     await catalog.register(record)
     await catalog.decide("cfo@1", "ready")
@@ -45,15 +42,15 @@ async def test_a_version_that_moved_is_found_where_it_is(redis: Redis, monkeypat
     assert "file:///old" == (await admission._know("cfo@1")).uri
     monkeypatch.setattr("lorapool.worker.admission.KNOWN_S", 0.0)
     assert "file:///new" == (await admission._know("cfo@1")).uri
-    assert "file:///new" == cache._sources["cfo@1"].uri
-    cache.close()
+    await admission.prefetch("cfo@1")
+    assert ["file:///new"] == asked
 
 
 async def test_a_version_loaded_before_its_verdict_is_looked_at_again(redis: Redis) -> None:
     """The verdict may tell its prompt format; from then on the record is asked for once."""
     catalog = Catalog(redis, "test")
-    engine = SimpleNamespace(order=lambda _work: None)
-    admission = Admission(None, engine, None, None, catalog, UNUSED, max_model_len=8)
+    engine = SimpleNamespace(near=lambda _source: None)
+    admission = Admission(None, engine, None, catalog, UNUSED, max_model_len=8)
     await catalog.register(AdapterRecord(id="cfo", version="1", digest="d" * 64, uri="s3://bucket/cfo"))
     await admission.prefetch("cfo@1")
     form = PromptFormat(kind="raw")
@@ -76,9 +73,9 @@ class Desk:
         self.entered: list[str] = []
         self.cancelled: list[str] = []
         self.refused: list[tuple[str, str]] = []
-        tokenizer: Any = SimpleNamespace(encode=encode, detokenizer=WordDetokenizer)
+        tokenizer: Any = SimpleNamespace(encode=encode)
         engine: Any = SimpleNamespace(add=self._add, order=lambda work: None)
-        self.admission = Admission(self.jobs, engine, None, self, catalog, tokenizer, max_model_len=8)
+        self.admission = Admission(self.jobs, engine, self, catalog, tokenizer, max_model_len=8)
 
     async def admit(self, batch: list[ClaimedJob]) -> None:
         self.jobs.expect(batch)
@@ -98,8 +95,8 @@ class Desk:
     def drop_lost(self, _ids: object) -> None:
         """Nothing was held before."""
 
-    def _add(self, *sequences: Sequence) -> None:
-        self.entered.extend(sequence.seq_id for sequence in sequences)
+    def _add(self, *requests: Request) -> None:
+        self.entered.extend(request.seq_id for request in requests)
 
 
 async def test_nobody_waits_for_a_long_prompt() -> None:

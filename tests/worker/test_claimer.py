@@ -12,15 +12,13 @@ from lorapool.shared.errors import RedisUnreachable
 from lorapool.shared.job import SamplingParams
 from lorapool.shared.protocol import Claim, ClaimedJob, View, WaitingAdapter
 from lorapool.worker import claimer, persistence
-from lorapool.worker.adapters import Residency
 from lorapool.worker.affinity import Policy
 from lorapool.worker.claimer import Claimer
 from lorapool.worker.clock import ServerClock
+from lorapool.worker.engine_port import Request, Residency
 from lorapool.worker.held_jobs import HeldJob, HeldJobs
 from lorapool.worker.not_here import NotHere
 from lorapool.worker.persistence import put_down
-from lorapool.worker.sequence import Sequence as Running
-from tests.fake_runner import WordDetokenizer
 
 NOW = 1_000_000
 
@@ -98,8 +96,8 @@ def made(
 
 
 def hold(jobs: HeldJobs, claimed: ClaimedJob) -> None:
-    sequence = Running(claimed.job_id, claimed.ref, [1], SamplingParams(), 7, WordDetokenizer())
-    jobs.add(HeldJob(claimed, sequence, stream=False))
+    request = Request(claimed.job_id, claimed.ref, [1], SamplingParams(), 7)
+    jobs.add(HeldJob(claimed, request, stream=False))
 
 
 async def test_looks_then_claims() -> None:

@@ -15,7 +15,8 @@ from lorapool.shared.errors import InvalidRequest
 from lorapool.shared.job import BASE_REF, FinishReason
 from lorapool.worker.adapter_source import AdapterSource
 from lorapool.worker.adapters import AdapterCache
-from lorapool.worker.engine import Engine, Update
+from lorapool.worker.engine import Engine
+from lorapool.worker.engine_port import Update
 from lorapool.worker.scheduler import Scheduler
 from lorapool.worker.sequence import Status
 from tests.fake_runner import FakeRunner, FakeStore, completion

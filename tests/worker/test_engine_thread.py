@@ -14,10 +14,11 @@ from lorapool.shared.errors import InvalidRequest
 from lorapool.shared.job import BASE_REF, SamplingParams
 from lorapool.worker.adapter_source import AdapterSource
 from lorapool.worker.adapters import AdapterCache
-from lorapool.worker.engine import Engine, Update
-from lorapool.worker.engine_thread import MOST_CRASHES, EngineThread, Start
+from lorapool.worker.engine import Engine
+from lorapool.worker.engine_loop import MOST_CRASHES
+from lorapool.worker.engine_port import Request, Start, Update
+from lorapool.worker.engine_thread import EngineThread
 from lorapool.worker.scheduler import Scheduler
-from lorapool.worker.sequence import Sequence
 from tests.fake_runner import FakeRunner, FakeStore, WordDetokenizer, completion
 
 
@@ -30,12 +31,12 @@ class Weights:
 class Bench:
     """An engine thread and what it has reported."""
 
-    def __init__(self, *, step_s: float = 0.0, slots: int = 2) -> None:
+    def __init__(self, *, step_s: float = 0.0, slots: int = 2, step_timeout_s: float = 60.0) -> None:
         store = FakeStore(slots)
         self.runner = FakeRunner(store, step_s=step_s, max_model_len=64)
         self.adapters = AdapterCache(store, lambda source: Weights(source.digest), 1000)
         self.engine = Engine(self.runner, self.adapters, Scheduler(max_batch=4), frozenset())
-        self.thread = EngineThread(self.engine)
+        self.thread = EngineThread(self.engine, self.adapters, WordDetokenizer, step_timeout_s=step_timeout_s)
         self.updates: list[Update] = []
         self.starts: list[Start] = []
 
@@ -54,10 +55,8 @@ class Bench:
         return any(update.seq_id == seq_id and (update.finish_reason or update.error) for update in self.updates)
 
     def add(self, seq_id: str, prompt: list[int], tokens: int = 4, ref: str = BASE_REF) -> None:
-        if ref != BASE_REF:
-            self.thread.order(lambda: self.adapters.know(AdapterSource(ref, ref, "")))
-        params = SamplingParams(max_new_tokens=tokens)
-        self.thread.add(Sequence(seq_id, ref, prompt, params, 0, WordDetokenizer()))
+        source = None if ref == BASE_REF else AdapterSource(ref, ref, "")
+        self.thread.add(Request(seq_id, ref, prompt, SamplingParams(max_new_tokens=tokens), 0, source))
 
 
 @asynccontextmanager
@@ -67,7 +66,7 @@ async def bench(**options: Any) -> AsyncIterator[Bench]:
     try:
         yield made
     finally:
-        await made.thread.stop()
+        await made.thread.close()
         made.adapters.close()
 
 
@@ -77,7 +76,7 @@ async def test_steps_are_timed() -> None:
         made.add("s", [1, 2, 3], tokens=5)
         await made.until(lambda: made.ended("s"))
         await asyncio.sleep(0.3)
-        totals = made.thread.timesheet.totals()
+        totals = made.thread.busy_time()
         assert made.engine.counters.steps == 5
     assert 50 <= totals["busy_ms"] <= totals["up_ms"] - 250
     assert 40 <= totals["decode_only_ms"] < totals["busy_ms"]
@@ -136,7 +135,7 @@ async def test_aborted_sequence_leaves() -> None:
         made.thread.abort("gone")
         made.add("next", [2])
         await made.until(lambda: made.ended("next"))
-        await made.thread.stop()
+        await made.thread.close()
         made.engine.check_integrity()
         assert not made.engine.has_work
         assert made.runner.reserved == frozenset()

@@ -6,16 +6,14 @@ import pytest
 
 from lorapool.shared.job import SamplingParams
 from lorapool.shared.protocol import ClaimedJob, Delta
-from lorapool.worker.engine import Update
+from lorapool.worker.engine_port import Request, Update
 from lorapool.worker.held_jobs import HeldJob, HeldJobs
-from lorapool.worker.sequence import Sequence
-from tests.fake_runner import WordDetokenizer
 
 
 def held(job_id: str = "0.j", *, ref: str = "a@1", deadline_ms: int | None = None, stream: bool = True) -> HeldJob:
     claimed = ClaimedJob(job_id, "lease", ref, "d", "agent", 1, 0, 1, 7, 100, 110, deadline_ms, b"")
-    sequence = Sequence(f"{job_id}:1", ref, [1], SamplingParams(), 7, WordDetokenizer())
-    return HeldJob(claimed, sequence, stream=stream)
+    request = Request(f"{job_id}:1", ref, [1], SamplingParams(), 7)
+    return HeldJob(claimed, request, stream=stream)
 
 
 def test_only_one_may_end_a_job() -> None:

@@ -7,10 +7,9 @@ from typing import Any
 from lorapool.shared.job import SamplingParams
 from lorapool.shared.protocol import ClaimedJob, Renewed
 from lorapool.worker.clock import ServerClock
+from lorapool.worker.engine_port import Request
 from lorapool.worker.held_jobs import HeldJob, HeldJobs
 from lorapool.worker.lease_keeper import LeaseKeeper
-from lorapool.worker.sequence import Sequence
-from tests.fake_runner import WordDetokenizer
 
 NOW_MS = 1_800_000_000_000
 
@@ -45,8 +44,8 @@ class Endings:
 
 def held(job_id: str, deadline_ms: int | None) -> HeldJob:
     claimed = ClaimedJob(job_id, "L", "_base", "", "ada", 1, 0, 1, 7, NOW_MS, NOW_MS, deadline_ms, b"")
-    sequence = Sequence(job_id, "_base", [1], SamplingParams(), 7, WordDetokenizer())
-    return HeldJob(claimed, sequence, stream=False)
+    request = Request(job_id, "_base", [1], SamplingParams(), 7)
+    return HeldJob(claimed, request, stream=False)
 
 
 async def renewed(answer: Renewed) -> Endings:

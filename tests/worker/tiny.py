@@ -14,7 +14,8 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from lorapool.shared.job import BASE_REF, SamplingParams
 from lorapool.worker import attention
-from lorapool.worker.engine import Engine, Update
+from lorapool.worker.engine import Engine
+from lorapool.worker.engine_port import Update
 from lorapool.worker.runner import ModelRunner
 from lorapool.worker.sequence import Sequence
 from tests.fake_runner import WordDetokenizer
