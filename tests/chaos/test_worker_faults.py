@@ -18,7 +18,7 @@ from lorapool.shared.job import Result
 from lorapool.shared.keys import Keys
 from lorapool.shared.protocol import Finding
 from lorapool.shared.upkeep import Upkeep
-from tests.fake_worker import POISON, expected
+from tests.fake_worker import DEADLY, expected
 from tests.fleet import WorkerProcess, add_adapters, alive, fake_worker, until
 
 LEASE_S = 1.0
@@ -191,7 +191,7 @@ async def test_poison(redis_url: str, redis: Redis, pool: Client) -> None:
     once beside it, once more in its half, and then run alone."""
     digests = await add_adapters(redis, *NAMES)
     handles = await submit(pool, 12)
-    poison = await pool.submit("a", POISON)
+    poison = await pool.submit("a", DEADLY)
 
     async def killed(index: int) -> WorkerProcess | None:
         with worker(redis_url, f"w{index}") as victim:
