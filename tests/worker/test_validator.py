@@ -28,7 +28,7 @@ class Wordless(Exception):
         raise ValueError("no words")
 
 
-async def check(record: AdapterRecord) -> Mapping[str, str | int]:
+def check(record: AdapterRecord) -> Mapping[str, str | int]:
     match record.id:
         case "bad":
             raise CheckpointError("it is misshapen")
