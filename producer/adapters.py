@@ -10,12 +10,14 @@ import asyncio
 import re
 import secrets
 import time
+from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
 from lorapool.producer.folder import Facts, absolute, as_uri, describe
+from lorapool.producer.patience import Slices
 from lorapool.producer.publishing import (
     Imported,
     Verified,
@@ -157,13 +159,21 @@ class Adapters:
 
     async def list(self, *, removed: bool = False) -> list[AdapterRecord]:
         """Every registered version, sorted by ref, with the aliases that point at it now; removed ones on request."""
-        records, aliases = await self._catalog.list(), await self.aliases()
-        kept = (record for record in records if removed or record.status != "removed")
-        return sorted((_named(record, aliases) for record in kept), key=lambda record: record.ref)
+        records, names = await self._catalog.list(), _by_ref(await self.aliases())
+        slices, kept = Slices(), []
+        for record in records:
+            if removed or record.status != "removed":
+                kept.append(_named(record, names))
+            await slices.between()
+        return sorted(kept, key=lambda record: record.ref)
+
+    async def refs(self) -> Sequence[str]:
+        """Every registered version that is not removed, oldest first: a list without their records."""
+        return await self._catalog.refs()
 
     async def get(self, name: str) -> AdapterRecord:
         """The record behind a ref, alias or id, as it is now. Raises UnknownAdapter."""
-        return _named(await self._find(name), await self.aliases())
+        return _named(await self._find(name), _by_ref(await self.aliases()))
 
     async def alias(self, name: str, ref: str) -> AdapterRecord:
         """Point ``name`` at an exact ref or at an id's active version; other clients see it within a second.
@@ -293,8 +303,8 @@ class Adapters:
             raise AdapterNotReady(f"adapter {record.ref} is registered, but {unreached(record)}; it stays pending")
 
     async def _with_hint(self, name: str, message: str) -> str:
-        records = await self.list()
-        names = {record.id for record in records} | {record.ref for record in records} | set(await self.aliases())
+        refs = await self._catalog.refs()
+        names = {*refs, *(ref.partition("@")[0] for ref in refs), *await self.aliases()}
         folded = {each.casefold(): each for each in sorted(names)}
         near = [folded[each] for each in get_close_matches(name.casefold(), folded, n=3)]
         if near:
@@ -331,8 +341,16 @@ def _record(
     )
 
 
-def _named(record: AdapterRecord, aliases: Mapping[str, str]) -> AdapterRecord:
-    return record.model_copy(update={"aliases": tuple(sorted(a for a, ref in aliases.items() if ref == record.ref))})
+def _by_ref(aliases: Mapping[str, str]) -> Mapping[str, Sequence[str]]:
+    """The aliases of each ref, sorted."""
+    names: defaultdict[str, list[str]] = defaultdict(list)
+    for alias in sorted(aliases):
+        names[aliases[alias]].append(alias)
+    return names
+
+
+def _named(record: AdapterRecord, names: Mapping[str, Sequence[str]]) -> AdapterRecord:
+    return record.model_copy(update={"aliases": tuple(names.get(record.ref, ()))})
 
 
 def _usable(record: AdapterRecord) -> str:

@@ -208,9 +208,13 @@ class Client:
 
     async def all_stats(self) -> dict[str, dict[str, int | float]]:
         """The counters of every adapter and of the base model that have any, by ref."""
-        refs = [BASE_REF, *(record.ref for record in await self.adapters.list())]
-        counters = {ref: dict(await self._broker.stats(ref)) for ref in refs}
-        return {ref: found for ref, found in counters.items() if any(found.values())}
+        refs = [BASE_REF, *await self.adapters.refs()]
+        counters = zip(refs, await self._broker.stats_many(refs), strict=True)
+        return {ref: found for ref, found in counters if any(found.values())}
+
+    async def totals(self) -> dict[str, int | float]:
+        """The sums of ``all_stats`` over all adapters and the base model, in a few calls however many there are."""
+        return await self._broker.totals([BASE_REF, *await self.adapters.refs()])
 
     async def agent_stats(self, agent: str) -> dict[str, int | float]:
         """The same counters, of one agent over all adapters."""
@@ -237,8 +241,14 @@ class Client:
 
     async def last_used(self, adapter: str | None) -> int | None:
         """When a worker last claimed a job of that adapter: ms since 1970 by the server's clock, None for never."""
-        claimed_ms = (await self._broker.adapter(await self.adapters.ref(adapter))).get("claimed_ms")
-        return int(number(claimed_ms)) or None
+        [claimed_ms] = await self._broker.claimed_ms([await self.adapters.ref(adapter)])
+        return claimed_ms
+
+    async def all_last_used(self) -> dict[str, int]:
+        """``last_used`` of every adapter and of the base model that ever was, by ref."""
+        refs = [BASE_REF, *await self.adapters.refs()]
+        claimed = zip(refs, await self._broker.claimed_ms(refs), strict=True)
+        return {ref: claimed_ms for ref, claimed_ms in claimed if claimed_ms is not None}
 
     async def count_refusals(self, reasons: Mapping[str, int], *, report: str) -> None:
         """Have the pool count requests refused before they became jobs; the same ``report`` counts once."""

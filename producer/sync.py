@@ -200,6 +200,9 @@ class Adapters:
     def list(self, *, removed: bool = False) -> Sequence[AdapterRecord]:
         return self._thread.run(self._adapters.list(removed=removed))
 
+    def refs(self) -> Sequence[str]:
+        return self._thread.run(self._adapters.refs())
+
     def get(self, name: str) -> AdapterRecord:
         return self._thread.run(self._adapters.get(name))
 
@@ -337,6 +340,9 @@ class Client:
     def all_stats(self) -> dict[str, dict[str, int | float]]:
         return self._thread.run(self._client.all_stats())
 
+    def totals(self) -> dict[str, int | float]:
+        return self._thread.run(self._client.totals())
+
     def agent_stats(self, agent: str) -> dict[str, int | float]:
         return self._thread.run(self._client.agent_stats(agent))
 
@@ -354,6 +360,9 @@ class Client:
 
     def last_used(self, adapter: str | None) -> int | None:
         return self._thread.run(self._client.last_used(adapter))
+
+    def all_last_used(self) -> dict[str, int]:
+        return self._thread.run(self._client.all_last_used())
 
     def count_refusals(self, reasons: Mapping[str, int], *, report: str) -> None:
         self._thread.run(self._client.count_refusals(reasons, report=report))

@@ -30,10 +30,11 @@ from lorapool.shared.membership import Beats, Membership
 from lorapool.shared.plain_text import plain_text
 from lorapool.shared.replies import numbers
 from lorapool.shared.scripts import Scripts, Terms
-from lorapool.shared.server import Arg, Server, text_map
+from lorapool.shared.server import PIPELINED, Arg, Server, text_map
 
 __all__ = ["AdapterRecord", "Catalog", "PoolConfig", "encoded"]
 
+REFS = 1000  # looked at in one call
 LAYOUT_VERSION = 2  # of keys and hashes: workers of another one do not share a pool
 
 
@@ -61,6 +62,7 @@ class Judging(NamedTuple):
 
 
 Records = list[AdapterRecord]
+Refs = list[str]
 
 
 class Catalog:
@@ -147,6 +149,17 @@ class Catalog:
     async def list(self) -> Records:
         """Every version, oldest first."""
         return await self._records(await self._server.command("ZRANGE", self._keys.adapters, 0, -1))
+
+    async def refs(self) -> Refs:
+        """Every version that is not removed, oldest first, without their records: a call for 1,000."""
+        refs: Refs = []
+        looked = 0
+        while True:
+            seen, *found = await self._scripts.run("refs", looked, REFS)
+            refs += readable("ref of an adapter", found, bytes.decode)
+            looked += seen
+            if seen < REFS:
+                return refs
 
     async def pending(self) -> Records:
         """Versions that wait for a worker's verdict."""
@@ -285,9 +298,13 @@ class Catalog:
     async def _records(self, refs: Sequence[bytes]) -> Records:
         """Those that this release can read: one of a newer one is left to newer readers."""
         names = readable("ref of an adapter", refs, bytes.decode)
-        found = await self._server.pipeline([("HGETALL", self._keys.adapter(ref)) for ref in names])
-        records = ((ref, fields) for ref, fields in zip(names, found, strict=True) if fields)
-        return readable("record of an adapter", records, _record)
+        records: Records = []
+        for start in range(0, len(names), PIPELINED):
+            part = names[start : start + PIPELINED]
+            found = await self._server.pipeline([("HGETALL", self._keys.adapter(ref)) for ref in part])
+            stored = ((ref, fields) for ref, fields in zip(part, found, strict=True) if fields)
+            records += readable("record of an adapter", stored, _record)
+        return records
 
 
 def _record(found: tuple[str, Any]) -> AdapterRecord:

@@ -10,6 +10,7 @@ import asyncio
 import random
 import socket
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from redis.asyncio import ConnectionPool, Redis
@@ -20,6 +21,7 @@ from lorapool.shared.settings import READ_MARGIN_S, translated
 
 Arg = str | bytes | float
 MAX_BLOCKING = 4096  # a blocking read holds its connection: one for every job streamed at a time
+PIPELINED = 256  # commands: the event loop stands still while so many are packed, or their replies read
 Command = Sequence[Arg]
 
 PAUSES_S = (0.02, 0.1, 0.4)  # before the second, third and fourth try
@@ -41,10 +43,11 @@ class Server:
         return await self._repeated(lambda: self._redis.execute_command(*command))
 
     async def pipeline(self, commands: Sequence[Command]) -> list[Any]:
-        """Many commands, one round trip; a reply for each, or a MalformedEntry where its key is damaged."""
-        if not commands:
-            return []
-        replies: list[Any] = await self._repeated(lambda: self._pipelined(commands))
+        """Many commands, 256 a round trip; a reply for each, or a MalformedEntry where its key is damaged."""
+        replies: list[Any] = []
+        for start in range(0, len(commands), PIPELINED):
+            part = commands[start : start + PIPELINED]
+            replies += await self._repeated(partial(self._pipelined, part))
         return replies
 
     async def scan(self, pattern: str) -> list[bytes]:

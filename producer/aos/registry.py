@@ -19,6 +19,7 @@ from lorapool.producer.aos.config import LoRAxConfig
 from lorapool.producer.aos.errors import IgnoredSetting
 from lorapool.producer.client import Client
 from lorapool.producer.folder import as_uri, local_folder
+from lorapool.producer.patience import Slices
 from lorapool.shared.catalog import AdapterRecord
 from lorapool.shared.digest import read_config
 from lorapool.shared.errors import AdapterRefused, CheckpointError, InvalidRequest, UnknownAdapter
@@ -146,9 +147,15 @@ class LoRAxAdapterRegistry:
 
     async def all(self, client: Client) -> list[AdapterInfo]:
         """Every version, by ref."""
-        records, beats = await asyncio.gather(client.adapters.list(), client.workers())
-        resident = residents(beats)
-        return list(await asyncio.gather(*(_info(client, record, None, resident) for record in records)))
+        records, beats, counters, used = await asyncio.gather(
+            client.adapters.list(), client.workers(), client.all_stats(), client.all_last_used()
+        )
+        resident, slices, infos = residents(beats), Slices(), []
+        for record in records:
+            facts = {"counters": counters.get(record.ref, {}), "last_used_ms": used.get(record.ref)}
+            infos.append(AdapterInfo.of(record, role=None, loaded=record.ref in resident, **facts))
+            await slices.between()
+        return infos
 
     async def validated(self, client: Client) -> None:
         """Wait until a worker has judged what was registered here before there was one. Raises AdapterRefused."""
@@ -192,13 +199,11 @@ def residents(beats: Iterable[Mapping[str, Any]]) -> frozenset[str]:
     return frozenset(ref for beat in beats for ref in str(beat.get("resident", "")).split())
 
 
-async def _info(
-    client: Client, record: AdapterRecord, role: str | None, resident: frozenset[str] | None = None
-) -> AdapterInfo:
-    counters, last_used_ms = await asyncio.gather(client.stats(record.ref), client.last_used(record.ref))
-    if resident is None:
-        resident = residents(await client.workers())
-    loaded = record.ref in resident
+async def _info(client: Client, record: AdapterRecord, role: str | None) -> AdapterInfo:
+    counters, last_used_ms, beats = await asyncio.gather(
+        client.stats(record.ref), client.last_used(record.ref), client.workers()
+    )
+    loaded = record.ref in residents(beats)
     return AdapterInfo.of(record, role=role, counters=counters, last_used_ms=last_used_ms, loaded=loaded)
 
 

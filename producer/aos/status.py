@@ -54,18 +54,15 @@ class Own:
 
 async def look(client: Client) -> Snapshot:
     """Ask for all of it."""
-    pool, workers, records, stats, refusals, backlog = await asyncio.gather(
+    pool, workers, refs, counters, refusals, backlog = await asyncio.gather(
         client.config(),
         client.workers(),
-        client.adapters.list(),
-        client.all_stats(),
+        client.adapters.refs(),
+        client.totals(),
         client.refusals(),
         client.backlog(),
     )
-    counters: Counter[str] = Counter()
-    for each in stats.values():
-        counters.update(each)
-    return Snapshot(pool, workers, frozenset(record.id for record in records), counters, refusals, backlog)
+    return Snapshot(pool, workers, frozenset(ref.partition("@")[0] for ref in refs), counters, refusals, backlog)
 
 
 def status_of(own: Own, seen: Snapshot) -> dict[str, Any]:
