@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import signal
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AbstractContextManager, AsyncExitStack, asynccontextmanager
 from typing import Any
 
 from redis.asyncio import Redis
@@ -60,10 +60,14 @@ class ContainedPool:
         assert before is None or before.process.poll() is not None, f"{name} still runs"
         model = {"step_s": self._defaults["step_s"]} | dict(model or {})
         config = self._defaults["config"] | config
-        worker = self._stack.enter_context(fake_worker(self.url, name, model, environment, **config))
+        worker = self.enter(fake_worker(self.url, name, model, environment, **config))
         self.workers[name] = worker
         self._gone.pop(name, None)
         return worker
+
+    def enter(self, process: AbstractContextManager[WorkerProcess]) -> WorkerProcess:
+        """A process that lives as long as the pool, and that ``judge`` does not ask after."""
+        return self._stack.enter_context(process)
 
     async def ready(self, *names: str) -> None:
         """Wait until these workers beat."""
