@@ -14,7 +14,8 @@ test may break as it likes::
 
 ``pool.client`` is an agent's client and ``pool.redis`` a raw one, ``pool.url`` the server's. ``pool.start("w9", {…})``
 starts one more worker, with another fake model or environment: tests.fleet.fake_worker; ``pool.adapters("a", "b")``
-registers adapters; ``pool.enter(…)`` keeps any other process until the end. Right tokens: tests.fake_worker.expected; prompts that break things: POISON, BROKEN, UNREADABLE.
+registers adapters; ``pool.enter(…)`` keeps any other process until the end. Right tokens: tests.fake_worker.expected;
+prompts that break things: POISON, BROKEN, UNREADABLE.
 
 Leaving ``contained`` judges the rest: every worker lives, but those seen by ``pool.left``; a check of the queue finds
 nothing; each worker exits with 0 at SIGTERM. It waits for no operator, and does nothing that an operator would.
