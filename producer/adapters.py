@@ -228,8 +228,9 @@ class Adapters:
     async def resolve(self, name: str | None) -> str:
         """The exact ref that takes a job for ``name``; None is the base model.
 
-        Raises UnknownAdapter with the nearest names, AdapterNotReady, AdapterRefused.
+        Raises UnknownAdapter with the nearest names, AdapterNotReady, AdapterRefused, PoolMismatch (another layout).
         """
+        await self._catalog.layout.check()
         if name is None or name == BASE_REF:
             return BASE_REF
         if not isinstance(name, str) or not name:

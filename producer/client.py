@@ -80,12 +80,20 @@ class Client:
         except RedisUnreachable as error:
             await self.close()
             raise type(error)(_remedy(error, self._settings.redacted_url)) from None
+        await self._check_layout()
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await self.close()
+
+    async def _check_layout(self) -> None:
+        try:
+            await self._catalog.layout.check()
+        except LorapoolError:
+            await self.close()
+            raise
 
     async def close(self) -> None:
         """Give the connections back; jobs go on. Calls under way, and all later ones, raise ClientClosed.

@@ -25,6 +25,7 @@ from lorapool.shared.errors import (
 )
 from lorapool.shared.job import BASE_REF, check_name
 from lorapool.shared.keys import Keys, PoolKeys, partition_of
+from lorapool.shared.layout import FIRST, LAYOUT_VERSION, Layout
 from lorapool.shared.malformed import readable, required
 from lorapool.shared.membership import Beats, Membership
 from lorapool.shared.plain_text import plain_text
@@ -32,10 +33,9 @@ from lorapool.shared.replies import numbers
 from lorapool.shared.scripts import Scripts, Terms
 from lorapool.shared.server import PIPELINED, Arg, Server, text_map
 
-__all__ = ["AdapterRecord", "Catalog", "PoolConfig", "encoded"]
+__all__ = ["LAYOUT_VERSION", "AdapterRecord", "Catalog", "PoolConfig", "encoded"]
 
 REFS = 1000  # looked at in one call
-LAYOUT_VERSION = 2  # of keys and hashes: workers of another one do not share a pool
 
 
 class PoolConfig(BaseModel):
@@ -75,12 +75,14 @@ class Catalog:
         self._terms = terms or Terms()
         self._scripts = Scripts(self._server, self._keys.prefix, self._terms, clock)
         self.names = Aliases(redis, pool, terms=terms)
+        self.layout = Layout(self._server, pool)
         self.members = Membership(self._server, self._keys, self._scripts)
 
     # -- the pool
 
     async def create_or_check_config(self, config: PoolConfig) -> PoolConfig:
-        """The config that holds. Raises PoolMismatch, naming both values, when ours differs."""
+        """The config that holds. Raises PoolMismatch, naming both values, when ours differs; or the keys' layout."""
+        await self.layout.check()
         fields = {name: str(value) for name, value in config.model_dump().items()}
         holds = _config(await self._scripts.run("configure", *_flat(fields)))
         for name, ours in config.model_dump().items():
@@ -316,7 +318,7 @@ def _record(found: tuple[str, Any]) -> AdapterRecord:
 
 
 def _config(reply: Any) -> PoolConfig:
-    return required("the pool's config", lambda: PoolConfig.model_validate(text_map(reply)))
+    return required("the pool's config", lambda: PoolConfig.model_validate({"layout": FIRST, **text_map(reply)}))
 
 
 def _flat(fields: Mapping[str, Arg]) -> list[Arg]:

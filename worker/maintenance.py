@@ -26,7 +26,7 @@ from arq.worker import Worker as ArqWorker
 from lorapool.shared.broker import Broker
 from lorapool.shared.catalog import Catalog
 from lorapool.shared.chores import ChoreBook
-from lorapool.shared.errors import LorapoolError, RedisAuthFailed
+from lorapool.shared.errors import LorapoolError, PoolMismatch, RedisAuthFailed
 from lorapool.shared.keys import Keys
 from lorapool.shared.settings import RedisSettings, connect, translated
 from lorapool.shared.timetable import Timetable
@@ -83,7 +83,7 @@ class Maintenance:
         self._stopping = asyncio.Event()
 
     async def run(self) -> None:
-        """Until ``stop``. Raises RedisAuthFailed; outlives outages."""
+        """Until ``stop``. Raises RedisAuthFailed, PoolMismatch (another layout); outlives outages."""
         log.info("starting maintenance", worker=self.name, pool=self._settings.pool, redis=self._settings.redacted_url)
         duties = [asyncio.create_task(duty) for duty in (self._supervise(), self._sweep_cache())]
         stopping = asyncio.create_task(self._stopping.wait())
@@ -121,7 +121,7 @@ class Maintenance:
                 ours = error if isinstance(error, LorapoolError) else translated(error, self._redis)
                 if ours is None:
                     raise
-                if isinstance(ours, RedisAuthFailed):
+                if isinstance(ours, RedisAuthFailed | PoolMismatch):
                     raise ours from None
                 log.warning("redis did not answer, trying again", error=str(ours), pause_s=AGAIN_S)
             await self._put_away()
@@ -189,6 +189,7 @@ class Maintenance:
         return at_tick
 
     async def _chores(self) -> Chores:
+        await self._catalog.layout.check()
         config = await self._catalog.config()
         upkeeps = [Upkeep(self._redis, Keys(self._settings.pool, p)) for p in range(config.partitions if config else 1)]
         timetable = Timetable(self._redis, self._settings.pool)
