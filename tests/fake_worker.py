@@ -16,6 +16,7 @@ import signal
 import sys
 import time
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from lorapool.shared import logs
@@ -23,6 +24,7 @@ from lorapool.shared.catalog import AdapterRecord, PoolConfig
 from lorapool.shared.job import Job
 from lorapool.shared.prompt_format import PromptFormat
 from lorapool.shared.settings import redis_settings
+from lorapool.worker.adapter_files import AdapterFiles
 from lorapool.worker.adapter_source import AdapterSource
 from lorapool.worker.adapters import AdapterCache
 from lorapool.worker.cli import serve
@@ -30,9 +32,11 @@ from lorapool.worker.config import WorkerConfig
 from lorapool.worker.engine import Engine
 from lorapool.worker.engine_port import OutOfMemory
 from lorapool.worker.engine_process import EngineProcess, Program
+from lorapool.worker.judge import Judge
 from lorapool.worker.model import Parts, Say, Served
 from lorapool.worker.scheduler import Scheduler
 from lorapool.worker.sequence import Batch, Drawn
+from lorapool.worker.template_process import TemplateProcesses
 from tests.fake_runner import FakeRunner, FakeStore, WordDetokenizer, completion
 
 POISON, DEADLY, HANGING, BROKEN, UNREADABLE = "poison", "deadly", "hanging", "broken", "unreadable"
@@ -48,9 +52,15 @@ def expected(prompt: str, digest: str, count: int) -> tuple[int, ...]:
 
 
 class FakeTokenizer:
-    """A byte is a token; chats need an adapter's own format."""
+    """A byte is a token; chats need an adapter's own format, and a template of its own is rendered as by any worker."""
+
+    def __init__(self) -> None:
+        self._templates = TemplateProcesses()
 
     def encode(self, job: Job, form: PromptFormat | None = None) -> list[int]:
+        if job.messages is not None and form is not None and form.template:
+            messages = [message.model_dump() for message in job.messages]
+            return prompt_ids(self._templates.render(form.template, messages, {}))
         if job.messages is not None and form is not None:
             return prompt_ids(form.render(job.messages))
         assert job.prompt is not None
@@ -93,7 +103,11 @@ class DeadlyRunner(FakeRunner):
 
 @dataclass(frozen=True)
 class FakeModel:
-    """A Model without one. ``base_model`` is what the pool is told, ``device`` what each result is."""
+    """A Model without one. ``base_model`` is what the pool is told, ``device`` what each result is.
+
+    With an ``outline``, a file that model_outline.py has packed, adapters that lie ``below`` a folder are found and
+    judged as by any worker; all others are sound, whatever is there.
+    """
 
     config: WorkerConfig
     step_s: float = 0.0
@@ -103,6 +117,8 @@ class FakeModel:
     load_s: float = 0.0
     sick_after: int | None = None
     rows_in_memory: int = 1 << 30
+    outline: str = ""
+    below: str = ""
 
     def identify(self, say: Say) -> PoolConfig:
         say(f"reading {self.base_model}", 0.5)
@@ -114,7 +130,8 @@ class FakeModel:
         store = FakeStore(self.config.slots)
         runner = DeadlyRunner(store, step_s=self.step_s, max_model_len=self.max_model_len)
         runner.sick_after, runner.rows_in_memory = self.sick_after, self.rows_in_memory
-        adapters = AdapterCache(store, _weights, self.config.host_cache_bytes)
+        load = FoundAdapters(self.config, self.outline, self.below).load if self.outline else _weights
+        adapters = AdapterCache(store, load, self.config.host_cache_bytes)
         engine = Engine(runner, adapters, Scheduler(max_batch=self.config.max_batch), frozenset())
         sizes = {"slots": self.config.slots, "max_batch": self.config.max_batch}
         facts = {"base_model": self.base_model, "device": self.device, "dtype": "float32", **sizes}
@@ -127,23 +144,42 @@ class FakeHost:
     def __init__(self, config: WorkerConfig, **options: Any) -> None:
         program = Program("tests.fake_worker:FakeModel", config, options)
         self._engine = EngineProcess(program, step_timeout_s=config.step_timeout_s)
+        outline, below = options.get("outline", ""), options.get("below", "")
+        self._check = FoundAdapters(config, outline, below).check if outline else _check
 
     async def identify(self, say: Say) -> PoolConfig:
         return PoolConfig.model_validate(await self._engine.identify(say))
 
     async def load(self, say: Say) -> Served:
         facts, max_model_len, _ = await self._engine.load(say)
-        return Served(self._engine, FakeTokenizer(), _check, max_model_len, facts)
+        return Served(self._engine, FakeTokenizer(), self._check, max_model_len, facts)
 
     async def close(self) -> None:
         await self._engine.close()
+
+
+class FoundAdapters:
+    """Adapters below a folder, as any worker finds and judges them."""
+
+    def __init__(self, config: WorkerConfig, outline: str, below: str) -> None:
+        self._below = f"file://{below}/"
+        self._files = AdapterFiles(config.adapter_roots, config.adapter_places, config.adapter_cache, 1 << 30)
+        self._judge = Judge(self._files, json.loads(Path(outline).read_text()), {}, "{{ messages[0].content }}")
+
+    def load(self, source: AdapterSource) -> FakeWeights:
+        if source.uri.startswith(self._below):
+            self._files.folder(source)
+        return _weights(source)
+
+    def check(self, record: AdapterRecord) -> dict[str, Any]:
+        return self._judge.check(record) if record.uri.startswith(self._below) else _check(record)
 
 
 def _weights(source: AdapterSource) -> FakeWeights:
     return FakeWeights(source.digest)
 
 
-def _check(record: AdapterRecord) -> dict[str, int]:
+def _check(record: AdapterRecord) -> dict[str, Any]:
     return {"rank": 4}
 
 
