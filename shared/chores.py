@@ -27,9 +27,15 @@ class ChoreBook:
         self._server, self._keys = Server(redis), PoolKeys(pool)
         self._scripts = Scripts(self._server, self._keys.prefix, Terms(), clock)
 
+    async def now_ms(self) -> int:
+        """The server's clock, which all ticks are of."""
+        now = await self._server.command("TIME")
+        return int(now[0]) * 1000 + int(now[1]) // 1000
+
     async def begin(self, chore: str, tick_ms: int, worker: str) -> bool:
         """Whether that tick's chore is this worker's to do: nobody has begun it, nor that of a later tick, and none is
-        under way (for 15 s at most: who began it may have died)."""
+        under way (for 15 s at most: who began it may have died). A tick that the server's clock has not reached is
+        nobody's."""
         return bool(await self._scripts.run("chore_begin", chore, tick_ms, worker))
 
     async def end(self, chore: str, said: Mapping[str, Arg]) -> None:

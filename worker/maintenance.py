@@ -1,8 +1,9 @@
 """Maintenance: the chores of a pool at their ticks, by arq; any number of these workers share the work.
 
-A tick is a multiple of a chore's period since 1970, so that all workers mean the same one; arq enqueues it once, and
-the pool's book gives it to the first who begins. The protocol does not depend on any of this: while no maintenance
-worker lives, jobs run, leases are reaped and deadlines kept; only due entries of the timetable wait.
+A tick is a multiple of a chore's period since 1970 by the server's clock, so that all workers mean the same one,
+whatever their hosts' clocks say; arq enqueues it once, and the pool's book gives it to the first who begins. The
+protocol does not depend on any of this: while no maintenance worker lives, jobs run, leases are reaped and deadlines
+kept; only due entries of the timetable wait.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import logging
 import secrets
 import signal
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -54,17 +55,25 @@ class Periods:
     cache: float = 600
 
 
-@dataclass
-class Periodic(CronJob):
-    """arq's cron job, due at every multiple of ``every_s`` seconds since 1970."""
+class TickingArq(ArqWorker):
+    """arq's worker, whose cron jobs are due by the server's clock, not by this host's.
 
-    every_s: float = 60.0
+    A job is due at every multiple of its period (milliseconds) since 1970, beginning with the first after the start.
+    """
 
-    def calculate_next(self, prev_run: datetime) -> None:
-        """Set the first tick after ``prev_run``."""
-        every_ms = max(1, round(self.every_s * 1000))
-        tick_ms = (round(prev_run.timestamp() * 1000) // every_ms + 1) * every_ms
-        self.next_run = datetime.fromtimestamp(tick_ms / 1000, UTC)
+    def __init__(self, now_ms: Callable[[], Awaitable[int]], periods_ms: Mapping[str, int], **options: Any) -> None:
+        super().__init__(**options)
+        self._server_ms, self._periods_ms = now_ms, periods_ms
+        self._ticks_ms: dict[str, int] = {}
+
+    async def run_cron(self, n: datetime, delay: float, num_windows: int = 2) -> None:
+        """Enqueue what has become due; one that another host has enqueued for the same tick is there already."""
+        now_ms = await self._server_ms()
+        for name, every_ms in self._periods_ms.items():
+            tick_ms = now_ms // every_ms * every_ms
+            if self._ticks_ms.setdefault(name, tick_ms) != tick_ms:
+                self._ticks_ms[name] = tick_ms
+                await self.pool.enqueue_job(name, _job_id=f"{name}:{tick_ms}", _queue_name=self.queue_name)
 
 
 class Maintenance:
@@ -129,8 +138,11 @@ class Maintenance:
 
     def _arq_worker(self, chores: Chores) -> ArqWorker:
         redis = arq_redis(self._settings)
-        return ArqWorker(
-            cron_jobs=self._cron_jobs(chores),
+        jobs = self._cron_jobs(chores)
+        return TickingArq(
+            self._book.now_ms,
+            {job.name: max(1, round(1000 * getattr(self._periods, job.name))) for job in jobs},
+            cron_jobs=jobs,
             queue_name=redis.default_queue_name,
             redis_pool=redis,
             handle_signals=False,
@@ -164,10 +176,7 @@ class Maintenance:
             "dead_letters": chores.dead_letters,
             "dead_workers": chores.dead_workers,
         }
-        return [
-            Periodic(**vars(cron(self._at_tick(name, work), name=name)), every_s=getattr(self._periods, name))
-            for name, work in works.items()
-        ]
+        return [cron(self._at_tick(name, work), name=name) for name, work in works.items()]
 
     def _at_tick(self, chore: str, work: Callable[[], Awaitable[Facts]]) -> Any:
         """The coroutine that arq calls: the chore, if this tick of it is ours."""

@@ -46,6 +46,31 @@ async def test_a_tick_is_not_begun_after_a_later_one(book: ChoreBook):
     assert await book.begin("schedule", 1000, "m2")
 
 
+async def test_a_host_whose_clock_is_ahead_silences_nobody(redis: Redis):
+    """Its tick is of the future and nobody's; had an older release begun it, the others' go on."""
+    await redis.set("lp:{test}:clock", 1_000_000)
+    book = ChoreBook(redis, "test", "lp:{test}:clock")
+    assert not await book.begin("fsck", 1_000_000 + 3_600_000, "ahead")
+    assert await book.begin("fsck", 1_000_000, "m1")
+    await book.end("fsck", {})
+    await redis.hset("lp:{test}:chores", "fsck.tick_ms", 1_000_000 + 3_600_000)
+    assert await book.begin("fsck", 1_000_000, "m1")
+    await book.end("fsck", {})
+    assert not await book.begin("fsck", 1_000_000, "m2")
+
+
+async def test_a_server_whose_clock_was_set_back_goes_on(redis: Redis):
+    """What was begun or under way before, an hour ahead by now, holds up nothing."""
+    await redis.set("lp:{test}:clock", 10_000_000)
+    book = ChoreBook(redis, "test", "lp:{test}:clock")
+    assert await book.begin("fsck", 10_000_000, "m1")
+    await redis.set("lp:{test}:clock", 6_400_000)
+    assert await book.begin("fsck", 6_400_000, "m2")
+    assert not await book.begin("fsck", 6_400_000, "m1")
+    await book.end("fsck", {})
+    assert await book.begin("fsck", 6_401_000, "m1")
+
+
 async def test_the_book_says_who_did_what(book: ChoreBook):
     """redis-cli HGETALL 'lp:{<pool>}:chores'."""
     await book.begin("fsck", 2000, "m1")

@@ -13,6 +13,7 @@ from hashlib import sha256
 from pathlib import Path
 
 import pytest
+from arq.cron import cron
 from arq.worker import Worker as ArqWorker
 from redis.asyncio import Redis
 from redis.exceptions import WatchError
@@ -22,9 +23,10 @@ from lorapool.producer.client import Client
 from lorapool.shared.chores import ChoreBook
 from lorapool.shared.errors import JobExpired, RedisAuthFailed
 from lorapool.shared.settings import redis_settings
+from lorapool.worker.arq_redis import arq_redis
 from lorapool.worker.cache_folder import CacheFolder
 from lorapool.worker.cli import app
-from lorapool.worker.maintenance import Maintenance, Periodic, Periods
+from lorapool.worker.maintenance import Maintenance, Periods, TickingArq
 from tests.conftest import free_port, running_server
 from tests.fake_worker import expected
 from tests.fleet import WorkerProcess, add_adapters, alive, fake_worker, started, until
@@ -191,25 +193,29 @@ async def test_the_protocol_needs_no_maintenance(redis_url: str, redis: Redis):
     assert not await redis.exists("lp:{default}:chores", "lp:{default}:maintenance")
 
 
-def test_ticks_are_multiples_of_the_period():
-    """So that workers started at any time mean the same ones."""
+async def test_ticks_are_multiples_of_the_period_by_the_servers_clock(redis_url: str):
+    """Each once, the first after the start; when the clock was set back, the ticks are those of its new time."""
+    now = [10_000]
 
-    def next_ms(every_s: float, now_ms: int) -> int:
-        job = Periodic(**dict.fromkeys(_CRON_FIELDS), every_s=every_s)
-        job.calculate_next(datetime.fromtimestamp(now_ms / 1000, UTC))
-        assert job.next_run is not None
-        return round(job.next_run.timestamp() * 1000)
+    async def server_ms() -> int:
+        return now[0]
 
-    assert [5000, 10_000, 10_000, 60_000] == [
-        next_ms(5, 0), next_ms(5, 5000), next_ms(5, 9999), next_ms(60, 59_999)
-    ]  # fmt: skip
-    assert 1_800_000_000_500 == next_ms(0.5, 1_800_000_000_000)
+    enqueued: list[str] = []
 
+    async def work(ctx: object) -> None: ...
 
-_CRON_FIELDS = (
-    "name", "coroutine", "month", "day", "weekday", "hour", "minute", "second", "microsecond", "run_at_startup",
-    "unique", "job_id", "timeout_s", "keep_result_s", "keep_result_forever", "max_tries",
-)  # fmt: skip
+    redis = arq_redis(redis_settings(redis_url))
+    options = {"cron_jobs": [cron(work, name="fsck")], "redis_pool": redis, "handle_signals": False}
+    arq = TickingArq(server_ms, {"fsck": 5000}, **options)
+
+    async def enqueue(name: str, *, _job_id: str, _queue_name: str | None) -> None:
+        enqueued.append(_job_id)
+
+    arq.pool.enqueue_job = enqueue
+    for now[0] in (10_000, 14_999, 15_000, 15_500, 21_000, 31_000, 6_000, 9_999, 10_001):
+        await arq.run_cron(datetime.now(UTC), 0.5)
+    assert ["fsck:15000", "fsck:20000", "fsck:30000", "fsck:5000", "fsck:10000"] == enqueued
+    await redis.aclose()
 
 
 @pytest.mark.parametrize("flags", [("--adapter-cache-bytes", "much"), ("--schedule-every", "0"), ("--pool", "a b")])
