@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -179,7 +180,7 @@ async def test_a_full_server(redis_url: str, redis: Redis) -> None:
     """At maxmemory new work is refused with RedisFull; what was accepted is claimed, by a worker that waited and by
     one that starts only then, and answered; with room again, so is new work."""
     async with Client(redis_url) as pool:
-        with worker(redis_url) as first:
+        with worker(redis_url, lease_s=60) as first:  # it sleeps for a while
             await alive(redis, "w1")
             digests = await add_adapters(redis, *NAMES)
             handles = await submit(pool, 20)
@@ -187,8 +188,11 @@ async def test_a_full_server(redis_url: str, redis: Redis) -> None:
             await redis.config_set("maxmemory", 1)
             with pytest.raises(RedisFull, match="maxmemory"):
                 await pool.submit("a", "one more")
-            with worker(redis_url, "w2") as second:
+            first.signal(signal.SIGSTOP)  # so that some are left when the second one is there
+            with worker(redis_url, "w2", lease_s=60) as second:
                 await alive(redis, "w2")
+                await until(lambda: redis.hget("lp:{default/0}:held", "w2"))
+                first.signal(signal.SIGCONT)
                 results = await answers(handles)
                 await redis.config_set("maxmemory", 0)
                 check(await answers(await submit(pool, 4, tokens=3)), digests, 3)

@@ -91,8 +91,8 @@ async def test_killed_and_replaced(redis_url: str, redis: Redis, pool: Client) -
         await running_on(redis, "w2", 4)
         first.signal(signal.SIGKILL)
         with worker(redis_url, "w3") as third:
+            second.signal(signal.SIGTERM)  # before it has done all
             await alive(redis, "w3")
-            second.signal(signal.SIGTERM)
             results = await right_answers(pool, handles, digests)
             assert second.wait() == 0
             assert third.stop() == 0
