@@ -189,7 +189,8 @@ class Broker:
 
     async def inbox(self, client: str, last_id: str, timeout_s: float) -> list[Notice]:
         """Notices after ``last_id`` ("0-0" at first), waiting up to ``timeout_s`` for one."""
-        entries = await self._blocking.read(self.keys.inbox(client), last_id, timeout_s, INBOX_ENTRIES)
+        heard: Command = ("UNLINK", self.keys.unread(client))
+        entries = await self._blocking.read(self.keys.inbox(client), last_id, timeout_s, INBOX_ENTRIES, first=heard)
         return [notice for entry in entries for notice in replies.notices(*entry, self.keys)]
 
     async def inbox_written(self, client: str) -> int:

@@ -64,6 +64,9 @@ class Keys:
     def inbox(self, client: str) -> str:
         return f"{self.prefix}inbox:{client}"
 
+    def unread(self, client: str) -> str:
+        return f"{self.prefix}unread:{client}"
+
     def ctl(self, worker: str) -> str:
         return f"{self.prefix}ctl:{worker}"
 

@@ -14,6 +14,7 @@ from lorapool.shared.errors import (
     AdapterClosed,
     AdapterNotReady,
     Fate,
+    InvalidRequest,
     JobConflict,
     LorapoolError,
     MalformedEntry,
@@ -82,6 +83,9 @@ def enqueued(answer: str, job: Job, keys: Keys) -> Enqueued | LorapoolError:
         case "conflict":
             conflict = JobConflict(f"job {full_id} exists with another request; use another id, or none")
             return conflict.of_job(full_id, Fate.NOT_QUEUED)
+        case "invalid":
+            said = f"job {full_id} was refused by the queue: its {rest} is none that lorapool writes; see shared/job.py"
+            return InvalidRequest(said).of_job(full_id, Fate.NOT_QUEUED)
     return refusal(answer, job.ref, job.agent).of_job(full_id, Fate.NOT_QUEUED)
 
 

@@ -73,11 +73,15 @@ class Server:
         return wanted_s if socket_s is None else max(0.001, min(wanted_s, socket_s - READ_MARGIN_S))
 
     async def read(
-        self, key: str, last_id: str, timeout_s: float, count: int = 1000
+        self, key: str, last_id: str, timeout_s: float, count: int = 1000, *, first: Command = ()
     ) -> list[tuple[str, dict[str, bytes]]]:
-        """Up to ``count`` entries of a stream after ``last_id``, waiting up to ``timeout_s`` for the first."""
+        """Up to ``count`` entries of a stream after ``last_id``, waiting up to ``timeout_s`` for the first; the command
+        ``first`` goes before, in the same round trip."""
         block: Command = ("BLOCK", max(1, round(self.block_s(timeout_s) * 1000))) if timeout_s > 0 else ()
-        found = await self.command("XREAD", "COUNT", count, *block, "STREAMS", key, last_id or "0-0")
+        read: Command = ("XREAD", "COUNT", count, *block, "STREAMS", key, last_id or "0-0")
+        found = (await self.pipeline([first, read]))[-1] if first else await self.command(*read)
+        if isinstance(found, MalformedEntry):
+            raise found
         return _entries(found)
 
     async def aclose(self) -> None:

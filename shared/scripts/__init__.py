@@ -33,7 +33,10 @@ class Terms:
     dead_ttl_ms: int = 7 * 24 * 3_600_000
     tokens_ttl_ms: int = 3_600_000
     inbox_ttl_ms: int = 3_600_000
-    inbox_max: int = 10_000
+    inbox_max: int = 10_000  # entries
+    inbox_bytes: int = 2 << 20  # so much unread, a client hears of states alone
+    inbox_unread: int = 256  # entries that then stay
+    agent_ttl_ms: int = 30 * 24 * 3_600_000  # an agent's counters, from its last job on; adapters' keep the sums
     notice_bytes: int = 512
     max_attempts: int = 3
     max_lost: int = 3

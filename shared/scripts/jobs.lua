@@ -219,14 +219,39 @@ local function write_counts()
   end
   write_sums(by_ref, P .. 'stats:', false)
   write_sums(by_agent, P .. 'agent:', false)
+  for agent, fields in pairs(by_agent) do
+    if fields.submitted then
+      call('PEXPIRE', P .. 'agent:' .. agent, TERMS.AGENT_TTL_MS)
+    end
+  end
 end
 
 local unleased, answered, notices = {}, {}, {} -- job ids out of `leases`, payload keys, notices by client
 
+-- Whether a client leaves its inbox unread: what is written since it last read is counted in bytes.
+local function is_unread(client, notice)
+  local key, bytes = P .. 'unread:' .. client, 0
+  for _, text in ipairs(notice) do
+    bytes = bytes + #text
+  end
+  local sum = call('INCRBY', key, bytes)
+  if sum == bytes then
+    call('PEXPIRE', key, TERMS.INBOX_TTL_MS)
+  end
+  return sum > TERMS.INBOX_BYTES
+end
+
+-- To one that nobody reads go plain states, and few entries stay.
 local function write_notices()
   for client, notice in pairs(notices) do
-    local key = P .. 'inbox:' .. client
-    call('XADD', key, 'MAXLEN', '~', TERMS.INBOX_MAX, '*', unpack(notice))
+    local key, most = P .. 'inbox:' .. client, TERMS.INBOX_MAX
+    if is_unread(client, notice) then
+      most = TERMS.INBOX_UNREAD
+      for i = 2, #notice, 2 do
+        notice[i] = string.match(notice[i], '^%l+')
+      end
+    end
+    call('XADD', key, 'MAXLEN', '~', most, '*', unpack(notice))
     call('PEXPIRE', key, TERMS.INBOX_TTL_MS)
   end
 end

@@ -41,7 +41,7 @@ OPERATIONS = (
     "settle",
     "tick",
 )
-LASTING = ("adapter:", "stats:", "agent:", "dead")  # the only keys that may stay for ever
+LASTING = ("adapter:", "stats:", "dead")  # the only keys that may stay for ever
 
 
 class ClaimBench(RuleBasedStateMachine):

@@ -4,10 +4,12 @@ import asyncio
 
 import pytest
 
+from lorapool.shared import replies
 from lorapool.shared.broker import Broker, Enqueued
 from lorapool.shared.codec import decode_job
 from lorapool.shared.errors import (
     AdapterClosed,
+    Fate,
     InvalidRequest,
     JobConflict,
     PayloadTooLarge,
@@ -247,3 +249,45 @@ async def test_the_servers_own_clock_is_used(redis) -> None:
     record = await broker.get("a")
     assert abs(int(record["submitted_ms"]) - seconds * 1000) < 2_000
     await broker.close()
+
+
+RAW = ("mine", "f", "cfo@1", "ada", "", "normal", "0", "5", "10", "0", "0", b"payload")
+
+
+@pytest.mark.parametrize(
+    ("field", "index", "value"),
+    [
+        ("id", 0, "a b"),
+        ("id", 0, "0.mine"),
+        ("id", 0, ""),
+        ("ref", 2, "cfo"),
+        ("ref", 2, "*"),
+        ("agent", 3, "two words"),
+        ("agent", 3, "*"),
+        ("agent", 3, b"\xff"),
+        ("agent", 3, "a" * 129),
+        ("client", 4, "a:b"),
+        ("priority", 5, "again"),
+        ("stream", 6, "yes"),
+        ("seed", 7, "1.5"),
+        ("cost", 8, "nan"),
+        ("delay", 9, "-1"),
+        ("deadline", 10, "1e300"),
+        ("payload", 11, b""),
+    ],
+)
+async def test_what_a_raw_client_sends_is_looked_at(bench: Bench, field: str, index: int, value: str | bytes) -> None:
+    """A name or number that no client of ours would send is refused by its field; its batch mates are accepted."""
+    bad = [*RAW[:index], value, *RAW[index + 1 :]]
+    mate = ["mate", *RAW[1:]]
+    answers = await bench.broker._scripts.run("enqueue", *bad, *mate)
+    assert [f"invalid {field}".encode(), b"new queued"] == answers
+    assert {"cfo@1": 1} == await bench.broker.depths()
+
+
+async def test_a_refused_field_is_an_invalid_request(bench: Bench) -> None:
+    """Its job's id and its fate with it; an entry that breaks off is refused as well."""
+    assert [b"invalid seed"] == await bench.broker._scripts.run("enqueue", *RAW[:7])
+    refusal = replies.enqueued("invalid agent", job(id="mine"), bench.keys)
+    assert isinstance(refusal, InvalidRequest)
+    assert ("0.mine", Fate.NOT_QUEUED) == (refusal.job_id, refusal.fate)

@@ -1,11 +1,13 @@
 from __future__ import annotations
 
 import pytest
+from redis.asyncio import Redis
 
 from lorapool.shared.broker import Broker, ClaimedJob, Delta, Held, Settlement
 from lorapool.shared.job import JobState
-from lorapool.shared.keys import Keys
+from lorapool.shared.keys import Keys, new_job_id
 from lorapool.shared.replies import RESULT_FIELDS
+from lorapool.shared.scripts import Terms
 from tests.shared.conftest import LEASE_MS, START_MS, Bench, job
 
 DAY_MS = 86_400_000
@@ -382,6 +384,36 @@ async def test_a_short_answer_comes_with_its_notice(bench: Bench) -> None:
     [notice] = await bench.broker.inbox("me", "0-0", 0)
     [record] = await bench.broker.results(["mine"])
     assert record == notice.record
+
+
+async def test_an_inbox_that_nobody_reads_is_bounded(redis: Redis) -> None:
+    """Beyond its bytes it takes plain states, and few; read again, it brings answers again."""
+    broker = Broker(redis, Keys("test"), terms=Terms(agent_window=10_000, inbox_bytes=20_000, inbox_unread=16))
+    await broker.open_adapter("cfo@1", "ab" * 32)
+
+    async def end(count: int) -> None:
+        for _ in range(count):
+            await broker.enqueue(job(client="me"))
+            [claimed] = (await broker.claim("w1", new_job_id(), ["cfo@1"], 1, 1, LEASE_MS)).jobs
+            await broker.settle([success(claimed, text="x" * 400)])
+
+    await end(8)
+    assert all(notice.record for notice in await broker.inbox("me", "0-0", 0))
+    await end(120)
+    inbox = Keys("test").inbox("me")
+    assert await redis.memory_usage(inbox) < 60_000
+    [(last, _)] = await redis.xrevrange(inbox, count=1)
+    assert [] == await broker.inbox("me", last.decode(), 0)
+    await end(1)
+    assert [True] == [notice.record is not None for notice in await broker.inbox("me", last.decode(), 0)]
+    await broker.close()
+
+
+async def test_an_agents_counters_go_when_it_does(bench: Bench) -> None:
+    """They live for thirty days from its last job on; its adapters' keep the sums."""
+    await bench.enqueue(agent="ada")
+    assert 29 * DAY_MS < await bench.redis.pttl(bench.keys.agent("ada")) <= 30 * DAY_MS
+    assert await bench.redis.pttl(bench.keys.stats("cfo@1")) == -1
 
 
 @pytest.mark.parametrize(
