@@ -30,6 +30,6 @@ def test_every_named_test_exists() -> None:
 
 
 def test_every_line_names_a_test() -> None:
-    """No claim of the table without one."""
+    """No claim of the tables without one."""
     lines = [line for line in (DOCS / "containment.md").read_text().splitlines() if line.startswith("| ")]
-    assert [] == [line for line in lines[1:] if not NAMED.search(line)]
+    assert [] == [line for line in lines if not line.startswith("| fault") and not NAMED.search(line)]
