@@ -193,7 +193,7 @@ async def test_the_protocol_needs_no_maintenance(redis_url: str, redis: Redis):
     assert not await redis.exists("lp:{default}:chores", "lp:{default}:maintenance")
 
 
-async def test_ticks_are_multiples_of_the_period_by_the_servers_clock(redis_url: str):
+async def test_ticks_are_multiples_of_the_period_by_the_servers_clock(redis_url: str, monkeypatch: pytest.MonkeyPatch):
     """Each once, the first after the start; when the clock was set back, the ticks are those of its new time."""
     now = [10_000]
 
@@ -211,7 +211,7 @@ async def test_ticks_are_multiples_of_the_period_by_the_servers_clock(redis_url:
     async def enqueue(name: str, *, _job_id: str, _queue_name: str | None) -> None:
         enqueued.append(_job_id)
 
-    arq.pool.enqueue_job = enqueue
+    monkeypatch.setattr(arq.pool, "enqueue_job", enqueue)
     for now[0] in (10_000, 14_999, 15_000, 15_500, 21_000, 31_000, 6_000, 9_999, 10_001):
         await arq.run_cron(datetime.now(UTC), 0.5)
     assert ["fsck:15000", "fsck:20000", "fsck:30000", "fsck:5000", "fsck:10000"] == enqueued
