@@ -3,8 +3,8 @@
 Everything but the model is the product's: engine and its process, adapter cache, all loops, signals. Starts in about a
 second. Any process can say what an answer must be: ``expected``. A prompt that begins with POISON kills the engine's
 process, one with DEADLY the worker with it, one with HANGING never ends its step, one with BROKEN makes every step that
-it is part of raise, and one with UNREADABLE the tokenizer. ``sick_after`` steps the device fails for good: also for an
-engine that is started again.
+it is part of raise, and one with UNREADABLE the tokenizer. After ``sick_after`` steps the device fails for good: also
+under an engine that is started again.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import json
 import os
 import signal
 import sys
+import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -76,9 +77,10 @@ class FakeWeights:
 
 class DeadlyRunner(FakeRunner):
     """Takes its process down with a poisonous prompt, as a bad kernel does, hangs at a hanging one, raises at a broken
-    one; and fails at everything once the device is ``sick_after`` so many steps."""
+    one; and fails at everything once ``marker`` is there, which it makes itself after ``sick_after`` steps."""
 
     sick_after: int | None = None
+    marker = Path("/nowhere")
     rows_in_memory: int = 1 << 30
 
     def step(self, batch: Batch) -> list[Drawn]:
@@ -89,6 +91,8 @@ class DeadlyRunner(FakeRunner):
             time.sleep(60)  # the kernel ends this process with its parent
         if any(prompt.startswith(HANGING) for prompt in prompts):
             time.sleep(3600)
+        if self.sick_after is not None and len(self.batches) >= self.sick_after:
+            self.marker.touch()
         self.probe()
         if len(batch.works) > self.rows_in_memory:
             raise OutOfMemory(f"no room for {len(batch.works)} rows")
@@ -97,7 +101,7 @@ class DeadlyRunner(FakeRunner):
         return super().step(batch)
 
     def probe(self) -> None:
-        if self.sick_after is not None and len(self.batches) >= self.sick_after:
+        if self.marker.exists():
             raise RuntimeError("an illegal memory access was encountered")
 
 
@@ -116,6 +120,7 @@ class FakeModel:
     device: str = "fake"
     load_s: float = 0.0
     sick_after: int | None = None
+    marker: str = "/nowhere"
     rows_in_memory: int = 1 << 30
     outline: str = ""
     below: str = ""
@@ -129,7 +134,8 @@ class FakeModel:
         time.sleep(self.load_s)
         store = FakeStore(self.config.slots)
         runner = DeadlyRunner(store, step_s=self.step_s, max_model_len=self.max_model_len)
-        runner.sick_after, runner.rows_in_memory = self.sick_after, self.rows_in_memory
+        runner.sick_after, runner.marker = self.sick_after, Path(self.marker)
+        runner.rows_in_memory = self.rows_in_memory
         load = FoundAdapters(self.config, self.outline, self.below).load if self.outline else _weights
         adapters = AdapterCache(store, load, self.config.host_cache_bytes)
         engine = Engine(runner, adapters, Scheduler(max_batch=self.config.max_batch), frozenset())
@@ -142,6 +148,8 @@ class FakeHost:
     """FakeModel in a process of its own."""
 
     def __init__(self, config: WorkerConfig, **options: Any) -> None:
+        self._folder = tempfile.TemporaryDirectory(prefix="lorapool-device-")
+        options = {"marker": str(Path(self._folder.name, "sick")), **options}
         program = Program("tests.fake_worker:FakeModel", config, options)
         self._engine = EngineProcess(program, step_timeout_s=config.step_timeout_s)
         outline, below = options.get("outline", ""), options.get("below", "")
@@ -156,6 +164,7 @@ class FakeHost:
 
     async def close(self) -> None:
         await self._engine.close()
+        self._folder.cleanup()
 
 
 class FoundAdapters:

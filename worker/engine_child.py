@@ -125,6 +125,7 @@ def _load(line: Line, model: Model) -> Parts | None:
             line.send("identified", model.identify(say).model_dump())
             continue
         parts = model.load(say)
+        line.send("loaded")
         parts.engine.check_device()
         line.send("ready", dict(parts.facts), parts.max_model_len, dict(parts.handed))
         return parts

@@ -8,7 +8,6 @@ until something was finished. One that cannot be brought up again ends the worke
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import dataclasses
 import os
 import random
@@ -38,6 +37,7 @@ from lorapool.worker.engine_port import (
     Residency,
     Update,
 )
+from lorapool.worker.persistence import put_down
 from lorapool.worker.step_board import StepBoard
 
 LOOK_S = 0.25  # between two looks at how old the step is
@@ -45,7 +45,7 @@ LAST_STEP_S = 30.0  # after which a process that was told to close is killed
 ENDING_S = 5.0  # for a killed process to be gone; a driver may hold it for longer
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.1, 30.0
 MOST_STARTS = 3  # that fail one after another
-MOST_FRUITLESS = {"died": 8, "hung": 2, "sick": 2}  # ends in a row before anything was finished
+MOST_FRUITLESS = {"died": 8, "hung": 8, "sick": 2}  # ends in a row before anything was finished
 _NOT_FOR_IT = ("LORAPOOL_REDIS_URL",)
 _NOWHERE = Residency(frozenset(), frozenset(), frozenset())
 Say = Callable[[str, float | None], None]
@@ -156,17 +156,28 @@ class EngineProcess:
         return facts, max_model_len, handed
 
     async def _answer(self, child: _Child, kind: str, say: Say) -> list[Any]:
+        within_s: float | None = None
         while True:
-            match await child.receive():
+            match await self._next(child, within_s):
                 case None:
                     raise EngineFailed(f"the engine's process ended while it started: {await child.end(ENDING_S)}")
                 case ["progress", what, share]:
                     say(what, share)
+                case ["loaded"]:  # what follows is a step or two
+                    within_s = self._step_timeout_s
                 case ["broke" | "sick", *error]:
                     await child.end(ENDING_S)
                     raise wire.error_of(error)
                 case [found, *fields] if found == kind:
                     return fields
+
+    async def _next(self, child: _Child, within_s: float | None) -> list[Any] | None:
+        try:
+            async with asyncio.timeout(within_s):
+                return await child.receive()
+        except TimeoutError:
+            child.process.kill()
+            raise EngineFailed(f"the device's check takes longer than {within_s:g} s (--step-timeout)") from None
 
     # -- the port
 
@@ -176,17 +187,12 @@ class EngineProcess:
     async def close(self) -> None:
         self._closing = True
         child, self._child = self._child, None
-        if child is not None:
-            idle = self._up.is_set() and child.board.age_s() < self._step_timeout_s
-            if idle:
-                child.send("close")
-            else:
-                child.process.kill()
+        if child is not None and self._up.is_set():
+            child.send("close")
+            assert self._supervisor is not None, "up means started"
+            await asyncio.wait([self._supervisor], timeout=LAST_STEP_S)
         if self._supervisor is not None:
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(LAST_STEP_S):
-                    await asyncio.wait([self._supervisor])
-            self._supervisor.cancel()
+            await put_down([self._supervisor])
         for left in {child, self._child} - {None}:
             assert left is not None
             await left.end(0.1)

@@ -1,0 +1,109 @@
+"""A worker's engine ends or hangs: that costs the jobs that it was busy with an attempt, and nobody else anything."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+
+import psutil
+import pytest
+
+from lorapool.shared.errors import JobFailed
+from lorapool.shared.job import Result
+from tests.containment.conftest import Contain
+from tests.fake_worker import HANGING, POISON, expected
+from tests.fleet import WorkerProcess, alive, until
+
+LONG_LEASE_S = 600.0  # what is given back before that was not given back by a lease that lapsed
+
+
+def engine_of(worker: WorkerProcess) -> int:
+    """The process id of its engine."""
+    [engine] = [
+        child.pid
+        for child in psutil.Process(worker.process.pid).children()
+        if "lorapool.worker.engine_child" in child.cmdline()
+    ]
+    return engine
+
+
+async def test_an_engine_that_is_killed(contained: Contain) -> None:
+    """By the kernel, for want of memory, say: its worker lives, starts another, and gives all back long before any
+    lease lapses; jobs of the step have lost an attempt, the others none."""
+    async with contained(workers=3, step_s=0.02, lease_s=LONG_LEASE_S) as pool:
+        digest = (await pool.adapters("held"))["held@1"]
+        await pool.calm()
+        async with pool.bystanders() as bystanders:
+            requests = [{"adapter": "held", "prompt": f"q {n}", "max_new_tokens": 40} for n in range(8)]
+            handles = await pool.client.submit_many(requests)
+            await until(lambda: pool.redis.hget("lp:{default/0}:held", "w1"))
+            os.kill(engine_of(pool.workers["w1"]), signal.SIGKILL)
+            results = await pool.client.gather(handles, timeout=60)
+            await bystanders.served(100)
+            beat = await alive(pool.redis, "w1")
+        bystanders.judge(factor=2.0)
+        for n, result in enumerate(results):
+            assert isinstance(result, Result)
+            assert expected(f"q {n}", digest, 40) == result.token_ids
+        assert "1" == beat["restarts"]
+        [lost] = pool.workers["w1"].events("engine lost")
+        assert ("died", True) == (lost["why"], "SIGKILL" in lost["reason"])
+        assert 0 < lost["blamed"] <= lost["inside"]
+
+
+async def test_a_poisonous_job_ends_engines_and_no_worker(contained: Contain) -> None:
+    """It is given up after three; its batch mates are answered, and all workers live."""
+    async with contained(workers=3, step_s=0.01, lease_s=LONG_LEASE_S) as pool:
+        digest = (await pool.adapters("held"))["held@1"]
+        await pool.calm()
+        async with pool.bystanders() as bystanders:
+            mates = [
+                await pool.client.submit("held", f"mate {n}", max_new_tokens=30, agent=f"mate-{n}") for n in range(6)
+            ]
+            poison = await pool.client.submit("held", POISON, max_new_tokens=30)
+            results = await asyncio.gather(*(mate.result(60) for mate in mates))
+            with pytest.raises(JobFailed) as failed:
+                await poison.result(60)
+            await bystanders.served(40)
+        bystanders.judge(factor=2.0, slack_s=2.0)
+        assert [expected(f"mate {n}", digest, 30) for n in range(6)] == [result.token_ids for result in results]
+        assert "Poisonous" == failed.value.error
+        assert 3 == sum(len(worker.events("engine lost")) for worker in pool.workers.values())
+
+
+async def test_a_step_that_hangs(contained: Contain) -> None:
+    """Once it has taken longer than the bound its engine is ended: the job that hangs is given up after three, all
+    others go on; the worker says what ailed it."""
+    async with contained(workers=3, step_s=0.01, lease_s=LONG_LEASE_S, step_timeout_s=1.0) as pool:
+        await pool.adapters("held")
+        await pool.calm()
+        async with pool.bystanders() as bystanders:
+            hanging = await pool.client.submit("held", HANGING, max_new_tokens=5)
+            with pytest.raises(JobFailed) as failed:
+                await hanging.result(60)
+            await bystanders.served(40)
+        bystanders.judge(factor=2.0, slack_s=4.0)  # who shared a step waits for the bound, and for a new engine
+        assert "Poisonous" == failed.value.error
+        told = [line for worker in pool.workers.values() for line in worker.events("engine lost")]
+        assert ["hung"] * 3 == [line["why"] for line in told]
+        assert all("--step-timeout" in line["reason"] for line in told)
+
+
+async def test_an_engine_that_is_frozen(contained: Contain) -> None:
+    """Stopped from outside for longer than the bound, it counts as hung as well; nothing runs twice to its end."""
+    async with contained(workers=3, step_s=0.02, lease_s=LONG_LEASE_S, step_timeout_s=1.0) as pool:
+        digest = (await pool.adapters("held"))["held@1"]
+        await pool.calm()
+        async with pool.bystanders() as bystanders:
+            handles = await pool.client.submit_many(
+                [{"adapter": "held", "prompt": f"q {n}", "max_new_tokens": 40} for n in range(4)]
+            )
+            await until(lambda: pool.redis.hget("lp:{default/0}:held", "w1"))
+            os.kill(engine_of(pool.workers["w1"]), signal.SIGSTOP)
+            results = await pool.client.gather(handles, timeout=60)
+            await bystanders.served(60)
+        bystanders.judge(factor=2.0, slack_s=4.0)
+        for n, result in enumerate(results):
+            assert isinstance(result, Result)
+            assert expected(f"q {n}", digest, 40) == result.token_ids
