@@ -77,10 +77,13 @@ class Client:
     async def __aenter__(self) -> Self:
         try:
             await self._broker.ping()
+            await self._check_layout()
         except RedisUnreachable as error:
             await self.close()
-            raise type(error)(_remedy(error, self._settings.redacted_url)) from None
-        await self._check_layout()
+            raise type(error)(_remedy(error, self._settings.redacted_url), code=error.code) from None
+        except BaseException:
+            await self.close()
+            raise
         return self
 
     async def __aexit__(
@@ -98,10 +101,13 @@ class Client:
     async def close(self) -> None:
         """Give the connections back; jobs go on. Calls under way, and all later ones, raise ClientClosed.
 
-        Harmless to repeat, and in a forked child, which leaves its parent's connections alone.
+        Harmless to repeat, and in a forked child, which leaves its parent's connections alone. Raises ForeignClient in
+        another event loop.
         """
+        if self._home.here:
+            self._home.check_loop()
         self._home.leave()
-        if not self._home.here:
+        if not self._home.here or self._home.gone:
             return
         await self._outbox.close()
         await self._inbox.close()
@@ -161,7 +167,7 @@ class Client:
         before. Waits for room where an adapter or agent is at its limit. After ``timeout`` seconds what has not ended
         is a ResultTimeout (it goes on), and what found no room a QueueFull. ``on_lost`` is as for ``submit``.
         """
-        items = list(requests)
+        items = [self._own(item) if isinstance(item, JobHandle) else item for item in requests]
         give_up_at = float("inf") if timeout is None else time.monotonic() + timeout
         fresh = [item for item in items if not isinstance(item, JobHandle)]
         submitted = iter(await self._sender.submit_many(fresh, give_up_at, on_lost))
@@ -203,6 +209,10 @@ class Client:
         _, bare = split_id(job_id)
         full = self._keys.full_id(check_name("job id", bare))
         return JobHandle(self._broker, self._inbox, self._inbox.ticket(full, own=False), streamed=None, created=False)
+
+    def _own(self, handle: JobHandle) -> JobHandle:
+        """One that this client's inbox can wait for: of another client's job, whose notices come there, it polls."""
+        return handle if handle.waits_in(self._inbox) else self.get(handle.id)
 
     async def explain(self, job_id: str) -> Explanation:
         """Why that job is where it is."""

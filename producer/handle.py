@@ -52,6 +52,10 @@ class JobHandle:
     def __repr__(self) -> str:
         return f"<JobHandle {self.id}>"
 
+    def waits_in(self, inbox: Inbox) -> bool:
+        """Whether that is the inbox that hears of this job."""
+        return self._inbox is inbox
+
     async def result(self, timeout: float | None = None) -> Result:
         """Wait for the end; ``timeout`` seconds, None for ever.
 

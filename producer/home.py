@@ -26,6 +26,11 @@ class Home:
         """Whether this is the process that made the client."""
         return os.getpid() == self._pid
 
+    @property
+    def gone(self) -> bool:
+        """Whether the client's event loop has ended, and its connections with it."""
+        return self._loop is not None and self._loop.is_closed()
+
     def check(self) -> None:
         """Raises ClientClosed or ForeignClient where nothing can be asked any more."""
         self.check_process()
@@ -38,6 +43,11 @@ class Home:
                 "this client was first used in another event loop: create a client in each loop (each asyncio.run), "
                 "or use lorapool.producer.sync.Client, which threads may share"
             )
+
+    def check_loop(self) -> None:
+        """Raises ForeignClient in another event loop than the client's, unless that has ended."""
+        if self._loop is not None and not self._loop.is_closed() and self._loop is not asyncio.get_running_loop():
+            raise ForeignClient("this client lives in another event loop: close it there")
 
     def check_process(self) -> None:
         """Raises ForeignClient in a fork of the process that made the client."""

@@ -10,6 +10,7 @@ import asyncio
 import concurrent.futures
 import threading
 from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -28,7 +29,7 @@ from lorapool.producer.stream import TextDelta
 from lorapool.producer.upkeep import PoolUpkeep as AsyncPoolUpkeep
 from lorapool.shared.aliases import Move
 from lorapool.shared.catalog import AdapterRecord, PoolConfig
-from lorapool.shared.errors import ClientClosed, LorapoolError
+from lorapool.shared.errors import ClientClosed, ForeignClient, LorapoolError
 from lorapool.shared.job import JobState, Result
 from lorapool.shared.prompt_format import PromptFormat
 from lorapool.shared.protocol import Backlog, DeadLetter, Enqueued, Explanation, Finding, Limits, Retired
@@ -50,7 +51,7 @@ class LoopThread:
         self._loop = asyncio.new_event_loop()
         self._gate = threading.Lock()  # whatever passes it before the end is run or cancelled
         self._stopped = False
-        self._thread = threading.Thread(target=self._loop.run_forever, name="lorapool-sync", daemon=True)
+        self._thread = threading.Thread(target=self._serve, name="lorapool-sync", daemon=True)
         self._thread.start()
 
     def run(self, work: Coroutine[Any, Any, T]) -> T:
@@ -78,10 +79,19 @@ class LoopThread:
 
     def _check(self) -> None:
         self._home.check_process()
-        if threading.current_thread() is self._thread:
-            raise LorapoolError("a callback of this client calls the client and waits for itself: use another one")
+        self._check_thread()
         if self._stopped:
             raise ClientClosed("this client is closed: open a new one")
+
+    def _check_thread(self) -> None:
+        if threading.current_thread() is self._thread:
+            raise LorapoolError("a callback of this client calls the client and waits for itself: use another one")
+
+    def _serve(self) -> None:
+        """Run the loop to its end; a callback's sys.exit() is its caller's matter, and ends no loop."""
+        while not self._stopped:
+            with suppress(SystemExit, KeyboardInterrupt):
+                self._loop.run_forever()
 
     @property
     def running(self) -> bool:
@@ -89,21 +99,23 @@ class LoopThread:
         return not self._stopped and self._home.here
 
     def stop(self) -> None:
-        """End the loop; calls of other threads that are still under way raise."""
+        """End the loop; calls of other threads that are still under way raise. Nothing in a forked child."""
+        if not self._home.here:
+            return
+        self._check_thread()
         with self._gate:
             if self._stopped:
                 return
             self._stopped = True
-        asyncio.run_coroutine_threadsafe(_cancel_others(), self._loop).result()
+        asyncio.run_coroutine_threadsafe(self._wind_up(), self._loop).result()
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()
 
-
-async def _cancel_others() -> None:
-    """End all that runs on this loop."""
-    tasks = asyncio.all_tasks() - {asyncio.current_task()}
-    await end(*tasks)
+    async def _wind_up(self) -> None:
+        """End all that runs on this loop."""
+        await end(*(asyncio.all_tasks() - {asyncio.current_task()}))
+        await self._loop.shutdown_asyncgens()
 
 
 class JobHandle:
@@ -138,7 +150,8 @@ class JobHandle:
             while (delta := self._thread.run(_next(deltas))) is not None:
                 yield delta
         finally:
-            self._thread.run(deltas.aclose())
+            with suppress(ClientClosed, ForeignClient):  # it has ended with the client, or was never ours
+                self._thread.run(deltas.aclose())
 
 
 class Adapters:

@@ -23,6 +23,7 @@ from lorapool.producer.render import clean, count, document, fields, note, plain
 from lorapool.producer.request import PARAMS
 from lorapool.shared.errors import ResultTimeout
 from lorapool.shared.job import BASE_REF, Priority, Result
+from lorapool.shared.keys import new_job_id
 from lorapool.shared.malformed import number
 from lorapool.shared.protocol import Explanation
 
@@ -97,8 +98,10 @@ def submit(  # noqa: PLR0917 - typer takes one argument a flag
     if adapter is None:
         raise typer.BadParameter("give an ADAPTER, or --file and --out", param_hint="ADAPTER")
 
+    asked = input_of(prompt, message, chat)
+
     async def work(client: Client) -> None:
-        job = await client.submit(name_of(adapter), **input_of(prompt, message, chat), stream=stream, **given)
+        job = await _submitted(client, {"adapter": name_of(adapter), **asked, "stream": stream, **given})
         if not stream and not wait:
             _show_submitted(job, as_json)
             return
@@ -112,6 +115,17 @@ def submit(  # noqa: PLR0917 - typer takes one argument a flag
             raise
 
     run(work, redis_url=redis_url, pool=pool, as_json=as_json)
+
+
+async def _submitted(client: Client, arguments: dict[str, Any]) -> JobHandle:
+    """The job; an id of our own making, so that Ctrl-C leaves a name to ask for."""
+    arguments["job_id"] = arguments["job_id"] or new_job_id()
+    try:
+        return await client.submit(**arguments)
+    except asyncio.CancelledError:
+        job_id = arguments["job_id"]
+        note(f"the job may have been queued: ask with lorapool result {job_id}, or lorapool cancel {job_id}")
+        raise
 
 
 def result(

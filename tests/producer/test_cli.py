@@ -229,6 +229,19 @@ def test_an_error_is_json_where_json_was_asked(run: Run, arguments: list[str], c
     assert error["message"]
 
 
+def test_a_refusal_names_the_job_and_its_fate(run: Run, redis_url: str) -> None:
+    """In words, and as fields of the JSON; the same id submits it once there is room."""
+    with Redis.from_url(redis_url) as redis:
+        redis.config_set("maxmemory", 1)
+        said = run("submit", "_base", "hello")
+        told = json.loads(run("submit", "_base", "hello", "--job-id", "mine", "--json").stderr)
+        redis.config_set("maxmemory", 0)
+    assert 1 == said.exit_code
+    assert re.search(r"maxmemory.*job 0\.j[0-9a-f-]+ was not queued", " ".join(said.stderr.split()))
+    assert ("0.mine", "not queued") == (told["error"]["job_id"], told["error"]["fate"]), told
+    assert "0.mine\n" == run("submit", "_base", "hello", "--job-id", "0.mine").stdout
+
+
 def test_a_hostile_text_cannot_drive_the_terminal(run: Run, threaded_worker: None) -> None:
     """Escape sequences in an answer are shown as replacement characters; --json keeps them, escaped."""
     outcome = run("submit", "_base", "\x1b[2J\x07boo", "--wait")

@@ -223,6 +223,48 @@ def test_another_event_loop_is_told_so(redis_url: str, pool_name: str, call: Cal
         home.run(client.close())
 
 
+def test_it_is_closed_where_it_lives(redis_url: str, pool_name: str) -> None:
+    """In its own event loop; once that has ended, anywhere."""
+    client = Client(redis_url, pool=pool_name)
+    with asyncio.Runner() as elsewhere:
+        with asyncio.Runner() as home:
+            home.run(client.__aenter__())
+            with pytest.raises(ForeignClient, match="close it there"):
+                elsewhere.run(client.close())
+            home.run(client.close())
+        other = Client(redis_url, pool=pool_name)
+        with asyncio.Runner() as home:
+            home.run(other.__aenter__())
+            home.run(other._redis.aclose())
+        elsewhere.run(other.close())
+
+
+async def test_gather_takes_handles_of_another_client(
+    redis_url: str, pool_name: str, client: Client, worker: CannedWorker
+) -> None:
+    """Whose notices go elsewhere: they are looked up, and soon."""
+    async with Client(redis_url, pool=pool_name) as other:
+        jobs = [await other.submit(None, f"x {n}") for n in range(3)]
+        answers = await client.gather([*jobs, (None, "own")], timeout=5)
+    assert [Result] * 4 == [type(answer) for answer in answers]
+
+
+async def test_a_server_that_refuses_for_now_has_queued_nothing(client: Client, redis: Redis) -> None:
+    """It says so itself; who awaits a job waits on."""
+    job = await client.submit(None, "before")
+    waiting = asyncio.create_task(job.result())
+    await redis.config_set("min-replicas-to-write", 1)
+    try:
+        with pytest.raises(RedisUnreachable, match="was not queued") as caught:
+            await client.submit(None, "hello")
+        assert ("NOREPLICAS", Fate.NOT_QUEUED) == (caught.value.code, caught.value.fate)
+        assert not waiting.done()
+    finally:
+        await redis.config_set("min-replicas-to-write", 0)
+        waiting.cancel()
+    assert (await client.submit(None, "hello", job_id=caught.value.job_id)).created
+
+
 async def test_a_call_that_the_inbox_fails_keeps_its_other_answers(
     client: Client, worker: CannedWorker, monkeypatch: pytest.MonkeyPatch
 ) -> None:

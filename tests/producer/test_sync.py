@@ -184,6 +184,25 @@ def test_threads_that_submit_while_it_closes_all_come_back(redis_url: str, pool_
     assert {JobHandle, ClientClosed, type(None)} >= {type(outcome) for outcome in outcomes}
 
 
+def test_a_callback_may_not_close_its_own_client(pool: Client, tmp_path: Path) -> None:
+    """It would wait for its own end; and one that exits ends the call, not the client."""
+    manifest = tmp_path / "adapters.toml"
+    manifest.write_text("[[adapters]]\nid = 'x'\nuri = '/nowhere'\n")
+    with pytest.raises(LorapoolError, match="waits for itself"):
+        pool.adapters.import_manifest(manifest, on_total=lambda _: pool.close())
+    with pytest.raises(SystemExit):
+        pool.adapters.import_manifest(manifest, on_total=lambda _: sys.exit(3))
+    assert pool.submit(None, "x").created
+
+
+def test_a_stream_left_after_its_client_leaves_no_error(redis_url: str, pool_name: str, threaded_worker: None) -> None:
+    """Nor is one left running."""
+    with Client(redis_url, pool=pool_name) as pool:
+        stream = pool.submit(None, "a b c", stream=True).stream(timeout=10)
+        next(stream)
+    stream.close()  # type: ignore[attr-defined]  # a generator
+
+
 def test_a_callback_may_not_wait_for_its_own_client(pool: Client, tmp_path: Path) -> None:
     """The call would wait for the thread that it is on."""
     manifest = tmp_path / "adapters.toml"
@@ -209,7 +228,7 @@ def test_operators_work_without_a_loop_too(pool: Client) -> None:
     ("blocking", "asynchronous", "own"),
     [
         (sync.Client, client.Client, set()),
-        (sync.JobHandle, handle.JobHandle, set()),
+        (sync.JobHandle, handle.JobHandle, {"waits_in"}),
         (sync.Adapters, adapters.Adapters, {"resolve", "ref"}),
         (sync.PoolUpkeep, upkeep.PoolUpkeep, set()),
     ],
