@@ -77,7 +77,7 @@ class Client:
     async def __aenter__(self) -> Self:
         try:
             await self._broker.ping()
-            await self._check_layout()
+            await self._catalog.layout.check()
         except RedisUnreachable as error:
             await self.close()
             raise type(error)(_remedy(error, self._settings.redacted_url), code=error.code) from None
@@ -90,13 +90,6 @@ class Client:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await self.close()
-
-    async def _check_layout(self) -> None:
-        try:
-            await self._catalog.layout.check()
-        except LorapoolError:
-            await self.close()
-            raise
 
     async def close(self) -> None:
         """Give the connections back; jobs go on. Calls under way, and all later ones, raise ClientClosed.

@@ -70,7 +70,7 @@ class Sender:
         waiting: Asked = {}
         away: LorapoolError | None = None
         for batch in _batches(enumerate(requests)):
-            asked = await self._jobs(batch, on_lost, answers)
+            asked, away = await self._jobs(batch, on_lost, answers, away)
             away = await self._send(asked, answers, away)
             if give_up_at > 0:
                 waiting |= _refused(asked, answers)
@@ -92,21 +92,29 @@ class Sender:
             away = await self._send(asked, answers, away)
             full |= {_room(job, answers[index]) for index, (job, _) in _refused(asked, answers).items()}
 
-    async def _jobs(self, batch: Iterable[tuple[int, Item]], on_lost: str, answers: Answers) -> Asked:
-        """The jobs of these requests, and what is done when they are lost; what is refused is an answer already."""
+    async def _jobs(
+        self, batch: Iterable[tuple[int, Item]], on_lost: str, answers: Answers, away: LorapoolError | None
+    ) -> tuple[Asked, LorapoolError | None]:
+        """The jobs of these requests, and what is done when they are lost; what is refused is an answer already.
+
+        Also the error of a server that is ``away``, which is then not asked for the next name.
+        """
         jobs: Asked = {}
         slices = Slices()
         for index, item in batch:
             try:
                 request = Request.of(item)
-                jobs[index] = await self._job(request), request.on_lost or on_lost
+                jobs[index] = await self._job(request, away), request.on_lost or on_lost
             except LorapoolError as error:
                 answers[index] = error
+                away = away or (error if isinstance(error, AWAY) else None)
             await slices.between()
-        return jobs
+        return jobs, away
 
-    async def _job(self, request: Request) -> Job:
+    async def _job(self, request: Request, away: LorapoolError | None = None) -> Job:
         own_id = _own_id(request.job_id)
+        if away is not None:
+            raise away.of_job(self._broker.keys.full_id(own_id), Fate.NOT_QUEUED)
         try:
             draft = replace(request, job_id=own_id).job(ref=BASE_REF, agent=self._agent, client=self._client)
             ref = await self._adapters.resolve(request.adapter)

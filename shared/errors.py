@@ -63,6 +63,7 @@ class LorapoolError(Exception):
     job_id: str | None = None
     fate: Fate | None = None
     unsure: bool = False
+    _text: str | None = None
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Copies and travels between processes whole, whatever its constructor asks for."""
@@ -71,9 +72,10 @@ class LorapoolError(Exception):
     def of_job(self, job_id: str, fate: Fate | None) -> Self:
         """A copy that is about that job, and says so in its text."""
         error = copy.copy(self)
-        error.job_id, error.fate = job_id, fate
+        text = str(self) if self._text is None else self._text  # without what it says of another job
+        vars(error).update(job_id=job_id, fate=fate, _text=text)
         says = fate is not Fate.NOT_QUEUED or isinstance(self, _LEAVE_DOUBT)
-        error.args = (_told(str(self), job_id, fate if says else None), *self.args[1:])
+        error.args = (_told(text, job_id, fate if says else None), *self.args[1:])
         error.__cause__, error.__suppress_context__ = self.__cause__, True
         return error
 

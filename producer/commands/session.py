@@ -32,6 +32,6 @@ def run(work: Callable[[Client], Awaitable[None]], *, redis_url: str | None, poo
 def refuse(error: LorapoolError, *, as_json: bool) -> NoReturn:
     """Say what went wrong, and end with code 1."""
     facts = {name: value for name, value in vars(error).items() if isinstance(value, str | int | float)}
-    facts.pop("unsure", None)  # said by its fate
+    facts = {name: value for name, value in facts.items() if name != "unsure" and not name.startswith("_")}
     failure(type(error).__name__, str(error), as_json=as_json, facts=facts)
     raise typer.Exit(1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import copy
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -118,7 +119,10 @@ async def test_a_server_that_is_not_there_has_queued_nothing() -> None:
     with pytest.raises(RedisUnreachable, match="was not queued") as caught:
         await client.submit(None, "hello")
     assert Fate.NOT_QUEUED is caught.value.fate
-    outcomes = await client.submit_many([(None, f"job {n}") for n in range(1000)])
+    began = time.monotonic()
+    outcomes = await client.submit_many([(("a", "b", None)[n % 3], f"job {n}") for n in range(1000)])
+    assert time.monotonic() - began < 10, "it is tried once, not for every job and name"
+    assert {1} == {str(outcome).count("was not queued") for outcome in outcomes}
     assert {(RedisUnreachable, Fate.NOT_QUEUED)} == {
         (type(e), e.fate) for e in outcomes if isinstance(e, LorapoolError)
     }
