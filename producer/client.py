@@ -220,12 +220,12 @@ class Client:
     async def all_stats(self) -> dict[str, dict[str, int | float]]:
         """The counters of every adapter and of the base model that have any, by ref."""
         refs = [BASE_REF, *await self.adapters.refs()]
-        counters = zip(refs, await self._broker.stats_many(refs), strict=True)
+        counters = zip(refs, await self._broker.counters.of_each(refs), strict=True)
         return {ref: found for ref, found in counters if any(found.values())}
 
     async def totals(self) -> dict[str, int | float]:
         """The sums of ``all_stats`` over all adapters and the base model, in a few calls however many there are."""
-        return await self._broker.totals([BASE_REF, *await self.adapters.refs()])
+        return await self._broker.counters.of_all([BASE_REF, *await self.adapters.refs()])
 
     async def agent_stats(self, agent: str) -> dict[str, int | float]:
         """The same counters, of one agent over all adapters."""
@@ -252,13 +252,13 @@ class Client:
 
     async def last_used(self, adapter: str | None) -> int | None:
         """When a worker last claimed a job of that adapter: ms since 1970 by the server's clock, None for never."""
-        [claimed_ms] = await self._broker.claimed_ms([await self.adapters.ref(adapter)])
+        [claimed_ms] = await self._broker.counters.claimed_ms([await self.adapters.ref(adapter)])
         return claimed_ms
 
     async def all_last_used(self) -> dict[str, int]:
         """``last_used`` of every adapter and of the base model that ever was, by ref."""
         refs = [BASE_REF, *await self.adapters.refs()]
-        claimed = zip(refs, await self._broker.claimed_ms(refs), strict=True)
+        claimed = zip(refs, await self._broker.counters.claimed_ms(refs), strict=True)
         return {ref: claimed_ms for ref, claimed_ms in claimed if claimed_ms is not None}
 
     async def count_refusals(self, reasons: Mapping[str, int], *, report: str) -> None:

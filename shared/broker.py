@@ -16,11 +16,12 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError, ResponseError
 
 from lorapool.shared import arguments, replies
+from lorapool.shared.counters import Counters
 from lorapool.shared.errors import Fate, LorapoolError, MalformedEntry, RedisFull, UnknownAdapter, UnknownJob
 from lorapool.shared.explain import UNSURE_OF_WORKERS, explanation, with_workers
 from lorapool.shared.job import Job, JobState
 from lorapool.shared.keys import LANES, Keys, PoolKeys, bare_id
-from lorapool.shared.malformed import number, readable, required
+from lorapool.shared.malformed import readable, required
 from lorapool.shared.membership import Membership
 from lorapool.shared.protocol import (
     Backlog,
@@ -39,7 +40,7 @@ from lorapool.shared.protocol import (
     WaitingAdapter,
 )
 from lorapool.shared.scripts import Scripts, Terms
-from lorapool.shared.server import PIPELINED, Arg, Command, Server, text_map
+from lorapool.shared.server import Arg, Command, Server, text_map
 from lorapool.shared.tally import Tally
 
 __all__ = [
@@ -73,6 +74,7 @@ class Broker:
         self._scripts = Scripts(self._server, keys.prefix, terms or Terms(), clock)
         self._members = Membership(self._server, PoolKeys(keys.pool), self._scripts)
         self.tally = Tally(self._server, self._scripts, keys)
+        self.counters = Counters(self._server, self._scripts, keys)
 
     async def close(self) -> None:
         """Give back the connections of blocking reads; the Redis client stays its owner's."""
@@ -338,28 +340,6 @@ class Broker:
     async def stats(self, ref: str) -> dict[str, int | float]:
         """The counters of one adapter, monotone."""
         return replies.numbers(await self._server.command("HGETALL", self.keys.stats(ref)))
-
-    async def stats_many(self, refs: Sequence[str]) -> list[dict[str, int | float]]:
-        """As ``stats`` for each."""
-        found: list[dict[str, int | float]] = []
-        for start in range(0, len(refs), PIPELINED):
-            part = refs[start : start + PIPELINED]
-            stored = await self._server.pipeline([("HGETALL", self.keys.stats(ref)) for ref in part])
-            found += map(replies.numbers, stored)
-        return found
-
-    async def claimed_ms(self, refs: Sequence[str]) -> list[int | None]:
-        """When each of these adapters was last claimed from, None for never."""
-        found = await self._server.pipeline([("HGET", self.keys.adapter(ref), "claimed_ms") for ref in refs])
-        return [int(number(value)) or None for value in found]
-
-    async def totals(self, refs: Sequence[str]) -> dict[str, int | float]:
-        """The sum of ``stats`` of all of these, added up by the server: one call for 256."""
-        sums: dict[str, int | float] = {}
-        for start in range(0, len(refs), PIPELINED):
-            part = replies.numbers(await self._scripts.run("totals", *refs[start : start + PIPELINED]))
-            sums |= {name: sums.get(name, 0) + value for name, value in part.items()}
-        return sums
 
     async def agent_stats(self, agent: str) -> dict[str, int | float]:
         """The same counters of one agent."""

@@ -89,8 +89,8 @@ async def test_sums_are_those_of_the_parts(redis: Redis) -> None:
     await redis.hset(Keys("default").stats("a@1"), mapping={"jobs": 2**40, "busy": "0.5", "odd": "x"})
     await redis.hset(Keys("default").stats("b@1"), mapping={"jobs": 1, "busy": "0.25"})
     await redis.set(Keys("default").stats("c@1"), "no hash")
-    assert {"jobs": 2**40 + 1, "busy": 0.75} == await broker.totals(["a@1", "b@1", "c@1"])
-    assert {} == await broker.totals([])
+    assert {"jobs": 2**40 + 1, "busy": 0.75} == await broker.counters.of_all(["a@1", "b@1", "c@1"])
+    assert {} == await broker.counters.of_all([])
     await broker.close()
 
 
