@@ -17,7 +17,7 @@ from lorapool.worker.affinity import Choice, Holding, Homes, Policy, choose, gue
 from lorapool.worker.clock import ServerClock
 from lorapool.worker.engine_port import Residency
 from lorapool.worker.held_jobs import HeldJobs
-from lorapool.worker.not_here import NotHere
+from lorapool.worker.not_here import MOST_TOLD, NotHere
 from lorapool.worker.persistence import insist, put_down
 
 TICK_S = 1.0  # a full worker still promotes, reaps and expires so often
@@ -123,7 +123,7 @@ class Claimer:
     def _resident(self) -> tuple[str, ...]:
         """And, with a minus before them, what the server need not show: it cannot be run here."""
         residency = self._residency()
-        return (*(residency.device | residency.loading), *(f"-{ref}" for ref in self._not_here.refs()))
+        return (*(residency.device | residency.loading), *(f"-{ref}" for ref in self._not_here.refs(MOST_TOLD)))
 
     def _may_take_suspects(self) -> bool:
         """Jobs whose worker vanished run apart: the server gives them to one of few workers, once it holds nothing."""

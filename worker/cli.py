@@ -33,9 +33,10 @@ from lorapool.shared.keys import Keys
 from lorapool.shared.remote import check_place
 from lorapool.shared.settings import RedisSettings, connect, redis_settings
 from lorapool.worker.adapter_files import AdapterFiles
+from lorapool.worker.bounded_call import BoundedCall
 from lorapool.worker.config import WorkerConfig, parse_bytes
 from lorapool.worker.engine_process import EngineProcess, Program
-from lorapool.worker.judge import Judge
+from lorapool.worker.judge import CHECK_S, Judge
 from lorapool.worker.model import Host, Say, Served
 from lorapool.worker.presence import Presence
 from lorapool.worker.worker import Worker
@@ -223,7 +224,8 @@ class NativeHost:
         tokenizer, config = Tokenizer.unpacked(handed["tokenizer"]), self._config
         files = AdapterFiles(config.adapter_roots, config.adapter_places, config.adapter_cache, handed["limit_bytes"])
         judge = Judge(files, handed["outline"], **tokenizer.chat_words())
-        return Served(self._engine, tokenizer, judge.check, max_model_len, facts)
+        check = BoundedCall(judge.check, CHECK_S, "judging an adapter")
+        return Served(self._engine, tokenizer, check, max_model_len, facts)
 
     async def close(self) -> None:
         await self._engine.close()

@@ -21,6 +21,7 @@ from typing import Any
 
 from lorapool.shared.errors import LorapoolError
 
+END_S = 5.0  # for a killed process to be gone
 START_S = 120.0  # to import its libraries, on a busy machine
 _KEPT = ("PATH", "LANG", "LC_ALL", "HOME", "VIRTUAL_ENV", "PYTHONPATH", "LD_LIBRARY_PATH")  # no LORAPOOL_*: passwords
 _ONE_THREAD = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
@@ -173,7 +174,10 @@ def _during(doing: str) -> str:
 
 def _end(process: subprocess.Popen[bytes]) -> None:
     process.kill()
-    process.wait()
+    try:
+        process.wait(END_S)
+    except subprocess.TimeoutExpired:
+        return  # it hangs in the kernel, on storage that is gone; it ends when that comes back
     for pipe in (process.stdin, process.stdout):
         if pipe is not None and not pipe.closed:
             try:

@@ -17,7 +17,8 @@ from lorapool.worker.adapter_source import AdapterSource
 from lorapool.worker.confined_process import ConfinedProcess, NoAnswer
 
 COMPUTES_S = 60.0  # of its own time, one adapter
-PATIENCE_S = 600.0  # of ours: a slow mount, a busy machine
+PATIENCE_S = 300.0  # of ours: a slow mount, a busy machine
+CHECK_S = 900.0  # in all, with a large adapter's download
 
 
 class Judge:

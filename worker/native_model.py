@@ -16,6 +16,7 @@ from lorapool.worker.adapter_files import AdapterFiles
 from lorapool.worker.adapter_source import AdapterSource
 from lorapool.worker.adapters import AdapterCache
 from lorapool.worker.base_model import BaseModel
+from lorapool.worker.bounded_call import BoundedCall
 from lorapool.worker.checkpoint import AdapterWeights, largest_bytes, load_checkpoint
 from lorapool.worker.config import WorkerConfig
 from lorapool.worker.device import choose_device, choose_dtype, default_kv_bytes, describe, slot_bytes
@@ -27,6 +28,7 @@ from lorapool.worker.scheduler import Scheduler
 from lorapool.worker.tokenizer import Tokenizer
 
 SAY_EVERY_BYTES = 64 << 20
+LOAD_S = 60.0  # others wait so long for one adapter's files; a download goes on, and is there when asked for again
 log = structlog.get_logger()
 
 
@@ -65,7 +67,8 @@ class NativeModel:
         )
         runner = self._runner(tokenizer.eos_ids, kv_bytes)
         adapters = _Adapters(config, runner)
-        cache = AdapterCache(runner.lora, adapters.load, config.host_cache_bytes)
+        load = BoundedCall(adapters.load, LOAD_S, "reading an adapter")
+        cache = AdapterCache(runner.lora, load, config.host_cache_bytes)
         engine = Engine(runner, cache, Scheduler(max_batch=config.max_batch), tokenizer.eos_ids)
         facts = self._facts(runner, kv_bytes)
         log.info("serving", memory=_memory(config.slots, int(facts["slot_bytes"]), kv_bytes), **facts)

@@ -13,7 +13,7 @@ from itertools import islice
 
 FIRST_S, LONGEST_S = 30.0, 600.0
 MOST = 1024  # refs remembered: past that the oldest note goes
-MOST_SHOWN = 64
+MOST_SHOWN, MOST_TOLD = 64, 512  # in a heartbeat, and to the server at each claim
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,9 +53,9 @@ class NotHere:
     def __bool__(self) -> bool:
         return any(ref in self for ref in self._notes)
 
-    def refs(self) -> tuple[str, ...]:
-        """The latest of those that are left alone now, sorted; as many as a heartbeat shows."""
-        return tuple(sorted(islice((ref for ref in reversed(self._notes) if ref in self), MOST_SHOWN)))
+    def refs(self, most: int = MOST_SHOWN) -> tuple[str, ...]:
+        """The latest of those that are left alone now, sorted; as many as a heartbeat shows, or ``most``."""
+        return tuple(sorted(islice((ref for ref in reversed(self._notes) if ref in self), most)))
 
     def without(self, refs: Iterable[str]) -> tuple[str, ...]:
         """Those of ``refs`` that are not left alone, in their order."""

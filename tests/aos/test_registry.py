@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from lorapool.producer import AdapterConflict, CheckpointError, InvalidRequest
+from lorapool.producer import AdapterConflict, AdapterUnavailable, InvalidRequest
 from lorapool.producer.aos import IgnoredSetting, LoRAxAdapterRegistry, LoRAxConfig, LoRAxServer
 from tests.aos.conftest import MakeAdapter, eventually, text_of
 
@@ -115,7 +115,7 @@ def test_relative_paths_lie_below_the_base_path(
     written = f"{tmp_path.name}/ceo"
     assert str(tmp_path / "ceo") == LoRAxAdapterRegistry(config).register_adapter("ceo", "CEO", written).adapter_path
     config = LoRAxConfig(redis_url=redis_url, adapter_source="s3", adapter_base_path="bucket/adapters")
-    with pytest.raises((InvalidRequest, CheckpointError), match="s3://bucket/adapters/ceo"):
+    with pytest.raises((InvalidRequest, AdapterUnavailable), match="s3://bucket/adapters/ceo"):
         LoRAxAdapterRegistry(config).register_adapter("ceo", "CEO", "ceo")
 
 
