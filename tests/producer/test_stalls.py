@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -18,19 +18,15 @@ JOBS = 5_000
 TURN_S = 0.05  # of this thread's own processor time, so that a busy machine does not count
 
 
-@pytest.fixture(autouse=True)
-def _no_collection() -> Iterator[None]:
-    """A full garbage collection stops everything for as long as all objects of the process take; it is not ours."""
-    gc.collect()
-    gc.disable()
-    yield
-    gc.enable()
-
-
 @asynccontextmanager
 async def turns() -> AsyncIterator[list[float]]:
-    """How long everybody else kept the loop between two turns of ours, in seconds of work."""
+    """How long everybody else kept the loop between two turns of ours, in seconds of work.
+
+    Without the collection of garbage: a full one stops everything for as long as all objects of the process take.
+    """
     kept: list[float] = []
+    gc.collect()
+    gc.disable()
 
     async def tick() -> None:
         last = time.thread_time()
@@ -42,9 +38,12 @@ async def turns() -> AsyncIterator[list[float]]:
 
     ticking = asyncio.create_task(tick())
     await asyncio.sleep(0)
-    yield kept
-    await asyncio.sleep(0.01)
-    ticking.cancel()
+    try:
+        yield kept
+        await asyncio.sleep(0.01)
+    finally:
+        ticking.cancel()
+        gc.enable()
 
 
 def asked(agents: int = JOBS) -> list[dict[str, Any]]:
@@ -92,12 +91,9 @@ async def test_a_full_window_is_not_asked_for_each_job_again(client: Client, mon
         return await enqueue_many(jobs)
 
     monkeypatch.setattr(client._broker, "enqueue_many", counted)
-    waiting = asyncio.create_task(client.gather(asked(agents=2), timeout=1.5))
-    outcomes = await waiting
+    outcomes = await client.gather(asked(agents=2)[:1024], timeout=3)
     assert {ResultTimeout, QueueFull} == {type(outcome) for outcome in outcomes}
     assert 128 == sum(isinstance(outcome, ResultTimeout) for outcome in outcomes)
-    first, again = sent[: -(-JOBS // 512)], sent[-(-JOBS // 512) :]
-    assert JOBS == sum(first)
-    assert again
-    assert max(again) <= 512
-    assert sum(again) <= 512 * 15, "a batch each time that room is looked for"
+    assert [512, 512] == sent[:2]
+    assert {512} == set(sent[2:]), "a batch each time that room is looked for"
+    assert len(sent) <= 2 + 30

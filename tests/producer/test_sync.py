@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 import sys
 import threading
 import time
@@ -89,67 +88,6 @@ def test_an_unreachable_server_leaves_no_thread() -> None:
     with pytest.raises(RedisUnreachable), Client("redis://127.0.0.1:1"):
         pass
     assert threading.active_count() <= before  # those of an earlier test may end meanwhile
-
-
-FORKING = """
-import asyncio, os, sys, warnings
-from lorapool.producer import Client as AsyncClient, ForeignClient
-from lorapool.producer.sync import Client, JobHandle
-warnings.simplefilter("ignore")
-
-def refused(call, *arguments):
-    try:
-        call(*arguments)
-    except ForeignClient as error:
-        assert "create the client in the child" in str(error), error
-        return
-    raise AssertionError(f"{call} was served")
-
-pool = Client(sys.argv[1], pool=sys.argv[2]).__enter__()
-job = pool.submit(None, "before")
-
-async def main():
-    async with AsyncClient(sys.argv[1], pool=sys.argv[2]) as client:
-        theirs = await client.submit(None, "theirs", stream=True)
-        waiting = asyncio.create_task(theirs.result())
-        await asyncio.sleep(0.1)
-        child = os.fork()
-        if not child:
-            try:
-                forked(client, theirs)
-                os._exit(0)
-            except BaseException as error:
-                print(type(error).__name__, error, flush=True)
-                os._exit(1)
-        _, status = await asyncio.to_thread(os.waitpid, child, 0)
-        await client.submit(None, "after")
-        waiting.cancel()
-        return status
-
-def forked(client, theirs):
-    asyncio.events._set_running_loop(None)
-    refused(pool.submit, None, "x")
-    refused(pool.gather, [job])
-    refused(job.result)
-    refused(lambda: next(job.stream()))
-    pool.close()
-    calls = [lambda: client.submit(None, "x"), theirs.result, theirs.state, lambda: anext(theirs.stream())]
-    for call in calls:
-        refused(asyncio.run, asyncio.wait_for(call(), 5))
-    asyncio.run(client.close())
-
-status = asyncio.run(main())
-assert pool.submit(None, "after").created
-pool.close()
-sys.exit(os.waitstatus_to_exitcode(status))
-"""
-
-
-def test_a_forked_child_is_told_to_create_its_own(redis_url: str, pool_name: str) -> None:
-    """By the blocking client and the other, by every call, at once; closing it there is harmless to its parent."""
-    program = [sys.executable, "-c", FORKING, redis_url, pool_name]
-    found = subprocess.run(program, capture_output=True, text=True, timeout=30, check=False)
-    assert (0, "") == (found.returncode, found.stdout), found.stderr
 
 
 @pytest.mark.parametrize("call", [lambda job: job.result(), lambda job: next(job.stream())])
