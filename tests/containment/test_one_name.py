@@ -32,3 +32,21 @@ async def test_the_name_of_a_killed_worker(contained: Contain) -> None:
             await pool.left(pool.workers["w1"], -9)
             again = pool.start("w1")
             await until(lambda again=again: again.events("ready"), 20)
+
+
+async def test_a_frozen_worker_whose_name_was_taken_leaves(contained: Contain) -> None:
+    """Back after its heartbeat ended, it hears who has its name and goes; its successor keeps the name and serves."""
+    async with contained(workers=2, beat_s=0.2) as pool:
+        frozen = pool.workers["w1"]
+        frozen.signal(signal.SIGSTOP)
+        with fake_worker(pool.url, "w1", lease_s=1.0, beat_s=0.2) as successor:
+            await until(lambda: successor.events("ready"), 20)
+            async with pool.bystanders() as bystanders:
+                frozen.signal(signal.SIGCONT)
+                await pool.left(frozen, 1)
+                await bystanders.served(20)
+            assert [] == bystanders.sample.wrong()
+            assert f"taken by process {successor.process.pid} on host" in frozen.log()
+            beat = next(beat for beat in await pool.client.workers() if beat["worker"] == "w1")
+            assert str(successor.process.pid) == beat["pid"]
+            assert successor.stop() == 0
