@@ -1,4 +1,4 @@
-# make demo | make test | make check | make chaos: each does its own set-up, in .venv, once.
+# make demo | make test | make check | make chaos | make fuzz: each does its own set-up, in .venv, once.
 #
 #   PYTHON=python3.12    the interpreter to build .venv from (3.11 or newer)
 #   TORCH=torch==2.13.0  what to install as torch
@@ -23,7 +23,7 @@ PIP := $(VENV)/bin/python -m pip --disable-pip-version-check -qq
 TYPING := .cache/typing/lorapool
 SOURCES := shared producer worker examples benchmarks tests
 
-.PHONY: help setup demo csuite test chaos parity check lint types arrows format clean
+.PHONY: help setup demo csuite test chaos fuzz parity check lint types arrows format clean
 .DELETE_ON_ERROR:
 
 help:
@@ -31,6 +31,7 @@ help:
 	@echo 'make csuite   the same five at work together, with failures and the bill'
 	@echo 'make test     the tests'
 	@echo 'make chaos    20,000 jobs under 200 faults, twice; one thing broken at a time, at length; the claim protocol against its model'
+	@echo 'make fuzz     ten minutes of junk in everything foreign: files, requests, replies, every key of a live pool'
 	@echo 'make parity   random adapters on random models against PEFT, at length; PARITY_EXAMPLES=60'
 	@echo 'make check    lint, format, types, import arrows'
 	@echo 'make format   what make check would have you change, where a tool can'
@@ -74,6 +75,9 @@ chaos: setup
 	@$(BIN)/python -m tests.chaos $(ARGS)
 	@LORAPOOL_CONTAINMENT_LONG=1 $(BIN)/python -m pytest -q --timeout 900 tests/containment
 	@LORAPOOL_MACHINE_EXAMPLES=10 $(BIN)/python -m pytest -q -s --timeout 0 tests/shared/test_claim_machine.py
+
+fuzz: setup
+	@$(BIN)/python -m tests.fuzz --seconds 600 $(ARGS)
 
 parity: setup
 	@LORAPOOL_PARITY_EXAMPLES=$(or $(PARITY_EXAMPLES),60) $(BIN)/python -m pytest -q --timeout 1800 tests/parity tests/e2e/test_parity.py $(ARGS)

@@ -225,7 +225,7 @@ def _held(path: Path, text: bytes) -> tuple[int, _Held]:
     try:
         found = json.loads(text)
         return int(found["line"]), _Held(bare_id(found["job_id"]), bool(found["ok"]), int(found.get("tries", 0)))
-    except (ValueError, KeyError, TypeError, RecursionError):
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
         raise InvalidRequest(f"{path}: is no results file of lorapool submit; give another --out") from None
 
 

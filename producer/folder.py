@@ -42,7 +42,7 @@ def describe(uri: str, digest: str | None) -> Facts:
     if is_remote(uri):
         return _remote(check_uri(uri), digest)
     folder = local_folder(uri)
-    if folder is None or (digest and not folder.exists()):
+    if folder is None or (digest and not _is_there(folder)):
         if not digest:
             raise InvalidRequest(
                 f"uri = {uri!r}: not a folder this client can read; give digest= (sha256) to register it unseen"
@@ -54,6 +54,13 @@ def describe(uri: str, digest: str | None) -> Facts:
     if digest and digest != found:
         raise InvalidRequest(f"digest = {digest!r}: {folder} has digest {found}")
     return Facts(uri, found, {**told_by(config), "prompt_format": format_in(folder)})
+
+
+def _is_there(folder: Path) -> bool:
+    try:
+        return folder.exists()
+    except OSError:  # it may be, for a worker
+        return False
 
 
 def _remote(uri: str, digest: str | None) -> Facts:
@@ -69,9 +76,12 @@ def _remote(uri: str, digest: str | None) -> Facts:
 
 
 def as_uri(uri: str | Path) -> str:
-    """A path becomes an absolute file:// URI; a URI stays."""
+    """A path becomes an absolute file:// URI; a URI stays. Raises InvalidRequest for what is no path here."""
     text = str(uri)
-    return text if "://" in text else absolute(text).as_uri()
+    try:
+        return text if "://" in text else absolute(text).as_uri()
+    except (OSError, ValueError, RuntimeError) as error:  # no such user's home, a surrogate, NUL
+        raise InvalidRequest(f"uri = {text!a:.200}: not a path on this machine ({error!a:.200})") from None
 
 
 def absolute(path: str | Path) -> Path:
@@ -81,5 +91,8 @@ def absolute(path: str | Path) -> Path:
 
 def local_folder(uri: str) -> Path | None:
     """The folder that a file:// URI names, or None for another scheme."""
-    parts = urlsplit(uri)
+    try:
+        parts = urlsplit(uri)
+    except ValueError as error:
+        raise InvalidRequest(f"uri = {uri!a:.200}: {error!a:.200}") from None
     return Path(unquote(parts.path)) if parts.scheme == "file" and parts.netloc in ("", "localhost") else None

@@ -33,7 +33,7 @@ def encode_job(job: Job, limit_bytes: int = MAX_PAYLOAD_BYTES) -> bytes:
     fields = {"v": VERSION, "id": job.id, "ref": job.ref, "agent": job.agent, **_input_of(job)}
     fields |= {"priority": job.priority.value, "stream": job.stream, "delay_ms": job.delay_ms}
     fields |= {"deadline_ms": job.deadline_ms, "client": job.client}
-    packed: bytes = msgpack.packb(fields)
+    packed = _packed(fields)
     if len(packed) > limit_bytes:
         raise PayloadTooLarge(f"request of job {job.id} takes {len(packed):,} bytes, the limit is {limit_bytes:,}")
     return packed
@@ -59,7 +59,7 @@ def fingerprint(job: Job) -> str:
 
     Priority, delay, deadline, streaming and the waiting client may differ: they do not change the answer.
     """
-    packed = msgpack.packb((job.ref, job.agent, _input_of(job)))
+    packed = _packed((job.ref, job.agent, _input_of(job)))
     return blake2b(packed, digest_size=16).hexdigest()
 
 
@@ -80,8 +80,20 @@ def decode_detail(detail: bytes) -> tuple[tuple[int, ...], tuple[float, ...] | N
     """Token ids and, if they were asked for, the chosen tokens' log probabilities."""
     fields = _unpack_map(detail, MAX_DETAIL_BYTES)
     _check_version(fields.get("v"))
-    logprobs = fields.get("logprobs")
-    return tuple(fields.get("token_ids", ())), None if logprobs is None else tuple(logprobs)
+    token_ids, logprobs = fields.get("token_ids", []), fields.get("logprobs")
+    if not isinstance(token_ids, list) or not isinstance(logprobs, list | None):
+        raise InvalidRequest("stored detail: expected lists of token ids and of log probabilities")
+    return tuple(token_ids), None if logprobs is None else tuple(logprobs)
+
+
+def _packed(value: Any) -> bytes:
+    try:
+        packed: bytes = msgpack.packb(value)
+    except UnicodeEncodeError as error:
+        raise InvalidRequest(
+            f"the request holds a lone surrogate, {error.object[error.start]!a}, which is no text: leave it out"
+        ) from None
+    return packed
 
 
 def _input_of(job: Job) -> dict[str, Any]:

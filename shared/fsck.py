@@ -6,6 +6,7 @@ done by fsck.lua; this reads its answer. Counters are history and are never repa
 
 from __future__ import annotations
 
+from lorapool.shared.malformed import required
 from lorapool.shared.protocol import Checked, Finding
 
 REPAIRS = {
@@ -40,7 +41,11 @@ REPAIRS = {
 
 
 def checked(answer: list[bytes]) -> Checked:
-    """The answer of fsck.lua."""
+    """The answer of fsck.lua. Raises MalformedEntry."""
+    return required("what a check found", lambda: _checked(answer))
+
+
+def _checked(answer: list[bytes]) -> Checked:
     cursor, *words = (word.decode(errors="replace") for word in answer)
     pairs = zip(words[::2], words[1::2], strict=True)
     return Checked(

@@ -18,7 +18,7 @@ from lorapool.shared.job import BASE_REF, Priority, check_name
 # The streams that an adapter may have; at equal turns the first goes first (scripts/lanes.lua).
 LANES = ("high", "high_crowd", "normal", "normal_crowd", "low", "low_crowd", "again")
 
-_PARTITIONED = re.compile(r"\d+\.")
+_PARTITIONED = re.compile(r"[0-9]{1,9}\.")
 _ISSUED = re.compile(r"j([0-9a-f]{11})-[0-9a-f]{16}")
 
 

@@ -11,13 +11,16 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
 
-from lorapool.shared.errors import MalformedEntry
+from lorapool.shared.errors import MalformedEntry, UnsupportedVersion
 
 T = TypeVar("T")
 R = TypeVar("R")
 
 # What reading a stranger's bytes may raise. InvalidRequest, UnicodeError, pydantic's and msgpack's are ValueErrors.
-UNREADABLE = (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError, MalformedEntry)
+UNREADABLE = (
+    MalformedEntry, UnsupportedVersion,
+    ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError,
+)  # fmt: skip
 SHOWN = 200  # characters of what was met, in the log and in errors
 
 _met: Counter[str] = Counter()

@@ -52,7 +52,7 @@ class PromptFormat(BaseModel):
         if isinstance(given, PromptFormat):
             return given
         try:
-            return cls.model_validate({"kind": given} if isinstance(given, str) else dict(given))
+            return cls.model_validate({"kind": given} if isinstance(given, str) else given)
         except ValidationError as error:
             raise InvalidRequest(f"prompt_format: {explain_validation(error)}") from None
 

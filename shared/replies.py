@@ -98,7 +98,7 @@ def refusal(answer: str, ref: str, agent: str) -> LorapoolError:
         case "pending":
             return AdapterNotReady(f"adapter {ref} is not validated yet")
         case "full":
-            return _queue_full(rest, ref, agent)
+            return required("a refusal", lambda: _queue_full(rest, ref, agent))
     return AdapterClosed(f"adapter {ref} is {word} and takes no new jobs")
 
 
@@ -117,7 +117,11 @@ def _queue_full(rest: str, ref: str, agent: str) -> QueueFull:
 
 
 def claim(answer: list[bytes], lease: str, keys: Keys) -> Claim:
-    """The answer of claim.lua."""
+    """The answer of claim.lua. Raises MalformedEntry for what no script of this release answers."""
+    return required("a claim", lambda: _claim(answer, lease, keys))
+
+
+def _claim(answer: list[bytes], lease: str, keys: Keys) -> Claim:
     jobs: list[ClaimedJob] = []
     unreadable: list[Held] = []
     for head, payload in zip(answer[1::2], answer[2::2], strict=True):
@@ -281,6 +285,8 @@ def whole_numbers(answer: Any) -> dict[str, int]:
 def dead_page(answer: list[Any], keys: Keys) -> DeadPage:
     """The answer of dead.lua."""
     cursor, *entries = answer
+    if not isinstance(cursor, bytes):
+        raise MalformedEntry("a page of dead letters cannot be read: it does not begin with where to go on")
     return DeadPage(
         tuple(readable("dead letter", entries, partial(_letter, keys=keys))), cursor.decode(errors="replace")
     )

@@ -22,9 +22,11 @@ from lorapool.shared.job import NAME_PATTERN, Job, JobState, Message, Name, Prio
 VERSION = 1  # of the stored entry; what only adds fields keeps it
 DEFAULT_MAX_LATE_MS = 3_600_000
 MOST_LATE_MS = 12 * 3_600_000  # less than a result is kept: a repeated enqueue must still find the first one's job
+MOST_MS = 32_503_680_000_000  # the year 3000: beyond, calendars and zones give out
 MAX_COUNTED = 10_000  # missed runs, at a time
 EXAMPLE = "five fields, minute hour day month weekday, such as '0 8 * * *'"
 
+Moment = Annotated[int, Field(ge=0, le=MOST_MS)]
 EntryName = Annotated[str, StringConstraints(pattern=rf"^{NAME_PATTERN}$", max_length=100)]
 _ZONE = re.compile(r"[A-Za-z0-9+_-]+(/[A-Za-z0-9+_-]+){0,2}")
 
@@ -49,7 +51,7 @@ class Schedule(BaseModel):
     v: int = VERSION
     name: EntryName
     cron: Annotated[str, StringConstraints(max_length=200)] = ""
-    at_ms: int | None = None
+    at_ms: Moment | None = None
     tz: str = "UTC"
     max_late_ms: Annotated[int, Field(ge=1_000, le=MOST_LATE_MS)] = DEFAULT_MAX_LATE_MS
     adapter: str | None = None  # None is the base model
@@ -60,7 +62,7 @@ class Schedule(BaseModel):
     priority: Priority = Priority.NORMAL
     deadline_ms: int | None = None  # after the run's submission
     created_ms: int = 0
-    next_ms: int | None = None
+    next_ms: Moment | None = None
     runs: int = 0
     missed: int = 0
     last_due_ms: int | None = None

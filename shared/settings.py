@@ -21,7 +21,8 @@ from redis.backoff import NoBackoff
 from lorapool.shared.errors import LorapoolError, MalformedEntry, RedisAuthFailed, RedisFull, RedisUnreachable
 from lorapool.shared.job import Name
 
-_SECRET = re.compile(r"(?P<scheme>[a-z][a-z0-9+.-]*://)(?P<user>[^:@/\s]*):(?P<password>\S*)@", re.IGNORECASE)
+_SECRET = re.compile(r"//(?P<user>[^:@/\s]*):(?P<password>\S*)@")
+_SECRET_ANYWHERE = re.compile(r":[^:@\s]*@")  # also in what is no URL yet, for a slip of the keys
 _SECRET_QUERY = re.compile(r"([?&]password=)[^&\s]*", re.IGNORECASE)
 
 # What a server says while it is there and cannot do the work: of its disk, its replicas, its role, a script that runs.
@@ -62,7 +63,7 @@ class RedisSettings(BaseSettings):
 
     @property
     def redacted_url(self) -> str:
-        return redact(self.redis_url.get_secret_value())
+        return _SECRET_ANYWHERE.sub(":***@", redact(self.redis_url.get_secret_value()))
 
 
 def redis_settings(redis_url: str | None = None, pool: str | None = None) -> RedisSettings:
@@ -111,7 +112,7 @@ def _packing(kind: Any) -> Any:
 
 def redact(url: str) -> str:
     """The text without the passwords of the URLs in it."""
-    text = _SECRET.sub(lambda match: f"{match['scheme']}{match['user']}:***@", url)
+    text = _SECRET.sub(r"//\g<user>:***@", url) if "@" in url else url
     return _SECRET_QUERY.sub(r"\1***", text)
 
 

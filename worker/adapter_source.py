@@ -46,7 +46,10 @@ def confined(uri: str, roots: Sequence[Path]) -> Path:
 
 
 def _local_path(uri: str) -> Path:
-    parts = urlsplit(uri) if "://" in uri else None
+    try:
+        parts = urlsplit(uri) if "://" in uri else None
+    except ValueError as error:
+        raise CheckpointError(f"{uri}: no uri ({error})") from None
     if parts is not None and (parts.scheme != "file" or parts.netloc not in ("", "localhost")):
         raise CheckpointError(f"{uri}: only file:// uris, absolute paths and what --adapter-source allows are served")
     path = unquote(parts.path) if parts is not None else uri
@@ -60,6 +63,8 @@ def _under(path: Path, roots: Sequence[Path], shown: str) -> Path:
         real = Path(os.path.realpath(path))
     except OSError as error:
         raise AdapterUnavailable(f"{shown}: cannot be resolved ({error.strerror})") from None
+    except ValueError as error:  # what no file system encodes
+        raise CheckpointError(f"{shown!a:.300}: cannot be resolved ({error!a:.200})") from None
     if not any(real.is_relative_to(os.path.realpath(root)) for root in roots):
         allowed = ", ".join(str(root) for root in roots)
         raise AdapterUnavailable(

@@ -79,6 +79,9 @@ KEEPS_BASE = frozenset({"gaussian", "eva", "orthogonal", "mica", "true", "false"
 change them, and such an adapter fits the changed base only, until it is converted when saved."""
 
 
+MOST_RANK = 1 << 20  # far beyond any layer; a number of a thousand digits is none that can be reckoned with
+
+
 @dataclass(frozen=True)
 class PeftConfig:
     """The fields that are served, checked. ``scaling`` and ``rank`` follow ``LoraLayer.update_layer`` of PEFT."""
@@ -196,15 +199,18 @@ def _pattern(fields: Mapping[str, Any], name: str) -> dict[str, Any]:
 
 
 def _rank(name: str, value: object) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise CheckpointError(f"{name} = {_short(value)}: expected a whole number of at least 1")
+    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= MOST_RANK:
+        raise CheckpointError(f"{name} = {_short(value)}: expected a whole number, 1 to {MOST_RANK:,}")
     return value
 
 
 def _number(name: str, value: object) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+    if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) < math.inf:
         raise CheckpointError(f"{name} = {_short(value)}: expected a finite number")
-    return float(value)
+    try:
+        return float(value)
+    except OverflowError:
+        raise CheckpointError(f"{name} = {_short(value)}: larger than any float") from None
 
 
 def _flag(fields: Mapping[str, Any], name: str) -> bool:
