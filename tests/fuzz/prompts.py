@@ -9,7 +9,7 @@ from typing import Any
 from lorapool.shared.adapter_record import encoded
 from lorapool.shared.job import Message
 from lorapool.shared.prompt_format import PromptFormat
-from lorapool.worker.template_process import TemplateProcess
+from lorapool.worker.template_process import TemplateProcesses
 from tests.fuzz import mutation
 from tests.fuzz.target import Target
 
@@ -45,13 +45,13 @@ def draw_template(random: Random) -> str:
 
 
 @cache
-def _process() -> TemplateProcess:
-    return TemplateProcess(patience_s=2)
+def _processes() -> TemplateProcesses:
+    return TemplateProcesses(computes_s=1.0, processes=1)
 
 
 def check_template(template: str) -> None:
     """Whatever it does becomes a text or a refusal, within the time that it is given."""
-    assert isinstance(_process().render(template, MESSAGES, {"bos_token": "<s>"}), str)
+    assert isinstance(_processes().render(template, MESSAGES, {"bos_token": "<s>"}), str)
 
 
 TARGETS = (
