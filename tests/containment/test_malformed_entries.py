@@ -105,9 +105,10 @@ async def test_keys_of_the_wrong_type(contained: Contain) -> None:
         names = ("wake", "wake:w1", "ctl:w1", "claim:w1", "reaper", "last_worker", "agent:raw", "stats:foreign@1")
         async with pool.bystanders() as bystanders:
             for name in (*names, "stream:foreign@1", "window:foreign@1", "adapter:foreign@1", "job:string"):
-                kind = pool.redis.rpush if name in {"claim:w1", "reaper"} else pool.redis.set
-                await pool.redis.delete(KEYS.one(name))
-                await kind(KEYS.one(name), JUNK)
+                async with pool.redis.pipeline(transaction=True) as pipe:
+                    pipe.delete(KEYS.one(name))
+                    (pipe.rpush if name in {"claim:w1", "reaper"} else pipe.set)(KEYS.one(name), JUNK)
+                    await pipe.execute()
             for key in (POOL.adapter("foreign@1"), POOL.worker("ghost"), POOL.schedule("ghost"), POOL.usage):
                 await pool.redis.set(key, JUNK)
             await pool.redis.zadd(POOL.workers, {b"ghost": 9e15, JUNK: 9e15})

@@ -14,6 +14,7 @@ from random import Random
 
 from redis.exceptions import ResponseError
 
+from lorapool.producer.patience import end
 from tests.containment.pool import ContainedPool, contained
 from tests.fuzz.caller import Caller
 from tests.fuzz.campaign import Tally
@@ -45,8 +46,7 @@ async def fuzzed(seconds: float, seed: str, on_turn: Callable[[Tally], None] = l
                         pool, scribbler, seconds, lambda n: on_turn(_counted(tally, began, n + caller.calls))
                     )
                 finally:
-                    calling.cancel()
-                    await asyncio.gather(calling, return_exceptions=True)
+                    await end(calling)
                 await bystanders.served(20)
             _counted(tally, began, tally.cases)
             for name, worker in pool.workers.items():

@@ -60,7 +60,7 @@ class Scribbler:
             case 0 | 1:
                 yield "ZADD", self._random.choice(zsets), self._score(), self._member()
             case 2:
-                key = self._random.choice((POOL.adapters, POOL.schedules, POOL.workers, POOL.serving, POOL.seen))
+                key = self._random.choice((POOL.adapters, POOL.schedules, POOL.workers, POOL.seen))
                 yield "ZADD", key, self._score(), self._member()
             case 3:
                 key = self._random.choice(
@@ -71,7 +71,7 @@ class Scribbler:
                 key = self._random.choice((POOL.aliases, POOL.active, POOL.usage, POOL.chores, POOL.config))
                 yield "HSET", key, self._random.choice((b"foreign", b"chief", self._bytes())), self._bytes(b"foreign@1")
             case _:
-                yield "SADD", POOL.pending, self._member()
+                yield "SADD", self._random.choice((POOL.pending, POOL.serving)), self._member()
                 yield (
                     "XADD",
                     KEYS.one("dead"),
