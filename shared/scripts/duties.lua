@@ -3,6 +3,7 @@
 local JUMP_MS = 1000 -- that a clock goes back by less is corrected by nobody, and hurts nobody
 local MOST_REPAIRED = 2000
 local MOST_EXPIRED = 200
+local LITTLE = 8 -- jobs lost together that run again as one group
 
 local second_turned = false
 local more_is_due = false -- than one call may do
@@ -110,7 +111,7 @@ local function reap_one(job, group, lease)
   end
 end
 
--- Lost together; what each worker lost becomes two groups. `returns`: their worker may come back.
+-- Lost together; what each worker lost becomes two groups, or one where it is little. `returns`: it may come back.
 local function reap_all(jobs, returns)
   local of, seen, first, groups = {}, {}, {}, 0
   for _, job in ipairs(jobs) do
@@ -122,7 +123,7 @@ local function reap_all(jobs, returns)
       seen[worker], first[worker], groups = 0, groups, groups + 2
     end
     seen[worker] = seen[worker] + 1
-    local group = first[worker] + (seen[worker] > math.ceil(of[worker] / 2) and 1 or 0)
+    local group = first[worker] + (seen[worker] > math.max(LITTLE, math.ceil(of[worker] / 2)) and 1 or 0)
     reap_one(job, string.format('%.6f', NOW + group / 64), returns and job.lease or '')
   end
 end

@@ -8,6 +8,7 @@ if not job then
   return nil
 end
 if overdue(job) and (job.state == 'queued' or job.state == 'delayed' or job.state == 'running') then
+  call('ZREM', P .. 'deadlines', job.id)
   expire_one(job)
   local lapses = tonumber(call('ZSCORE', P .. 'leases', job.id))
   if job.state == 'running' and lapses and lapses <= NOW and not in_outage() then

@@ -1,6 +1,7 @@
 -- Jobs whose worker vanished with them. They run again apart from all others: lost once, in the groups in which they
--- were lost, halved; lost twice, alone. So a deadly job costs its mates at most one loss more, and dies of its third.
--- Only few workers go apart for them at a time: a place in `apart` is kept by coming by, while others' work goes on.
+-- were lost, halved unless they are few; lost twice, alone. So a deadly job costs its mates at most one loss more, and
+-- dies of its third. Only few workers go apart for them at a time, by a place in `apart` that is kept by coming by;
+-- the others' work goes on.
 
 local PRESENT_MS = 5000 -- every worker comes by at least once a second
 local PATIENCE_MS = 1000 -- so long a suspect waits for a worker that is idle; then a busy one runs dry for it
