@@ -36,6 +36,7 @@ from lorapool.shared.protocol import Backlog, DeadLetter, Enqueued, Explanation,
 from lorapool.shared.schedule import Schedule
 
 T = TypeVar("T")
+_CLOSED = "the client was closed during this call; jobs that were accepted go on"
 
 
 class LoopThread:
@@ -62,10 +63,17 @@ class LoopThread:
             future.cancel()
             raise
         except concurrent.futures.CancelledError:
-            raise ClientClosed("the client was closed during this call; jobs that were accepted go on") from None
+            raise ClientClosed(_CLOSED) from None
 
     async def call(self, work: Coroutine[Any, Any, T]) -> T:
-        return await asyncio.wrap_future(self._begin(work))
+        future = self._begin(work)
+        try:
+            return await asyncio.wrap_future(future)
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if task is not None and not task.cancelling():  # nobody cancelled the caller
+                raise ClientClosed(_CLOSED) from None
+            raise
 
     def _begin(self, work: Coroutine[Any, Any, T]) -> concurrent.futures.Future[T]:
         try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import sys
 import threading
 import time
@@ -26,7 +27,7 @@ from lorapool.producer import (
     sync,
     upkeep,
 )
-from lorapool.producer.sync import Client, JobHandle
+from lorapool.producer.sync import Client, JobHandle, LoopThread
 
 
 @pytest.fixture
@@ -131,6 +132,19 @@ def test_a_callback_may_not_close_its_own_client(pool: Client, tmp_path: Path) -
     with pytest.raises(SystemExit):
         pool.adapters.import_manifest(manifest, on_total=lambda _: sys.exit(3))
     assert pool.submit(None, "x").created
+
+
+async def test_an_awaited_call_ends_with_the_thread_it_is_on() -> None:
+    """It raises what happened; its caller was not cancelled, and is not told so. One that is, is."""
+    thread = LoopThread()
+    waiting, cancelled = (asyncio.create_task(thread.call(asyncio.sleep(60))) for _ in range(2))
+    await asyncio.sleep(0.05)
+    cancelled.cancel()
+    await asyncio.to_thread(thread.stop)
+    with pytest.raises(ClientClosed):
+        await asyncio.wait_for(waiting, 5)
+    with pytest.raises(asyncio.CancelledError):
+        await cancelled
 
 
 def test_a_stream_left_after_its_client_leaves_no_error(redis_url: str, pool_name: str, threaded_worker: None) -> None:
