@@ -53,7 +53,7 @@ def workers(redis_url: o.RedisUrl = None, pool: o.Pool = None, as_json: o.Json =
         if as_json:
             document(found)
         elif found:
-            special = [name for name in _SPECIAL if any(beat.get(name) for beat in found)]
+            special = [name for name in _SPECIAL if any(beat.get(name, "") not in _NOTHING for beat in found)]
             columns = ("worker", "device", "state", "jobs", "free", "tok/s", "resident", "seen")
             rows = ((*_worker(beat), *(_SPECIAL[name](beat.get(name, "")) for name in special)) for beat in found)
             headings = (*columns, *(name.removesuffix("_ms").replace("_", " ") for name in special))
@@ -114,9 +114,11 @@ def _worker(beat: Mapping[str, str]) -> tuple[object, ...]:
 
 
 def _step_age(milliseconds: str) -> str:
-    return seconds(float(milliseconds)) if milliseconds.replace(".", "", 1).isdecimal() else "-"
+    said = milliseconds.isdecimal() and milliseconds not in _NOTHING
+    return seconds(float(milliseconds)) if said else "-"
 
 
+_NOTHING = ("", "0")
 _SPECIAL: Mapping[str, Callable[[str], object]] = {
     "progress": str,
     "step_age_ms": _step_age,

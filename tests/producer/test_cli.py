@@ -124,7 +124,7 @@ def test_what_ails_a_worker_is_shown(run: Run, redis_url: str, pool_name: str) -
     """How far loading is, how old the running step, what ails it; columns that nobody fills are left out."""
     beats = {
         "w1": {"state": "running", "device": "cuda:0", "step_age_ms": 61_500, "ails": "step hangs"},
-        "w2": {"state": "loading", "progress": "weights 40 %"},
+        "w2": {"state": "loading", "progress": "weights 40 %", "step_age_ms": 0, "ails": "", "not_here": ""},
     }
     with Redis.from_url(redis_url) as redis:
         for name, fields in beats.items():
