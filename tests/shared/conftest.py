@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from redis.asyncio import Redis
 
-from lorapool.shared.broker import Broker, ClaimedJob
+from lorapool.shared.broker import Broker, ClaimedJob, Settlement
 from lorapool.shared.job import Job
 from lorapool.shared.keys import Keys, new_job_id
 
@@ -63,3 +63,7 @@ async def bench(redis: Redis) -> AsyncIterator[Bench]:
         await broker.open_adapter(ref, "ab" * 32)
     yield bench
     await broker.close()
+
+
+def success(claimed: ClaimedJob, **fields: object) -> Settlement:
+    return Settlement(claimed.job_id, claimed.lease, "succeeded", **fields)
