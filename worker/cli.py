@@ -30,6 +30,7 @@ from lorapool.shared.catalog import Catalog, PoolConfig
 from lorapool.shared.errors import InvalidRequest, LorapoolError
 from lorapool.shared.job import explain_validation
 from lorapool.shared.keys import Keys
+from lorapool.shared.plain_text import plain_text
 from lorapool.shared.remote import check_place
 from lorapool.shared.settings import RedisSettings, connect, redis_settings
 from lorapool.worker.adapter_files import AdapterFiles
@@ -294,7 +295,7 @@ async def _check(settings: RedisSettings, worker_id: str | None) -> int:
         await redis.aclose()
     alive = [beat for beat in beats if worker_id in {None, beat["worker"]}]
     for beat in alive:
-        Console().print(f"{beat['worker']}: {_state(beat)}", highlight=False, markup=False)
+        Console().print(f"{beat['worker']}: {plain_text(_state(beat))}", highlight=False, markup=False)
     if not alive:
         Console(stderr=True).print(f"no live worker{f' {worker_id}' if worker_id else ''} in pool {settings.pool}")
     return 0 if any(beat.get("state") == "running" for beat in alive) else FAILED

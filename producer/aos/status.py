@@ -134,7 +134,7 @@ def _worker(beat: Mapping[str, Any]) -> dict[str, Any]:
     numbers = ("slots", "slot_bytes", "max_batch", "held", "free_rows", "adapter_loads", "evictions", "age_ms")
     return {
         **{name: beat.get(name, "") for name in names},
-        **{name: int(beat[name]) for name in numbers if name in beat},
+        **{name: int(number(beat[name])) for name in numbers if name in beat},
         "resident": str(beat.get("resident", "")).split(),
     }
 

@@ -115,7 +115,7 @@ def _worker(beat: Mapping[str, str]) -> tuple[object, ...]:
 
 def _step_age(milliseconds: str) -> str:
     said = milliseconds.isdecimal() and milliseconds not in _NOTHING
-    return seconds(float(milliseconds)) if said else "-"
+    return seconds(number(milliseconds)) if said else "-"
 
 
 _NOTHING = ("", "0")
@@ -125,6 +125,7 @@ _SPECIAL: Mapping[str, Callable[[str], object]] = {
     "ails": str,
     "not_here": str.split,
     "judging": str.split,
+    "malformed": str,  # entries that it stepped over
 }
 
 

@@ -21,7 +21,7 @@ end
 -- put right by fsck.
 local function condemn(id)
   local key = P .. 'job:' .. id
-  call('HSET', key, 'state', 'failed', 'finished_ms', string.format('%d', NOW), 'lease', '', 'error', 'Malformed',
+  call('HSET', key, 'state', 'failed', 'finished_ms', string.format('%d', NOW), 'lease', '', 'error', 'MalformedEntry',
     'message', 'its record was damaged: not written by lorapool, or changed since')
   call('PEXPIRE', key, TERMS.RESULT_TTL_MS)
   call('UNLINK', P .. 'payload:' .. id)

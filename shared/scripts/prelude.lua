@@ -9,13 +9,9 @@ local function malformed(what)
   redis.pcall('PEXPIRE', P .. 'malformed', 604800000)
 end
 
--- A command. Damage must not stop a script half-way: a key of the wrong type holds nothing of ours, and a counter that
--- is no number has counted nothing; it is dropped, and the command is sent again.
-local function call(name, key, ...)
-  local answer = redis.pcall(name, key, ...)
-  if type(answer) ~= 'table' or not answer.err then
-    return answer
-  end
+-- Damage must not stop a script half-way: a key of the wrong type holds nothing of ours, and a counter that is no number
+-- has counted nothing; it is dropped, and the command is sent again. Any other error is raised as it was.
+local function mended(answer, name, key, ...)
   local why = tostring(answer.err)
   if string.find(why, 'WRONGTYPE', 1, true) then
     redis.call('UNLINK', key)
@@ -24,7 +20,17 @@ local function call(name, key, ...)
     redis.call('HDEL', key, (...))
     malformed('counter that is no number')
   end
-  return redis.call(name, key, ...) -- any other error is raised as it was
+  return redis.call(name, key, ...)
+end
+
+local send, type = redis.pcall, type -- looked up once: this is run for each command
+
+local function call(...)
+  local answer = send(...)
+  if type(answer) == 'table' and answer.err then
+    return mended(answer, ...)
+  end
+  return answer
 end
 
 -- The only clock: milliseconds of the server.

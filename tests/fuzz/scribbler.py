@@ -13,7 +13,7 @@ from typing import Any
 
 from lorapool.shared.codec import encode_job
 from lorapool.shared.job import Job
-from lorapool.shared.keys import Keys, PoolKeys
+from lorapool.shared.keys import LANES, Keys, PoolKeys
 from tests.fuzz import mutation
 from tests.fuzz.stored import ADAPTER, ANSWER, ENTRY, HEAD, LETTER, RECORD
 
@@ -174,7 +174,7 @@ class Scribbler:
         )
         yield (
             "XADD",
-            KEYS.stream(victim, self._random.choice(("normal", "high", "low", "again"))),
+            KEYS.stream(victim, self._random.choice(LANES)),
             "*",
             b"job",
             job.encode(),

@@ -11,6 +11,8 @@ from typing import Any
 import msgpack
 
 from lorapool.producer import record
+from lorapool.producer.aos import status
+from lorapool.producer.commands import fleet
 from lorapool.producer.stream import Splicer
 from lorapool.shared import codec, replies
 from lorapool.shared.adapter_record import AdapterRecord
@@ -23,6 +25,7 @@ from lorapool.shared.keys import Keys
 from lorapool.shared.malformed import readable, required
 from lorapool.shared.server import text_map
 from lorapool.shared.timetable import _entry_or_error
+from lorapool.worker import cli
 from tests.fuzz import mutation
 from tests.fuzz.target import Target
 
@@ -63,6 +66,10 @@ FACTS = {
     "worker": "w1", "attempts": "1", "lost": "0", "cancel": "", "started_ms": "1", "first_token_ms": "",
     "finished_ms": "",
     "due_ms": "", "deadline_ms": "", "error": "", "message": "", "submitted_ms": "1", "dead": "",
+}  # fmt: skip
+BEAT = {
+    b"state": b"running", b"held": b"3", b"free_rows": b"5", b"slots": b"8", b"age_ms": b"17", b"tokens_per_s": b"17.5",
+    b"max_batch": b"64", b"resident": b"cfo@1 ceo@1", b"step_age_ms": b"20", b"not_here": b"x@1", b"device": b"cpu",
 }  # fmt: skip
 LETTER = [b"j1", b"cfo@1", b"board", b"Poisonous", b"its worker vanished", b"3", b"3", b"1700000000000", b""]
 
@@ -139,6 +146,15 @@ def counters(fields: Any) -> None:
         assert float(f"{number:.0f}") == float(f"{number:.0f}"), number
 
 
+def shown(fields: Any) -> None:
+    """A worker's heartbeat, as screens and AOS's status show it."""
+    beat = {"worker": "w1", **text_map(fields)}
+    for tell in (fleet._worker, status._worker, cli._state):
+        tell(beat)
+    for name, column in fleet._SPECIAL.items():
+        column(beat.get(name, ""))
+
+
 def payload(packed: bytes) -> None:
     codec.decode_job(packed)
 
@@ -195,6 +211,7 @@ TARGETS = (
     target("records.job", results, RECORD, {**RECORD, b"state": b"failed"}, {**RECORD, b"state": b"running"}),
     target("records.adapter", AdapterRecord.of_reply, ADAPTER),
     target("records.schedule", partial(_entry_or_error, "daily"), ENTRY),
+    target("records.worker", shown, BEAT),
     Target("payload", draw_packed(codec.encode_job(JOB)), payload),
     Target("payload.chat", draw_packed(codec.encode_job(CHAT)), payload),
     Target("detail", draw_packed(DETAIL), detail),
