@@ -30,13 +30,18 @@ class BaseModel:
     @classmethod
     def locate(cls, wanted: str) -> BaseModel:
         """Find or fetch it. Raises BaseModelError if there is no such folder or hub model."""
+        cls.check_folder(wanted)
         folder = Path(wanted).expanduser()
         if folder.is_dir():
             return cls(folder.resolve().name, "", folder.resolve())
-        if wanted.startswith(("/", ".", "~")):
-            raise BaseModelError(f"base model {wanted!r} is not a folder on this machine")
         name, _, revision = wanted.partition("@")
         return cls(name, revision, _fetch(name, revision or None))
+
+    @staticmethod
+    def check_folder(wanted: str) -> None:
+        """Raises BaseModelError for what looks like a folder and is none."""
+        if wanted.startswith(("/", ".", "~")) and not Path(wanted).expanduser().is_dir():
+            raise BaseModelError(f"base model {wanted!r} is not a folder on this machine")
 
     @property
     def nbytes(self) -> int:

@@ -10,9 +10,10 @@ import asyncio
 import gc
 import re
 import secrets
+import signal
 import socket
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Coroutine, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from importlib.metadata import version
 from pathlib import Path
@@ -34,6 +35,7 @@ from lorapool.shared.plain_text import plain_text
 from lorapool.shared.remote import check_place
 from lorapool.shared.settings import RedisSettings, connect, redis_settings
 from lorapool.worker.adapter_files import AdapterFiles
+from lorapool.worker.base_model import BaseModel
 from lorapool.worker.bounded_call import BoundedCall
 from lorapool.worker.config import WorkerConfig, parse_bytes
 from lorapool.worker.engine_process import EngineProcess, Program
@@ -215,6 +217,7 @@ class NativeHost:
 
     async def identify(self, say: Say) -> PoolConfig:
         """Find the files and compute their digest; fetches from the hub if need be."""
+        BaseModel.check_folder(self._config.base_model)  # said at once, before torch is imported
         return PoolConfig.model_validate(await self._engine.identify(say))
 
     async def load(self, say: Say) -> Served:
@@ -250,7 +253,10 @@ async def serve(config: WorkerConfig, settings: RedisSettings, host: Host) -> in
         await _warn_of_eviction(catalog)
         await presence.join()
         began_s = time.monotonic()
-        served = await _load(catalog, presence, host)
+        served = await _unless_told_to_stop(_load(catalog, presence, host))
+        if served is None:
+            log.info("stopped while it loaded", worker=config.worker_id)
+            return 0
         load_ms = round(1000 * (time.monotonic() - began_s))
         identity = {"version": version("lorapool"), "model_load_ms": load_ms, **served.facts}
         worker = Worker(config, broker, catalog, served, identity=identity, presence=presence)
@@ -261,6 +267,22 @@ async def serve(config: WorkerConfig, settings: RedisSettings, host: Host) -> in
         await host.close()
         await broker.close()
         await redis.aclose()
+
+
+async def _unless_told_to_stop(loading: Coroutine[Any, Any, Served]) -> Served | None:
+    """None where SIGTERM or SIGINT comes first."""
+    task, loop, signals = asyncio.create_task(loading), asyncio.get_running_loop(), (signal.SIGTERM, signal.SIGINT)
+    for number in signals:
+        loop.add_signal_handler(number, task.cancel)
+    try:
+        return await task
+    except asyncio.CancelledError:
+        if not task.cancelled():
+            raise
+        return None
+    finally:
+        for number in signals:
+            loop.remove_signal_handler(number)
 
 
 async def _load(catalog: Catalog, presence: Presence, host: Host) -> Served:

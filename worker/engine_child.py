@@ -22,6 +22,7 @@ from typing import Any
 import structlog
 
 from lorapool.shared import logs
+from lorapool.shared.errors import BaseModelError, LorapoolError
 from lorapool.worker import engine_wire as wire
 from lorapool.worker.config import WorkerConfig
 from lorapool.worker.engine_loop import EngineLoop
@@ -102,8 +103,13 @@ def main(socket_fd: int, board_fd: int) -> int:
     try:
         parts = _load(line, _model(target, config, options))
         return 0 if parts is None else _serve(line, board, parts)
+    except ModuleNotFoundError as error:
+        told = f"{error.name} is not installed; a worker needs: pip install 'lorapool[worker]'"
+        line.send("broke", *wire.packed_error(BaseModelError(told)))
+        return 1
     except Exception as error:  # whatever it is, the worker says it
-        log.debug("engine ended", exc_info=error)
+        if not isinstance(error, LorapoolError):
+            log.exception("engine broke")
         line.send("sick" if isinstance(error, EngineSick) else "broke", *wire.packed_error(error))
         return 1
 

@@ -23,6 +23,7 @@ from typing import Any, Literal, NamedTuple
 
 import structlog
 
+from lorapool.shared.errors import LorapoolError
 from lorapool.worker import engine_wire as wire
 from lorapool.worker.adapter_source import AdapterSource
 from lorapool.worker.config import WorkerConfig
@@ -36,6 +37,7 @@ from lorapool.worker.engine_port import (
     Request,
     Residency,
     Update,
+    name_of,
 )
 from lorapool.worker.persistence import put_down
 from lorapool.worker.step_board import StepBoard
@@ -167,7 +169,7 @@ class EngineProcess:
                     within_s = self._step_timeout_s
                 case ["broke" | "sick", *error]:
                     await child.end(ENDING_S)
-                    raise wire.error_of(error)
+                    raise _plainly(wire.error_of(error))
                 case [found, *fields] if found == kind:
                     return fields
 
@@ -379,6 +381,11 @@ def _status(process: subprocess.Popen[bytes], within_s: float) -> int | None:
         return process.wait(within_s)
     except subprocess.TimeoutExpired:
         return None
+
+
+def _plainly(error: Exception) -> Exception:
+    """As an error of ours; the traceback of any other is in the log."""
+    return error if isinstance(error, LorapoolError) else EngineFailed(f"the engine broke: {name_of(error)}: {error}")
 
 
 def _in_words(status: int | None) -> str:
