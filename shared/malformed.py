@@ -55,10 +55,10 @@ def readable(what: str, items: Iterable[T], read: Callable[[T], R]) -> list[R]:
 
 
 def required(what: str, read: Callable[[], R]) -> R:
-    """What ``read`` makes of the one thing asked for. Raises MalformedEntry."""
+    """What ``read`` makes of the one thing asked for. Raises MalformedEntry, or UnsupportedVersion as it came."""
     try:
         return read()
-    except MalformedEntry:
+    except (MalformedEntry, UnsupportedVersion):
         raise
     except UNREADABLE as error:
         raise MalformedEntry(
