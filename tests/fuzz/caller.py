@@ -6,18 +6,36 @@ import asyncio
 from collections.abc import Awaitable, Callable, Iterator
 from random import Random
 
+from redis.asyncio import Redis
+
 from lorapool.producer.client import Client
+from lorapool.shared.broker import Broker
+from lorapool.shared.catalog import Catalog
+from lorapool.shared.chores import ChoreBook
 from lorapool.shared.errors import LorapoolError
-from tests.fuzz.scribbler import JOBS, VICTIMS
+from lorapool.shared.timetable import Timetable
+from lorapool.shared.upkeep import Upkeep
+from lorapool.worker.chores import Chores
+from lorapool.worker.due_jobs import DueJobs
+from tests.fuzz.scribbler import JOBS, KEYS, VICTIMS
 
 CALL_S = 20.0  # for one call, on a busy machine
 
 
-class Caller:
-    """A client that asks for everything there is, of what is damaged."""
+def chores_of(redis: Redis) -> Chores:
+    """The chores of that pool, as a maintenance worker does them."""
+    catalog, broker = Catalog(redis, KEYS.pool), Broker(redis, KEYS)
+    due_jobs = DueJobs(Timetable(redis, KEYS.pool), catalog, lambda _: broker)
+    return Chores(catalog, ChoreBook(redis, KEYS.pool), [Upkeep(redis, KEYS)], due_jobs)
 
-    def __init__(self, client: Client, random: Random, report: Callable[[str, BaseException], None]) -> None:
-        self._client, self._random, self._report = client, random, report
+
+class Caller:
+    """A client that asks for everything there is, of what is damaged, and does the pool's chores."""
+
+    def __init__(
+        self, client: Client, chores: Chores, random: Random, report: Callable[[str, BaseException], None]
+    ) -> None:
+        self._client, self._chores, self._random, self._report = client, chores, random, report
         self.calls = 0
 
     async def run(self) -> None:
@@ -62,6 +80,8 @@ class Caller:
         yield "watched", client.schedules.watched
         yield "dead", client.upkeep.dead
         yield "fsck", client.upkeep.fsck
+        for chore in (self._chores.schedule, self._chores.fsck, self._chores.dead_letters, self._chores.dead_workers):
+            yield f"chore {chore.__name__}", chore
 
     async def _submitted(self, victim: str) -> None:
         job = await self._client.submit(victim, "Hi", agent="fuzz", max_new_tokens=2)

@@ -15,8 +15,9 @@ from random import Random
 from redis.exceptions import ResponseError
 
 from lorapool.producer.patience import end
+from tests.containment.bystanders import Bystanders
 from tests.containment.pool import ContainedPool, contained
-from tests.fuzz.caller import Caller
+from tests.fuzz.caller import Caller, chores_of
 from tests.fuzz.campaign import Tally
 from tests.fuzz.scribbler import Scribbler
 from tests.fuzz.target import Finding, where
@@ -24,41 +25,54 @@ from tests.fuzz.target import Finding, where
 PAUSE_S = 0.004  # between two writes
 
 
+class Outcome:
+    """What came of a run; ``cases`` counts writes and calls."""
+
+    def __init__(self, seed: str, on_turn: Callable[[Tally], None]) -> None:
+        self.tally, self._seed, self._on_turn, self._began = Tally("live"), seed, on_turn, time.monotonic()
+
+    def found(self, kind: str, what: str, case: object) -> None:
+        self.tally.findings.setdefault(kind, Finding("live", self._seed, kind, what, ascii(case)[:1500]))
+
+    def complain(self, call: str, error: BaseException) -> None:
+        """Of a call that ended by something else than a typed error."""
+        self.found(f"{call}{where(error)}", repr(error), call)
+
+    def count(self, cases: int) -> None:
+        self.tally.cases, self.tally.seconds = cases, time.monotonic() - self._began
+        self._on_turn(self.tally)
+
+    def judge(self, pool: ContainedPool, bystanders: Bystanders, scribbler: Scribbler) -> None:
+        """Workers live, bystanders have what they asked for."""
+        for name, worker in pool.workers.items():
+            if worker.process.poll() is not None:
+                self.found(f"worker left: {_last_words(worker.log())}", name, list(scribbler.latest))
+        if wrong := bystanders.sample.wrong():
+            self.found("bystander's job", wrong[0], list(scribbler.latest))
+
+
 async def fuzzed(seconds: float, seed: str, on_turn: Callable[[Tally], None] = lambda _: None) -> Tally:
-    """What came of it. ``cases`` counts writes and calls."""
-    tally = Tally("live")
-    random = Random(f"live {seed}")
-    began = time.monotonic()
-
-    def found(kind: str, what: str, case: object) -> None:
-        tally.findings.setdefault(kind, Finding("live", seed, kind, what, ascii(case)[:1500]))
-
+    """Junk for so long, and what came of it."""
+    outcome, random = Outcome(seed, on_turn), Random(f"live {seed}")
     try:
         async with contained(workers=2, report=lambda _: None) as pool:
             await pool.adapters("foreign", "strange")
             await pool.calm(1.0)
             scribbler = Scribbler(random, tuple(pool.workers), (pool.client._name, pool._bystander._name))
-            caller = Caller(pool.client, random, lambda name, error: found(f"{name}{where(error)}", repr(error), name))
+            caller = Caller(pool.client, chores_of(pool.redis), random, outcome.complain)
             async with pool.bystanders() as bystanders:
                 calling = asyncio.create_task(caller.run())
                 try:
-                    await _scribble(
-                        pool, scribbler, seconds, lambda n: on_turn(_counted(tally, began, n + caller.calls))
-                    )
+                    await _scribble(pool, scribbler, seconds, lambda writes: outcome.count(writes + caller.calls))
                 finally:
                     await end(calling)
                 await bystanders.served(20)
-            _counted(tally, began, tally.cases)
-            for name, worker in pool.workers.items():
-                if worker.process.poll() is not None:
-                    found(f"worker left: {_last_words(worker.log())}", name, list(scribbler.latest))
-            if wrong := bystanders.sample.wrong():
-                found("bystander's job", wrong[0], list(scribbler.latest))
+            outcome.judge(pool, bystanders, scribbler)
             for _ in range(3):
                 await pool.fsck()
     except AssertionError as error:
-        found("pool", str(error)[:500], seed)
-    return tally
+        outcome.found("pool", str(error)[:500], seed)
+    return outcome.tally
 
 
 async def _scribble(pool: ContainedPool, scribbler: Scribbler, seconds: float, on_write: Callable[[int], None]) -> None:
@@ -72,11 +86,6 @@ async def _scribble(pool: ContainedPool, scribbler: Scribbler, seconds: float, o
             on_write(writes)
         await asyncio.sleep(PAUSE_S)
     on_write(writes)
-
-
-def _counted(tally: Tally, began: float, cases: int) -> Tally:
-    tally.cases, tally.seconds = cases, time.monotonic() - began
-    return tally
 
 
 def _last_words(log: str) -> str:
