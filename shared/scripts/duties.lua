@@ -5,6 +5,9 @@ local MOST_REPAIRED = 2000
 local MOST_EXPIRED = 200
 local LITTLE = 8 -- jobs lost together that run again as one group
 
+local MOST_EXONERATED = 256
+
+local culprits = {} -- of deadly jobs found by this call, the leases under which they were lost
 local second_turned = false
 local more_is_due = false -- than one call may do
 
@@ -91,14 +94,14 @@ local function promote()
   end
 end
 
--- `lease`: under which it was lost to a worker that may come back, or ''.
+-- `lease`: under which it was lost; with a mark before it where its worker cannot come back for it.
 local function reap_one(job, group, lease)
   leave_running(job)
   charge(job, -job.cost)
   job.lost = job.lost + 1
   count(job, 'reaped', 1)
-  local leases = lease == '' and job.lost_leases or job.lost_leases .. ' ' .. lease
-  call('HSET', P .. 'job:' .. job.id, 'lost', job.lost, 'lost_leases', leases)
+  job.lost_leases = job.lost_leases .. ' ' .. lease
+  call('HSET', P .. 'job:' .. job.id, 'lost', job.lost, 'lost_leases', job.lost_leases)
   if job.cancel == 'cancelled' then
     finish(job, 'cancelled', 'message', 'cancelled on request; its worker vanished')
   elseif overdue(job) then
@@ -106,9 +109,31 @@ local function reap_one(job, group, lease)
   elseif job.lost - job.lifted >= TERMS.MAX_LOST then
     local times = job.lost - job.lifted
     bury(job, 'Poisonous', 'its worker vanished ' .. times .. ' times in a row of ' .. job.attempts .. ' attempts')
+    culprits[#culprits + 1] = job.lost_leases
   else
     enter_suspects(job, group)
   end
+end
+
+-- Deadly jobs were found: what was lost beside them, under the same leases, is held against their mates no longer. One
+-- loss stays, so that those still run apart: there may be another.
+local function exonerate()
+  if #culprits == 0 then
+    return
+  end
+  local guilty = {}
+  for lease in string.gmatch(table.concat(culprits, ' '), '%S+') do
+    guilty[lease] = true
+  end
+  for _, id in ipairs(call('ZRANGE', P .. 'suspects', 0, MOST_EXONERATED - 1)) do
+    local job = load_job(id)
+    for lease in string.gmatch(job and job.lost_leases or '', '%S+') do
+      if guilty[lease] and job.lost - job.lifted > 1 then
+        take_back(job, lease)
+      end
+    end
+  end
+  culprits = {}
 end
 
 -- Lost together; what each worker lost becomes two groups, or one where it is little. `returns`: it may come back.
@@ -124,8 +149,12 @@ local function reap_all(jobs, returns)
     end
     seen[worker] = seen[worker] + 1
     local group = first[worker] + (seen[worker] > math.max(LITTLE, math.ceil(of[worker] / 2)) and 1 or 0)
-    reap_one(job, string.format('%.6f', NOW + group / 64), returns and job.lease or '')
+    reap_one(job, string.format('%.6f', NOW + group / 64), (returns and '' or '!') .. job.lease)
   end
+  for worker in pairs(seen) do
+    call('ZREM', P .. 'apart', worker) -- others may run what it lost
+  end
+  exonerate()
 end
 
 local function reap()

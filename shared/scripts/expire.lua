@@ -12,7 +12,7 @@ if overdue(job) and (job.state == 'queued' or job.state == 'delayed' or job.stat
   expire_one(job)
   local lapses = tonumber(call('ZSCORE', P .. 'leases', job.id))
   if job.state == 'running' and lapses and lapses <= NOW and not in_outage() then
-    reap_one(job, AT, job.lease)
+    reap_all({ job }, true)
   end
 end
 conclude()

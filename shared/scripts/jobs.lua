@@ -447,13 +447,8 @@ local function wake(ref, except)
   end
 end
 
--- A worker that comes back with a lease that was reaped was slow, not gone: that loss is taken back from its job, once.
--- `lost` counts it on, `lifted` against it; what ended stays as it is.
-local function lift(id, lease)
-  local job = load_job(id)
-  if not job or ENDED[job.state] then
-    return
-  end
+-- Take the loss under that lease back from a job: `lost` counts it on, `lifted` against it. What ended stays as it is.
+local function take_back(job, lease)
   local left, found = {}, false
   for known in string.gmatch(job.lost_leases, '%S+') do
     if known == lease then
@@ -462,15 +457,23 @@ local function lift(id, lease)
       left[#left + 1] = known
     end
   end
-  if not found then
+  if not found or ENDED[job.state] then
     return
   end
-  job.lifted = job.lifted + 1
+  job.lifted, job.lost_leases = job.lifted + 1, table.concat(left, ' ')
   count(job, 'lifted', 1)
-  call('HSET', P .. 'job:' .. id, 'lifted', job.lifted, 'lost_leases', table.concat(left, ' '))
+  call('HSET', P .. 'job:' .. job.id, 'lifted', job.lifted, 'lost_leases', job.lost_leases)
   if job.state == 'queued' and job.lane == 'suspect' and job.lifted >= job.lost then
     leave_waiting(job)
     enter_again(job)
     wake(job.ref)
+  end
+end
+
+-- A worker that comes back with a lease that was reaped was slow, not gone: that is no loss.
+local function lift(id, lease)
+  local job = load_job(id)
+  if job then
+    take_back(job, lease)
   end
 end

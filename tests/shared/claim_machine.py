@@ -194,6 +194,7 @@ class ClaimMachine(UpkeepRules):
         self.do(self.broker.lose([Held(claimed.job_id, claimed.lease)]))
         if holds:
             self.model.reap(job, self.now, returns=False)
+            self.model.exonerate()
 
     @rule(held=claims, offset=st.integers(0, 2))
     def emit(self, held: tuple[str, ClaimedJob], offset: int) -> None:
@@ -279,6 +280,7 @@ class ClaimMachine(UpkeepRules):
         model.last_tick = self.now
         if self.now >= model.calm_until:
             model.reap(job, self.now, returns=True)
+            model.exonerate()
 
     @rule(worker=st.sampled_from(WORKERS))
     def tick(self, worker: str) -> None:

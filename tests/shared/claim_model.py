@@ -54,6 +54,7 @@ class Model:
         self.jobs: dict[str, ModelJob] = {}
         self.stale: Counter[str] = Counter()  # by ref
         self.last_tick = self.calm_until = 0
+        self.culprits: list[ModelJob] = []  # deadly jobs found just now
         self.admits: dict[str, str] = {}  # open, paused or closed, by ref; open if it is not named
         self.limits: dict[tuple[str, str], int] = {}  # by ref (or * for all) and name
 
@@ -73,6 +74,7 @@ class Model:
         if now >= self.calm_until:
             for job in (job for job in self.of("running") if job.lease_until <= now):
                 self.reap(job, now, returns=True)
+            self.exonerate()
         self.look_at_deadlines(now)
 
     def look_at_deadlines(self, now: int) -> None:
@@ -87,7 +89,7 @@ class Model:
     def reap(self, job: ModelJob, now: int, *, returns: bool) -> None:
         """``returns``: its worker may come back, as it may not when it said itself that the job was lost."""
         job.lost += 1
-        job.lost_leases += [job.lease] * returns
+        job.lost_leases.append(job.lease if returns else f"!{job.lease}")
         if job.cancel == "cancelled":
             self.end(job, "cancelled")
         elif self.overdue(job, now):
@@ -95,8 +97,18 @@ class Model:
         elif job.guilt >= TERMS.max_lost:
             self.end(job, "failed")
             job.dead = True
+            self.culprits.append(job)
         else:
             self.wait(job, "queued")
+
+    def exonerate(self) -> None:
+        """What was lost beside deadly jobs is held against their mates no longer, but for one loss."""
+        guilty = {lease for culprit in self.culprits for lease in culprit.lost_leases}
+        self.culprits.clear()
+        for job in self.jobs.values():
+            for lease in [lease for lease in job.lost_leases if job.suspect and lease in guilty]:
+                if job.guilt > 1:
+                    self.lift(job, lease)
 
     def wait(self, job: ModelJob, state: str) -> None:
         job.state, job.lease, job.suspect = state, "", state == "queued" and job.guilt > 0

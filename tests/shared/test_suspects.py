@@ -63,9 +63,10 @@ async def test_a_round_is_as_large_as_the_worker(bench: Bench) -> None:
 async def test_a_deadly_job_takes_no_mate_with_it(bench: Bench) -> None:
     """Of 64 jobs of a killed worker one is deadly: it dies of its third loss, and no other is lost three times."""
     ids = await vanish(bench, ROWS)
-    deadly, workers = ids[17], 0
+    deadly, workers, alone = ids[17], 0, 0
     for _ in range(200):
         claimed = await bench.claim(n=ROWS, worker=f"w{workers}")
+        alone += len(claimed) == 1
         if deadly in {c.job_id for c in claimed}:
             workers += 1
             await bench.pass_time(LEASE_MS + 6_000)
@@ -75,6 +76,8 @@ async def test_a_deadly_job_takes_no_mate_with_it(bench: Bench) -> None:
     assert {"succeeded": 63, "failed": 1} == states
     assert "Poisonous" == (await bench.broker.get(deadly))["error"]
     assert {"1": 32, "2": 31, "3": 1} == await losses(bench, ids)
+    later = len([job_id for job_id in sorted(ids)[:32] if job_id > deadly])
+    assert alone == (32 - later if later != 1 else 32), "once it is found, its mates need not run alone"
 
 
 async def test_others_work_goes_on(bench: Bench) -> None:
