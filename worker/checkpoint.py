@@ -192,7 +192,7 @@ def _parse(data: bytes) -> dict[str, Tensor]:
     if len(data) < 8 or length > min(MAX_HEADER_BYTES, len(data) - 8):
         raise CheckpointError(f"{WEIGHTS_NAME}: not a safetensors file (header of {length:,} bytes in {len(data):,})")
     try:
-        tensors: dict[str, Tensor] = safetensors.torch.load(data)
+        tensors: dict[str, Tensor] = dict(sorted(safetensors.torch.load(data).items()))  # its order is by chance
     except (SafetensorError, KeyError, ValueError, RuntimeError) as error:
         raise CheckpointError(f"{WEIGHTS_NAME}: not a whole safetensors file ({error})") from None
     for name, tensor in tensors.items():

@@ -7,18 +7,23 @@ its rows, which DoRA divides by. Made where the model is, read by the judge in a
 from __future__ import annotations
 
 import base64
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import torch
+from torch import Tensor
 
-from lorapool.worker.checkpoint import ModelSpec, ModuleSpec, Outline, digest_of_table, largest_bytes, row_norms
+from lorapool.worker.checkpoint import ModelSpec, ModuleSpec, Outline, digest_of_table, largest_bytes
+
+ROWS = 64  # widened at once
 
 
 def packed(spec: ModelSpec, max_rank: int) -> dict[str, Any]:
     """Ready for JSON. ``largest_bytes``: of a file that can be served at ``max_rank``."""
     digests: dict[int, str] = {}  # by where the data lies: tied modules share it
-    modules = {path: _packed(module, digests) for path, module in spec.modules.items()}
+    with _one_thread():
+        modules = {path: _packed(module, digests) for path, module in spec.modules.items()}
     limits = {"max_rank": max_rank, "largest_bytes": largest_bytes(spec, max_rank)}
     return {"modules": modules, "names": sorted(spec.names), **limits}
 
@@ -31,15 +36,13 @@ def unpacked(data: Mapping[str, Any]) -> ModelSpec:
 
 def _packed(module: ModuleSpec, digests: dict[int, str]) -> dict[str, Any]:
     weight = module.weight
-    wide = torch.promote_types(weight.dtype, torch.float32)
-    none = torch.zeros(1, module.in_features, dtype=wide), torch.zeros(module.out_features, 1, dtype=wide)
     data = {
         "shape": [module.in_features, module.out_features],
         "kind": module.kind,
         "dtype": str(weight.dtype).removeprefix("torch."),
         "bias": module.bias is not None,
         "scale": module.scale,
-        "norms": base64.b64encode(row_norms(weight, *none).numpy().tobytes()).decode(),
+        "norms": base64.b64encode(_row_norms(module).numpy().tobytes()).decode(),
     }
     if module.kind in ("embedding", "head"):
         place = weight.data_ptr()
@@ -47,6 +50,31 @@ def _packed(module: ModuleSpec, digests: dict[int, str]) -> dict[str, Any]:
             digests[place] = digest_of_table(weight.T if module.kind == "embedding" else weight)
         data["digest"] = digests[place]
     return data
+
+
+def _row_norms(module: ModuleSpec) -> Tensor:
+    """‖W‖ of each row [out_features], a few rows widened at a time; of an embedding, whose rows lie across its table
+    [in_features, out_features], by adding up squares."""
+    wide = torch.promote_types(module.weight.dtype, torch.float32)
+    table = module.weight.T if module.kind == "embedding" else module.weight
+    parts = (table[first : first + ROWS].to(wide) for first in range(0, table.shape[0], ROWS))
+    if module.kind != "embedding":
+        return torch.cat([torch.linalg.vector_norm(part, dim=1) for part in parts]).cpu()
+    squares = torch.zeros(module.out_features, dtype=wide, device=table.device)
+    for part in parts:
+        squares += torch.ones(part.shape[0], dtype=wide, device=table.device) @ part.square()
+    return squares.sqrt().cpu()
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """A team of threads costs more than such small pieces take."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def _unpacked(data: Mapping[str, Any]) -> ModuleSpec:
