@@ -132,15 +132,18 @@ async def test_usage_outlives_the_worker(redis: Redis, pool: Client) -> None:
     assert 0 < usage["open_ms"] <= usage["last_ms"] - usage["since_ms"]
 
 
-async def test_backlog_keeps_all_rows_busy(redis: Redis, pool: Client) -> None:
+async def test_backlog_keeps_all_rows_busy(redis_url: str, redis: Redis) -> None:
     """While a backlog exists, steps are full: rows that fall free are filled from jobs claimed ahead."""
-    digests = await add_adapters(redis, "a", "b")
-    asked = [{"adapter": "ab"[n % 2], "prompt": f"q {n}", "max_new_tokens": 20} for n in range(80)]
-    for n, result in enumerate(await pool.gather(asked, timeout=60)):
-        assert isinstance(result, Result)
-        assert expected(f"q {n}", digests[result.adapter], 20) == result.token_ids
-    await asyncio.sleep(0.3)
-    fields = await alive(redis, "w1")
+    with fake_worker(redis_url, model={"step_s": 0.01}, slots=2) as worker:
+        await alive(redis, worker.name)
+        digests = await add_adapters(redis, "a", "b")
+        asked = [{"adapter": "ab"[n % 2], "prompt": f"q {n}", "max_new_tokens": 20} for n in range(80)]
+        async with Client(redis_url) as pool:
+            for n, result in enumerate(await pool.gather(asked, timeout=60)):
+                assert isinstance(result, Result)
+                assert expected(f"q {n}", digests[result.adapter], 20) == result.token_ids
+        await asyncio.sleep(0.3)
+        fields = await alive(redis, worker.name)
     assert int(fields["step_rows"]) / int(fields["steps"]) > 0.85 * 8
 
 
