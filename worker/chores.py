@@ -14,8 +14,9 @@ import structlog
 
 from lorapool.shared.catalog import Catalog
 from lorapool.shared.chores import ChoreBook
-from lorapool.shared.malformed import number
-from lorapool.shared.protocol import DeadLetter
+from lorapool.shared.errors import MalformedEntry
+from lorapool.shared.malformed import number, step_over
+from lorapool.shared.protocol import Checked, DeadLetter
 from lorapool.shared.upkeep import MAX_PAGE, Upkeep
 from lorapool.worker.due_jobs import DueJobs
 
@@ -49,7 +50,7 @@ class Chores:
         at, _, cursor = (await self._book.recall("fsck.cursor")).partition(" ")
         partition, found, rounds, steps = int(number(at)) % len(self._upkeeps), 0, 0, 0
         while steps < FSCK_STEPS and not rounds:
-            step = await self._upkeeps[partition].fsck(cursor)
+            step = await self._look(partition, cursor)
             steps, found, cursor = steps + 1, found + len(step.findings), step.cursor
             for finding in step.findings:
                 log.warning("fsck", damage=finding.damage, of=finding.subject, repair=finding.repair)
@@ -58,6 +59,14 @@ class Chores:
                 rounds = int(partition == 0)
             await asyncio.sleep(BREATH_S)
         return {"steps": steps, "found": found, "rounds": rounds, "cursor": f"{partition} {cursor}".strip()}
+
+    async def _look(self, partition: int, cursor: str) -> Checked:
+        """One step. A place in the book that is none ends the partition's turn; the next round begins it anew."""
+        try:
+            return await self._upkeeps[partition].fsck(cursor)
+        except MalformedEntry as error:
+            step_over("place in a check", f"{partition} {cursor}", error)
+            return Checked((), "")
 
     async def dead_letters(self) -> Facts:
         """Count them by reason and adapter, newest 10,000 of a partition at most, for the log and for redis-cli."""

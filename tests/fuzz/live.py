@@ -70,8 +70,8 @@ async def fuzzed(seconds: float, seed: str, on_turn: Callable[[Tally], None] = l
             outcome.judge(pool, bystanders, scribbler)
             for _ in range(3):
                 await pool.fsck()
-    except AssertionError as error:
-        outcome.found("pool", str(error)[:500], seed)
+    except Exception as error:  # noqa: BLE001 - of the pool's own judgement; anything is a finding
+        outcome.found(f"pool{where(error)}", repr(error)[:500], seed)
     return outcome.tally
 
 

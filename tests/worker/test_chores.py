@@ -73,6 +73,14 @@ async def test_fsck_goes_round_every_partition_from_tick_to_tick(bench: Bench, m
         assert [f"{partition}.j{partition}"] == [job.job_id for job in claim.jobs]
 
 
+@pytest.mark.parametrize("place", [b"junk", b"1 nowhere 5", b"0 keys x", b"\xff\xfe 9", b"9999 adapters 0 \xff"])
+async def test_fsck_begins_anew_where_its_place_is_lost(bench: Bench, place: bytes):
+    """Whatever stands in the book as its place, damage is found within two ticks."""
+    await bench.lose(1, "lost")
+    await bench.redis.hset("lp:{default}:chores", "fsck.cursor", place)
+    assert 1 <= sum([(await bench.tick_of_fsck())["found"] for _ in range(2)])
+
+
 async def test_fsck_ends_a_tick_at_the_end_of_a_round(bench: Bench):
     """A small pool is not gone through again and again within a tick; a calm one has nothing to repair."""
     said = await bench.tick_of_fsck()
