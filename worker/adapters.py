@@ -12,7 +12,7 @@ from collections import Counter, OrderedDict
 from collections.abc import Callable
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 from lorapool.shared.errors import AdapterConflict, AdapterUnavailable, InvalidRequest, UnknownAdapter
 from lorapool.worker.adapter_source import AdapterSource
@@ -40,6 +40,9 @@ class SlotStore(Protocol):
     def write(self, slot: int, weights: Any) -> None: ...
     def clear(self, slot: int) -> None: ...
 
+
+Bringing = Callable[[Literal["read", "placed"], str | None], None]
+"""Told which adapter is read (on the loading thread) or placed into a slot from now on, and None once it is."""
 
 Loader = Callable[[AdapterSource], HostWeights]
 """Reads and checks an adapter, its digest too; called on the loading thread; raises what ``failure`` hands on."""
@@ -75,6 +78,7 @@ class AdapterCache:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._store, self._load, self._host_bytes, self._clock = store, load, host_bytes, clock
+        self.bringing: Bringing = lambda *_: None
         self._executor = executor or ThreadPoolExecutor(1, thread_name_prefix="adapter-loader")
         self._sources: dict[str, AdapterSource] = {}
         self._loading: dict[str, Future[HostWeights]] = {}
@@ -249,7 +253,15 @@ class AdapterCache:
             if place and room < self._largest_bytes:
                 return
             room -= self._largest_bytes
-            self._loading[ref] = self._executor.submit(self._load, self._sources[ref])
+            self._loading[ref] = self._executor.submit(self._read, self._sources[ref])
+
+    def _read(self, source: AdapterSource) -> HostWeights:
+        """On the loading thread."""
+        self.bringing("read", source.ref)
+        try:
+            return self._load(source)
+        finally:
+            self.bringing("read", None)
 
     def _fill_slots(self) -> None:
         """Copy what is loaded and waited for: all of it when nothing runs, else one, so that a step is not held up."""
@@ -265,6 +277,7 @@ class AdapterCache:
                 return
 
     def _write(self, ref: str, slot: int) -> None:
+        self.bringing("placed", ref)
         try:
             self._store.write(slot, self._host[ref])
         except Exception as error:  # noqa: BLE001  a store may fail in any way (device memory); the others go on
@@ -272,6 +285,8 @@ class AdapterCache:
             self._free.append(slot)
             self._fail(ref, error)
             return
+        finally:
+            self.bringing("placed", None)
         self.loaded[ref] += 1
         self._slots[ref] = slot
         self._host.move_to_end(ref)

@@ -201,6 +201,9 @@ class Engine:
             else:
                 self._give_slot(sequence)
                 since = short[1] if short is not None and short[0] == sequence.seq_id else self._clock()
+                if not self._held and self._clock() - since >= TURN_S:  # nothing that would become free
+                    failed.append(self._fail(sequence, OutOfMemory("the device has no memory for keys and values")))
+                    continue
                 self._short = (sequence.seq_id, since)
                 break  # first come first served: a long one is not overtaken for ever
         self._counters.joins += joined and others

@@ -166,7 +166,7 @@ class EngineLoop:
         except Exception as error:  # noqa: BLE001  logged, and every sequence inside ends with it
             updates = self._after_crash(error)
         else:
-            self._crashes = 0
+            self._crashes = 0 if counters.steps > steps else self._crashes
         if counters.steps > steps:
             took_s = time.monotonic() - began
             self.timesheet.add_step(took_s, counters.prefill_tokens - read, counters.decode_tokens - drawn)

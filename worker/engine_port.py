@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, replace
 from typing import Literal, NamedTuple, Protocol
 
 from lorapool.shared.errors import LorapoolError
@@ -103,6 +103,14 @@ class EngineCounters:
     evictions: int = 0
     mixed_steps: Counter[int] = field(default_factory=Counter)
     loaded: Counter[str] = field(default_factory=Counter)
+
+    def __add__(self, other: EngineCounters) -> EngineCounters:
+        names = [field.name for field in fields(self)]
+        return EngineCounters(**{name: getattr(self, name) + getattr(other, name) for name in names})
+
+    def copy(self) -> EngineCounters:
+        """As they are now, while the engine goes on counting."""
+        return replace(self, mixed_steps=Counter(self.mixed_steps), loaded=Counter(self.loaded))
 
 
 class Health(NamedTuple):

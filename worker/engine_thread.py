@@ -53,6 +53,8 @@ class EngineThread:
     async def close(self) -> None:
         """Let the current step end and join the thread; sequences still inside are dropped."""
         self._loop.stop()
+        if not self._thread.is_alive():
+            return
         within_s = 0.0 if self._age_s() > self._step_timeout_s else LAST_STEP_S
         await asyncio.to_thread(self._thread.join, within_s)
 
@@ -83,8 +85,10 @@ class EngineThread:
         self._arrived.clear()
         with self._lock:
             taken, self._report = self._report, Report()
-        if self._fatal is not None and not taken:
-            raise self._fatal
+        if self._fatal is not None:
+            if not taken:
+                raise self._fatal
+            self._arrived.set()
         return taken
 
     async def up(self) -> None:
@@ -94,7 +98,7 @@ class EngineThread:
         return self._residency
 
     def counters(self) -> EngineCounters:
-        return self._loop.counters()
+        return self._loop.counters().copy()
 
     def busy_time(self) -> Mapping[str, int]:
         return self._loop.timesheet.totals()
@@ -103,7 +107,7 @@ class EngineThread:
         return Health("running", "", self._age_s(), 0)
 
     def _age_s(self) -> float:
-        return time.monotonic() - self._passed_s
+        return time.monotonic() - self._passed_s if self._thread.is_alive() else 0.0
 
     # below: on the engine's thread
 

@@ -21,6 +21,7 @@ from lorapool.worker.adapter_source import AdapterSource
 from lorapool.worker.engine_port import EngineCounters, EngineError, Report, Request, Residency, Start, Update, name_of
 
 LENGTH = struct.Struct("<I")
+MOST_BYTES = 1 << 30  # of one frame: more is no length
 _COUNTED = ("mixed_steps", "loaded")  # counters by something
 _OURS = {
     name: kind
@@ -33,12 +34,24 @@ _OURS = {
 def framed(kind: str, *parts: Any) -> bytes:
     """One message as it travels."""
     body: bytes = msgpack.packb([kind, *parts])
+    if len(body) > MOST_BYTES:
+        raise ValueError(f"a frame of {len(body)} bytes, at most {MOST_BYTES} are sent")
     return LENGTH.pack(len(body)) + body
 
 
+def size_of(head: bytes) -> int:
+    """How long the body is that follows. Raises ValueError if that is no length."""
+    (size,) = LENGTH.unpack(head)
+    if size > MOST_BYTES:
+        raise ValueError(f"a frame of {size} bytes, at most {MOST_BYTES} are sent")
+    return int(size)
+
+
 def opened(body: bytes) -> list[Any]:
-    """A frame's body: the kind, then its fields."""
-    message: list[Any] = msgpack.unpackb(body, strict_map_key=False)
+    """A frame's body: the kind, then its fields. Raises ValueError if it is none."""
+    message = msgpack.unpackb(body, strict_map_key=False)
+    if not isinstance(message, list) or not message or not isinstance(message[0], str):
+        raise ValueError(f"{type(message).__name__} where a message was expected")
     return message
 
 
@@ -118,7 +131,14 @@ def _update_of(packed: Sequence[Any]) -> Update:
 def packed_error(error: BaseException) -> list[str]:
     """Its name and its words, which must be text that msgpack can carry."""
     name = name_of(error) if isinstance(error, Exception) else type(error).__name__
-    return [name, str(error).encode(errors="replace").decode()]
+    return [name, _words(error).encode(errors="replace").decode()]
+
+
+def _words(error: BaseException) -> str:
+    try:
+        return str(error)
+    except Exception as unspeakable:  # noqa: BLE001  a class of anyone's may break here too
+        return f"it cannot be put into words ({type(unspeakable).__name__})"
 
 
 def error_of(packed: Sequence[str]) -> Exception:

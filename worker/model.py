@@ -8,7 +8,6 @@ engine runs. Tests put deterministic ones in their place.
 from __future__ import annotations
 
 import asyncio
-import functools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -91,7 +90,8 @@ class InProcess:
         return await asyncio.to_thread(self._model.identify, say)
 
     async def load(self, say: Say) -> Served:
-        parts = await asyncio.to_thread(functools.partial(self._model.load, say))
+        parts = await asyncio.to_thread(self._model.load, say)
+        await asyncio.to_thread(parts.engine.check_device)
         engine = EngineThread(parts.engine, parts.adapters, parts.detokenizer, step_timeout_s=self._step_timeout_s)
         return Served(engine, self._tokenizer, self._check, parts.max_model_len, parts.facts)
 

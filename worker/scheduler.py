@@ -48,7 +48,7 @@ class Scheduler:
     @property
     def room(self) -> int:
         """Rows that could start now."""
-        return self._rows - len(self._running)
+        return max(0, self._rows - len(self._running))
 
     def add(self, sequence: Sequence) -> None:
         """Queue a sequence behind those waiting."""
@@ -69,7 +69,8 @@ class Scheduler:
         """A step of so many rows wanted too much memory: at most half of them from now on, and half the prompt tokens.
         True if those could be halved."""
         shorter = self._budget > LEAST_PREFILL
-        self._rows, self._budget = max(1, rows // 2), max(min(LEAST_PREFILL, self._budget), self._budget // 2)
+        self._rows = max(1, min(self._rows, rows // 2))
+        self._budget = max(min(LEAST_PREFILL, self._budget), self._budget // 2)
         self._good_steps = 0
         return shorter
 

@@ -1,8 +1,9 @@
-"""The thread between event loop and engine, over the fake runner."""
+"""EngineThread: what is its own beside the port's claims (tests/engine_port): crashes of the engine's own code."""
 
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -10,13 +11,12 @@ from typing import Any
 
 import pytest
 
-from lorapool.shared.errors import InvalidRequest
 from lorapool.shared.job import BASE_REF, SamplingParams
 from lorapool.worker.adapter_source import AdapterSource
 from lorapool.worker.adapters import AdapterCache
 from lorapool.worker.engine import Engine
 from lorapool.worker.engine_loop import MOST_CRASHES
-from lorapool.worker.engine_port import Request, Start, Update
+from lorapool.worker.engine_port import EngineFailed, Request, Start, Update
 from lorapool.worker.engine_thread import EngineThread
 from lorapool.worker.scheduler import Scheduler
 from tests.fake_runner import FakeRunner, FakeStore, WordDetokenizer, completion
@@ -70,63 +70,6 @@ async def bench(**options: Any) -> AsyncIterator[Bench]:
         made.adapters.close()
 
 
-async def test_steps_are_timed() -> None:
-    """Every step that computed is busy time; waiting for work is not."""
-    async with bench(step_s=0.01) as made:
-        made.add("s", [1, 2, 3], tokens=5)
-        await made.until(lambda: made.ended("s"))
-        await asyncio.sleep(0.3)
-        totals = made.thread.busy_time()
-        assert made.engine.counters.steps == 5
-    assert 50 <= totals["busy_ms"] <= totals["up_ms"] - 250
-    assert 40 <= totals["decode_only_ms"] < totals["busy_ms"]
-    assert 4 == totals["decode_only_tokens"]
-
-
-async def test_tokens_in_order() -> None:
-    """All tokens of all sequences arrive, each sequence's in order."""
-    async with bench() as made:
-        for number in range(6):
-            made.add(f"s{number}", [number + 1], tokens=9)
-        await made.until(lambda: all(made.ended(f"s{number}") for number in range(6)))
-    for number in range(6):
-        assert completion([number + 1], "", 9) == made.tokens(f"s{number}")
-
-
-async def test_late_reader_gets_everything_at_once() -> None:
-    """Steps that pass while nobody reads are handed over together."""
-    async with bench() as made:
-        made.add("s", [1], tokens=20)
-        await asyncio.sleep(0.2)
-        report = await made.thread.report()
-    assert completion([1], "", 20) == [token for update in report.updates for token in update.token_ids]
-
-
-async def test_bad_sequence_is_its_own_fault() -> None:
-    """A sequence that the engine refuses comes back as an error; the others go on."""
-    async with bench() as made:
-        made.add("long", [1] * 64)
-        made.add("good", [1])
-        await made.until(lambda: made.ended("good") and made.ended("long"))
-    [refused] = [update for update in made.updates if update.seq_id == "long"]
-    assert isinstance(refused.error, InvalidRequest)
-    assert completion([1], "", 4) == made.tokens("good")
-
-
-async def test_first_load_and_hit() -> None:
-    """The first sequence of an adapter waits for its slot, a later one finds it resident."""
-    async with bench() as made:
-        made.add("first", [1], ref="a@1")
-        await made.until(lambda: made.ended("first"))
-        made.add("second", [1], ref="a@1")
-        await made.until(lambda: made.ended("second"))
-        residency = made.thread.residency()
-    assert [("first", False), ("second", True)] == [(start.seq_id, start.resident) for start in made.starts]
-    assert made.starts[1].load_ms == 0
-    assert frozenset({"a@1"}) == residency.device
-    assert completion([1], "a@1", 4) == made.tokens("first")
-
-
 async def test_aborted_sequence_leaves() -> None:
     """An aborted sequence frees its row at the next step and reports nothing more."""
     async with bench(step_s=0.005) as made:
@@ -165,17 +108,41 @@ async def test_gives_up_after_many_broken_steps(monkeypatch: pytest.MonkeyPatch)
             await made.until(lambda: False)
 
 
-async def test_an_engine_that_lost_count_ends_when_it_falls_idle() -> None:
-    """A KV row that nobody gave back: the audit of the idle engine finds it and the event loop gets its error."""
+async def test_what_ended_it_is_raised_after_all_that_it_brought(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where the last report and the end come before anyone reads."""
     async with bench() as made:
-        made.add("fine", [1])
-        await made.until(lambda: made.ended("fine"))
-        made.thread.order(lambda: made.runner.reserve("leaked", 4))
-        made.add("next", [2])
-        await made.until(lambda: made.ended("next"))
-        with pytest.raises(AssertionError, match="leaked"):
+        made.add("s", [1])
+        made.thread.order(
+            lambda: monkeypatch.setattr(made.engine, "check_integrity", lambda: _raise(ValueError("end")))
+        )
+        made.thread._thread.join(10)
+        assert not made.thread._thread.is_alive()
+        with pytest.raises(ValueError, match="end"):
             await made.until(lambda: False)
-        made.runner.release("leaked")
+        monkeypatch.undo()
+    assert completion([1], "", 4) == made.tokens("s")
+
+
+async def test_a_hung_step_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A thread cannot be ended: the event loop gets EngineFailed with the setting's name, and closing does not wait."""
+    over = threading.Event()
+    async with bench(step_timeout_s=0.3) as made:
+        whole = made.engine.step
+        monkeypatch.setattr(made.engine, "step", lambda: over.wait(30) and whole())
+        made.add("s", [1])
+        with pytest.raises(EngineFailed, match=r"hangs.*--step-timeout 0\.3"):
+            await made.until(lambda: False)
+        await made.thread.close()
+        over.set()
+        made.thread._thread.join(10)
+
+
+async def test_one_that_never_began_closes() -> None:
+    """And is not said to hang."""
+    made = Bench()
+    assert made.thread.health().step_age_s == 0
+    await made.thread.close()
+    made.adapters.close()
 
 
 def _raise(error: Exception) -> list[Update]:
