@@ -66,7 +66,7 @@ async def test_a_poisonous_job_ends_engines_and_no_worker(contained: Contain) ->
             with pytest.raises(JobFailed) as failed:
                 await poison.result(60)
             await bystanders.served(40)
-        bystanders.judge(factor=2.0, slack_s=2.0)
+        bystanders.judge(factor=2.0, slack_s=5.0)  # three new engines, on a busy machine
         assert [expected(f"mate {n}", digest, 30) for n in range(6)] == [result.token_ids for result in results]
         assert "Poisonous" == failed.value.error
         assert 3 == sum(len(worker.events("engine lost")) for worker in pool.workers.values())

@@ -33,3 +33,8 @@ def test_every_line_names_a_test() -> None:
     """No claim of the tables without one."""
     lines = [line for line in (DOCS / "containment.md").read_text().splitlines() if line.startswith("| ")]
     assert [] == [line for line in lines if not line.startswith("| fault") and not NAMED.search(line)]
+
+
+def test_no_fault_is_left_out() -> None:
+    """Every file of the suite stands in the table."""
+    assert {path.name for path in SUITE.glob("test_*.py")} == {file for file, _ in named()}
