@@ -40,17 +40,15 @@ local function in_outage(lease_ms)
   local key = P .. 'reaper'
   local last, calm, lease = string.match(call('GET', key) or '', '^(%d+) (%d+) (%d+)$')
   last, calm = tonumber(last) or 0, tonumber(calm) or 0
-  lease = math.max(tonumber(lease) or 0, lease_ms or 0)
-  if lease == 0 then
-    lease = TERMS.LEASE_MS
-  end
+  local longest = math.max(tonumber(lease) or 0, lease_ms or 0) -- 0: nobody has claimed yet
+  lease = longest > 0 and longest or TERMS.LEASE_MS
   if last > NOW + JUMP_MS then
     clock_went_back(lease)
   elseif NOW - last > math.max(lease / 2, 3000) and call('EXISTS', P .. 'leases') == 1 then
     calm = NOW + lease
   end
   calm = math.min(calm, NOW + lease)
-  call('SET', key, string.format('%d %d %d', NOW, calm, lease), 'PX', 3600000)
+  call('SET', key, string.format('%d %d %d', NOW, calm, longest), 'PX', 3600000)
   second_turned = math.floor(last / 1000) ~= math.floor(NOW / 1000)
   return NOW < calm
 end

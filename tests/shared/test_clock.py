@@ -68,3 +68,13 @@ async def test_what_came_then_is_claimable_now(bench: Bench) -> None:
     await bench.set_clock(bench.now + 1_000)
     await bench.enqueue(id="now")
     assert ["0.then", "0.now"] == [claimed.job_id for claimed in await bench.claim()]
+
+
+async def test_an_outage_is_as_long_as_a_lease_in_use(bench: Bench) -> None:
+    """Also where somebody came by before the first claim: leases of a second are not given the longest there may be."""
+    await bench.broker.tick("watcher")
+    await bench.enqueue(id="mine")
+    await bench.broker.claim("gone", "gone.1", ("cfo@1",), 1, 1, 1_000)
+    await jump(bench)
+    await bench.pass_time(2_000)
+    assert "suspect" == (await bench.broker.get("mine") or {})["lane"]
