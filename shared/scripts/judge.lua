@@ -37,13 +37,17 @@ if status ~= 'pending' or (op == 'begin' and digest ~= ARGV[5]) then
 end
 local ours = judging == worker and held == token
 if op == 'begin' then
+  local until_ms, latest = tonumber(v[5]) or 0, NOW + tonumber(ARGV[6])
   if judging ~= '' and not ours then
-    if judging ~= worker and (tonumber(v[5]) or 0) > NOW then
+    if judging ~= worker and until_ms > NOW then
+      if until_ms > latest then -- the server's clock went back
+        call('HSET', key, 'judging_until_ms', latest)
+      end
       return { 'busy', deaths, judging }
     end
     died(judging)
   end
-  call('HSET', key, 'judging', worker, 'judge_token', token, 'judging_until_ms', NOW + tonumber(ARGV[6]))
+  call('HSET', key, 'judging', worker, 'judge_token', token, 'judging_until_ms', latest)
   call('HDEL', key, 'not_here:' .. worker)
   return { 'begun', deaths, dead }
 end

@@ -180,6 +180,20 @@ async def test_a_worker_that_vanishes_over_it_counts_too(redis: Redis) -> None:
     assert "on w1, w2" in found.reason
 
 
+async def test_a_mark_set_while_the_clock_was_ahead(redis: Redis) -> None:
+    """The server's clock comes back by an hour: a vanished worker holds the version for as long as any other."""
+    clock = "lp:{default}:clock"
+    catalog = Catalog(redis, "default", clock)
+    now = 1_800_000_000_000
+    await redis.set(clock, now + 3_600_000)
+    await catalog.register(RECORD)
+    assert "begun" == (await catalog.begin_judging(RECORD, "w1", "t1", 1000)).word
+    await redis.set(clock, now)
+    assert "busy" == (await catalog.begin_judging(RECORD, "w2", "t2", 1000)).word
+    await redis.set(clock, now + 1001)
+    assert ("begun", 1, "w1") == await catalog.begin_judging(RECORD, "w2", "t2", 1000)
+
+
 async def test_one_worker_at_a_time_judges_a_version(redis: Redis) -> None:
     """The other waits for its verdict; the mark is repeated safely and ends with it."""
     catalog = Catalog(redis, "default")
