@@ -16,12 +16,14 @@ import signal
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from lorapool.shared import logs
 from lorapool.shared.catalog import AdapterRecord, PoolConfig
+from lorapool.shared.errors import AdapterUnavailable
 from lorapool.shared.job import Job
 from lorapool.shared.prompt_format import PromptFormat
 from lorapool.shared.settings import redis_settings
@@ -37,9 +39,12 @@ from lorapool.worker.judge import Judge
 from lorapool.worker.model import Parts, Say, Served
 from lorapool.worker.scheduler import Scheduler
 from lorapool.worker.sequence import Batch, Drawn
-from lorapool.worker.template_process import TemplateProcesses
+from lorapool.worker.template_process import COMPUTES_S, TemplateProcesses
+from tests.chaos import clock
+from tests.chaos.ailments import Ailments
 from tests.fake_runner import FakeRunner, FakeStore, WordDetokenizer, completion
 
+Load: TypeAlias = Callable[[AdapterSource], "FakeWeights"]
 POISON, DEADLY, HANGING, BROKEN, UNREADABLE = "poison", "deadly", "hanging", "broken", "unreadable"
 
 
@@ -55,8 +60,8 @@ def expected(prompt: str, digest: str, count: int) -> tuple[int, ...]:
 class FakeTokenizer:
     """A byte is a token; chats need an adapter's own format, and a template of its own is rendered as by any worker."""
 
-    def __init__(self) -> None:
-        self._templates = TemplateProcesses()
+    def __init__(self, template_s: float) -> None:
+        self._templates = TemplateProcesses(template_s)
 
     def encode(self, job: Job, form: PromptFormat | None = None) -> list[int]:
         if job.messages is not None and form is not None and form.template:
@@ -82,6 +87,7 @@ class DeadlyRunner(FakeRunner):
     sick_after: int | None = None
     marker = Path("/nowhere")
     rows_in_memory: int = 1 << 30
+    ailments: Ailments | None = None
 
     def step(self, batch: Batch) -> list[Drawn]:
         prompts = [bytes(work.sequence.prompt_ids).decode() for work in batch.works]
@@ -94,14 +100,15 @@ class DeadlyRunner(FakeRunner):
         if self.sick_after is not None and len(self.batches) >= self.sick_after:
             self.marker.touch()
         self.probe()
-        if len(batch.works) > self.rows_in_memory:
+        room = (self.ailments and self.ailments.rows) or self.rows_in_memory
+        if len(batch.works) > room:
             raise OutOfMemory(f"no room for {len(batch.works)} rows")
         if any(prompt.startswith(BROKEN) for prompt in prompts):
             raise RuntimeError("broken on purpose")
         return super().step(batch)
 
     def probe(self) -> None:
-        if self.marker.exists():
+        if self.marker.exists() or (self.ailments and self.ailments.is_sick):
             raise RuntimeError("an illegal memory access was encountered")
 
 
@@ -110,7 +117,7 @@ class FakeModel:
     """A Model without one. ``base_model`` is what the pool is told, ``device`` what each result is.
 
     With an ``outline``, a file that model_outline.py has packed, adapters that lie ``below`` a folder are found and
-    judged as by any worker; all others are sound, whatever is there.
+    judged as by any worker; all others are sound, whatever is there. ``ailments``: a folder that says what ails it.
     """
 
     config: WorkerConfig
@@ -124,6 +131,8 @@ class FakeModel:
     rows_in_memory: int = 1 << 30
     outline: str = ""
     below: str = ""
+    ailments: str = ""
+    template_s: float = COMPUTES_S
 
     def identify(self, say: Say) -> PoolConfig:
         say(f"reading {self.base_model}", 0.5)
@@ -136,7 +145,10 @@ class FakeModel:
         runner = DeadlyRunner(store, step_s=self.step_s, max_model_len=self.max_model_len)
         runner.sick_after, runner.marker = self.sick_after, Path(self.marker)
         runner.rows_in_memory = self.rows_in_memory
-        load = FoundAdapters(self.config, self.outline, self.below).load if self.outline else _weights
+        load: Load = FoundAdapters(self.config, self.outline, self.below).load if self.outline else _weights
+        if self.ailments:
+            runner.ailments = Ailments(Path(self.ailments))
+            load = _unless_away(load, runner.ailments)
         adapters = AdapterCache(store, load, self.config.host_cache_bytes)
         engine = Engine(runner, adapters, Scheduler(max_batch=self.config.max_batch), frozenset())
         sizes = {"slots": self.config.slots, "max_batch": self.config.max_batch}
@@ -152,6 +164,7 @@ class FakeHost:
         options = {"marker": str(Path(self._folder.name, "sick")), **options}
         program = Program("tests.fake_worker:FakeModel", config, options)
         self._engine = EngineProcess(program, step_timeout_s=config.step_timeout_s)
+        self._tokenizer = FakeTokenizer(options.get("template_s", COMPUTES_S))
         outline, below = options.get("outline", ""), options.get("below", "")
         self._check = FoundAdapters(config, outline, below).check if outline else _check
 
@@ -160,7 +173,7 @@ class FakeHost:
 
     async def load(self, say: Say) -> Served:
         facts, max_model_len, _ = await self._engine.load(say)
-        return Served(self._engine, FakeTokenizer(), self._check, max_model_len, facts)
+        return Served(self._engine, self._tokenizer, self._check, max_model_len, facts)
 
     async def close(self) -> None:
         await self._engine.close()
@@ -184,6 +197,15 @@ class FoundAdapters:
         return self._judge.check(record) if record.uri.startswith(self._below) else _check(record)
 
 
+def _unless_away(load: Load, ailments: Ailments) -> Load:
+    def loaded(source: AdapterSource) -> FakeWeights:
+        if source.ref in ailments.away:
+            raise AdapterUnavailable(f"{source.uri}: its mount is not here")
+        return load(source)
+
+    return loaded
+
+
 def _weights(source: AdapterSource) -> FakeWeights:
     return FakeWeights(source.digest)
 
@@ -199,6 +221,8 @@ def main(argument: str) -> int:
     fields = {"base_model": "fake", "pool": settings.pool}
     config = WorkerConfig.parse(**(fields | options["worker"]))
     logs.configure("info", json=True)
+    if os.environ.get(clock.VARIABLE):
+        clock.follow()
     return asyncio.run(serve(config, settings, FakeHost(config, **options.get("model", {}))))
 
 

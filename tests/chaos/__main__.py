@@ -8,18 +8,21 @@ import secrets
 import sys
 
 from tests.chaos.battle import Battle, Report, Scale
+from tests.chaos.plan import ROUND
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--jobs", type=int, default=20_000)
-    parser.add_argument("--rounds", type=int, default=8, help="of the plan's 26 faults each")
-    parser.add_argument("--poison", type=int, default=5, help="jobs that kill their worker")
+    parser.add_argument("--rounds", type=int, default=8, help=f"of the plan's {ROUND} faults each")
+    parser.add_argument(
+        "--rare", type=int, default=3, help="jobs that kill engines, that kill workers, and so on: of each"
+    )
     parser.add_argument("--workers", type=int, default=4)
     parser.add_argument("--seeds", type=int, default=2, help="runs; an even and an odd seed sync the file differently")
     parser.add_argument("--seed", type=int, help="the first run's; drawn if not given")
     arguments = parser.parse_args()
-    scale = Scale(arguments.jobs, arguments.rounds, arguments.poison, arguments.workers)
+    scale = Scale(arguments.jobs, arguments.rounds, arguments.rare, arguments.workers)
     first = secrets.randbelow(1_000_000) if arguments.seed is None else arguments.seed
     broken = 0
     for seed in range(first, first + arguments.seeds):

@@ -8,12 +8,13 @@ from __future__ import annotations
 import asyncio
 import math
 import os
-import signal
+import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import AsyncExitStack, contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 from lorapool.producer.client import Client
 from lorapool.shared.broker import Broker
@@ -23,6 +24,7 @@ from lorapool.shared.protocol import Finding
 from lorapool.shared.server import Server
 from lorapool.shared.settings import connect, redis_settings
 from lorapool.shared.upkeep import Upkeep
+from tests.chaos import clock
 from tests.chaos import ledger as jobs
 from tests.chaos import plan as faults
 from tests.chaos.crew import Crew
@@ -30,14 +32,19 @@ from tests.chaos.judge import Judge, Verdict, memory_bytes
 from tests.chaos.ledger import Ledger
 from tests.chaos.proxy import FaultProxy
 from tests.chaos.server import DurableServer, Fsync, durable_server
-from tests.chaos.striker import BUSY, Striker, Tally
+from tests.chaos.strangers import Strangers
+from tests.chaos.striker import Striker
+from tests.chaos.toll import BUSY, Tally
+from tests.containment.bystanders import Bystanders, Sample
 from tests.fleet import add_adapters, alive
 
 ADAPTERS = tuple(f"adapter{n}" for n in range(12))
+BYSTANDERS = ("by-1", "by-2", "by-3", "by-4")
+EVERY_S = 0.5  # a bystander sends a job
 CLIENTS, AGENTS = 4, 30  # agents a client
 SOCKET_TIMEOUT_S = "3"
 FEW = 4  # late writes, of which none may meet its job: it has ended by then, or a restart came between
-PATIENCE_S = 2.0  # a fault strikes after so long even if no job ends
+PATIENCE_S = 1.0  # a fault strikes after so long even if no job ends
 OPERATIONS = (
     "enqueue",
     "resolve",
@@ -59,11 +66,11 @@ STATES = ("delayed", "queued", "suspect", "running", "running, tokens out", "run
 
 @dataclass(frozen=True)
 class Scale:
-    """How much. ``rounds`` of the plan's shares; ``poison`` jobs that kill their worker."""
+    """How much. ``rounds`` of the plan's shares; ``rare`` jobs of each rare sort: deadly ones, looping chats."""
 
     jobs: int
     rounds: int
-    poison: int
+    rare: int
     workers: int = 4
 
 
@@ -80,6 +87,9 @@ class Report:
     checks: int
     lost_replies: Counter[str]
     workers: int
+    bystanders: Sample
+    strangers: Counter[str]
+    malformed: int
     verdict: Verdict
 
     @property
@@ -103,6 +113,8 @@ class Report:
             yield "no stale write was tried"
         if not self.late and self.tallies["late write"].struck > FEW:
             yield "no late write met its job at another worker"
+        if not self.malformed:
+            yield "nothing malformed was met"
 
     def lines(self) -> Iterator[str]:
         """For people."""
@@ -113,7 +125,7 @@ class Report:
             f"{self.struck} faults in {self.seconds:.0f} s, {self.busy} of them while 8 or more jobs ran; "
             f"{self.workers} worker processes, appendfsync {self.fsync}; jobs in reach of the faults, by state:"
         )
-        yield f"  {'':12} struck  8 run " + "".join(f"{state:>{len(state) + 2}}" for state in STATES)
+        yield f"  {'':13}struck  8 run " + "".join(f"{state:>{len(state) + 2}}" for state in STATES)
         for kind, tally in self.tallies.items():
             reached = "".join(f"{tally.jobs[state]:>{len(state) + 2}}" for state in STATES)
             yield f"  {kind:12} {tally.struck:6} {tally.busy:6} {reached}"
@@ -125,6 +137,8 @@ class Report:
         yield f"stale writes refused: {stale} counted, {numbers['refusals']} told by workers that lived to tell"
         yield f"late writes that met their jobs at another worker: {self.late}"
         yield f"strikes spared for a job that was lost before: {self.spared}; fsck runs meanwhile: {self.checks}"
+        yield f"bystanders: {self.bystanders}; 99 of 100 within {self.bystanders.quantile_s(0.99):.1f} s"
+        yield f"hostile adapters: {_listed(self.strangers)}; malformed entries met: {self.malformed}"
         yield f"memory beyond the start's, without what expires by itself: {numbers['left_bytes'] / 1024:.0f} KiB"
 
 
@@ -142,6 +156,8 @@ class Battle:
         async with AsyncExitStack() as stack:
             durable = stack.enter_context(durable_server(self._fsync))
             stack.enter_context(_environment("LORAPOOL_SOCKET_TIMEOUT_S", SOCKET_TIMEOUT_S))
+            stack.enter_context(_environment(clock.VARIABLE, "1"))
+            stack.enter_context(clock.followed())
             await durable.start()
             return await self._fight(stack, durable)
 
@@ -152,39 +168,47 @@ class Battle:
         stack.push_async_callback(broker.close)
         before_bytes = await memory_bytes(server)
         scripts = {broker._scripts[name].sha: name for name in OPERATIONS}
-        crew = Crew(stack)
+        strangers = Strangers(Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="lorapool-strangers-"))))
+        crew = Crew(stack, strangers.model, **strangers.mounted)
         await crew.man(self._scale.workers, durable.port, scripts)
         await asyncio.gather(*(alive(redis, berth.name) for berth in crew.berths))
-        digests = await add_adapters(redis, *ADAPTERS)
-        ledger = Ledger(jobs.draw(self._seed, self._scale.jobs, digests, self._scale.poison))
+        digests, theirs = await add_adapters(redis, *ADAPTERS), await add_adapters(redis, *BYSTANDERS)
+        await strangers.looping(redis)
+        ledger = Ledger(jobs.draw(self._seed, self._scale.jobs, digests, self._scale.rare))
         ways = [await stack.enter_async_context(FaultProxy(durable.port, scripts)) for _ in range(CLIENTS)]
         clients = [await stack.enter_async_context(Client(way.url)) for way in ways]
-        striker = Striker(crew, ways, durable, server)
+        inboxes = [client._name for client in clients]
+        striker = Striker(crew, ways, durable, redis, strangers, inboxes=inboxes, refs=tuple(digests))
         judge = Judge(server, broker, upkeep, before_bytes)
+        bystander = await stack.enter_async_context(Client(durable.url))
+        bystanders = Bystanders(bystander, theirs, every_s=EVERY_S, patience_s=jobs.PATIENCE_S)
 
         began = time.monotonic()
-        await self._under_fire(crew, ledger, clients, striker, judge)
+        async with bystanders:
+            await self._under_fire(crew, ledger, clients, striker, judge)
         seconds = time.monotonic() - began
         left = await crew.stop()
         await asyncio.gather(*(client.close() for client in clients))
         refusals = crew.log_lines("stale: refused, the lease was lost") + crew.log_lines("lease lost")
-        verdict = await judge.judge(ledger, [client._name for client in clients], refusals)
-        fair = {0, -signal.SIGKILL}  # a poisonous job may meet a worker that is leaving
-        verdict.complaints += [
-            f"{name} left with status {status}" for name, status in left.items() if status not in fair
-        ]
+        malformed = sum(map(int, await server.command("HVALS", keys.one("malformed"))))
+        disturbed = await judge.bystanders(bystanders.sample, theirs)
+        verdict = await judge.judge(ledger, inboxes, refusals)
+        verdict.complaints += [*left, *strangers.complaints, *disturbed]
         verdict.complaints += [f"fsck found, under fire, {finding}" for finding in self._findings]
         lost = sum((way.lost for way in (*ways, *(berth.proxy for berth in crew.berths))), Counter[str]())
         return Report(
             self._seed,
             self._fsync,
             seconds,
-            striker.tallies,
-            striker.spared,
+            striker.toll.tallies,
+            striker.aim.spared,
             striker.late,
             self._checks,
             lost,
             len(crew.all),
+            bystanders.sample,
+            strangers.ends,
+            malformed,
             verdict,
         )
 

@@ -4,17 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import signal
-from collections.abc import Mapping
+import tempfile
+from collections.abc import Iterator, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-from tests.chaos.plan import LEASE_S
+from tests.chaos.ailments import Ailments
+from tests.chaos.plan import LEASE_S, STEP_TIMEOUT_S
 from tests.chaos.proxy import FaultProxy
 from tests.fleet import WorkerProcess, fake_worker
 
 STEP_S = 0.02  # coarse: a step costs the machine more than its tokens do
+TEMPLATE_S = 1.0  # that a chat's template may compute
 SOCKET_TIMEOUT_S = "3"  # of workers: so long a silent connection is believed in
+FAIR = frozenset({0, -signal.SIGKILL})  # a deadly job may meet a worker that is leaving
+STATED = ("the engine sick", "the engine hung", "the device fails its check")  # why a worker may leave by itself, with status 1
+PARENT = 1  # field of /proc/<pid>/stat after the name and the state
 
 
 @dataclass
@@ -24,6 +31,7 @@ class Berth:
     proxy: FaultProxy
     worker: WorkerProcess
     number: int
+    folder: Path  # what ails its device
     busy: bool = False
     begun: WorkerProcess | None = None  # the worker, once it was seen to be ready
     leaving: WorkerProcess | None = None  # its predecessor, told to stop: they share the way
@@ -31,6 +39,10 @@ class Berth:
     @property
     def name(self) -> str:
         return self.worker.name
+
+    @property
+    def ailments(self) -> Ailments:
+        return Ailments(self.folder)
 
     @property
     def free(self) -> bool:
@@ -45,20 +57,22 @@ class Berth:
 
 
 class Crew:
-    """``config`` is of each worker. Logs are kept until the stack is left."""
+    """``model`` and ``config`` are of each worker. Logs are kept until the stack is left."""
 
-    def __init__(self, stack: AsyncExitStack, **config: Any) -> None:
-        self._stack = stack
-        self._config = {"lease_s": LEASE_S, "grace_s": 2.0, "beat_s": 0.3} | config
+    def __init__(self, stack: AsyncExitStack, model: Mapping[str, Any], **config: Any) -> None:
+        self._stack, self._model = stack, dict(model)
+        self._config = {"lease_s": LEASE_S, "step_timeout_s": STEP_TIMEOUT_S, "grace_s": 2.0, "beat_s": 0.3} | config
+        self._folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="lorapool-ailments-")))
         self.berths: list[Berth] = []
         self.all: list[WorkerProcess] = []
-        self.leaving: list[WorkerProcess] = []  # told to stop, to be seen leaving
 
     async def man(self, size: int, port: int, scripts: Mapping[str, str]) -> None:
         """Start ``size`` workers."""
         for number in range(1, size + 1):
             proxy = await self._stack.enter_async_context(FaultProxy(port, scripts))
-            self.berths.append(Berth(proxy, self._start(proxy, f"w{number}"), number))
+            folder = self._folder / str(number)
+            folder.mkdir()
+            self.berths.append(Berth(proxy, self._start(proxy, f"w{number}", folder), number, folder))
 
     async def keep(self) -> None:
         """Replace whoever has died; until cancelled."""
@@ -71,31 +85,59 @@ class Crew:
     def replace(self, berth: Berth, *, same_name: bool = False) -> None:
         """A new worker in that berth; the old one is no longer looked after."""
         name = berth.name if same_name else f"w{berth.number}-{len(self.all)}"
-        berth.worker = self._start(berth.proxy, name)
+        berth.worker = self._start(berth.proxy, name, berth.folder)
 
     def dismiss(self, berth: Berth) -> None:
         """SIGTERM, and a new worker in its place at once."""
         berth.worker.signal(signal.SIGTERM)
-        self.leaving.append(berth.worker)
         berth.leaving = berth.worker
         self.replace(berth)
 
-    async def stop(self) -> dict[str, int]:
-        """All told to stop; exit status of each that was ever told to, once it had begun."""
+    async def stop(self) -> list[str]:
+        """All told to stop; what is wrong with how any worker ended that there was, once it had begun."""
         for berth in self.berths:
             berth.worker.signal(signal.SIGTERM)
-        self.leaving += [berth.worker for berth in self.berths]
-        statuses = {worker.name: await asyncio.to_thread(worker.wait, 60) for worker in self.leaving}
-        return {worker.name: statuses[worker.name] for worker in self.leaving if worker.events("ready")}
+        statuses = [(worker, await asyncio.to_thread(worker.wait, 60)) for worker in self.all]
+        return [
+            f"{worker.name} left with status {status}: {worker.log()[-500:]}"
+            for worker, status in statuses
+            if status not in FAIR and worker.events("ready") and not states_reason(worker, status)
+        ]
 
     def log_lines(self, event: str) -> int:
         """How often any worker logged that."""
         return sum(len(worker.events(event)) for worker in self.all)
 
-    def _start(self, proxy: FaultProxy, name: str) -> WorkerProcess:
-        model = {"step_s": STEP_S, "device": name}  # so that a result says who wrote it
+    def _start(self, proxy: FaultProxy, name: str, folder: Path) -> WorkerProcess:
+        model = {"step_s": STEP_S, "template_s": TEMPLATE_S, "ailments": str(folder)}
+        model["device"] = name  # so that a result says who wrote it
+        environment = {"LORAPOOL_SOCKET_TIMEOUT_S": SOCKET_TIMEOUT_S}
         worker = self._stack.enter_context(
-            fake_worker(proxy.url, name, model, {"LORAPOOL_SOCKET_TIMEOUT_S": SOCKET_TIMEOUT_S}, **self._config)
+            fake_worker(proxy.url, name, model | self._model, environment, **self._config)
         )
         self.all.append(worker)
         return worker
+
+
+def states_reason(worker: WorkerProcess, status: int) -> bool:
+    """It left by itself, and said that its engine could not be brought up again, and why."""
+    told = [str(event.get("exception", "")) for event in worker.events("worker cannot go on")]
+    return status == 1 and any(reason in text for reason in STATED for text in told)
+
+
+def engine_of(worker: WorkerProcess) -> int | None:
+    """The process of its engine, if there is one now."""
+    return next(_children(worker.process.pid, b"lorapool.worker.engine_child"), None)
+
+
+def _children(parent: int, module: bytes) -> Iterator[int]:
+    for folder in Path("/proc").iterdir():
+        if not folder.name.isdecimal():
+            continue
+        try:
+            stat = (folder / "stat").read_text(errors="replace").rpartition(")")[2].split()
+            command = (folder / "cmdline").read_bytes()
+        except OSError:
+            continue
+        if stat[PARENT] == str(parent) and module in command.split(b"\0"):
+            yield int(folder.name)

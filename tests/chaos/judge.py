@@ -1,6 +1,7 @@
 """Judge: compares the agents' ledger with what the server holds, once everything is over; a list of complaints.
 
-Nothing it believes comes from workers, but how many refusals they saw.
+Nothing it believes comes from workers, but how many refusals they saw. Bystanders and strangers have adapters of their
+own, and are judged apart; what was scribbled into keys is told by its name, and is no finding.
 """
 
 from __future__ import annotations
@@ -11,15 +12,19 @@ from dataclasses import dataclass
 from typing import Any
 
 from lorapool.shared.broker import Broker
+from lorapool.shared.job import BASE_REF
 from lorapool.shared.keys import Keys, PoolKeys
 from lorapool.shared.protocol import Finding
 from lorapool.shared.server import Server
 from lorapool.shared.upkeep import Upkeep
 from tests.chaos.ledger import ENDS, Entry, Ledger
+from tests.chaos.scribbles import NAME
+from tests.containment.bystanders import Sample
 
 ENDED = ("succeeded", "failed", "cancelled", "expired")
 LASTING = ("adapter:", "stats:", "agent:", "dead")  # design §4: what of a partition may stay for ever
 LASTING_POOL = ("config", "adapter:", "adapters", "active", "aliases", "workers", "usage")
+BYSTANDER_S = 120.0  # for 99 of 100 jobs, on a machine that is busy with other things; normal is a tenth of it
 FOR_EVER = -1  # what PTTL says of a key that does not expire
 REST_BYTES = 2 << 20  # scripts take half of it, whatever the number of jobs; dead letters, counters
 
@@ -43,13 +48,14 @@ class Judge:
 
     async def judge(self, ledger: Ledger, clients: Iterable[str], refusals: int) -> Verdict:
         """``clients``: names of inboxes; ``refusals``: how many the workers logged."""
-        counters = await self._counters()
+        counters = await self._counters({entry.adapter or BASE_REF for entry in ledger.entries})
         for entry in ledger.entries:
             self._answer(entry)
         await self._records(ledger.entries)
         await self._streams(ledger.entries)
         await self._notices(ledger.entries, clients)
-        self._count(ledger.entries, counters, refusals)
+        self._count(ledger.entries, counters)
+        await self._refusals(refusals)
         self._complain(f"fsck found {finding}" for finding in await self.fsck())
         left_bytes = await self._at_rest()
         ends = Counter(entry.end for entry in ledger.entries)
@@ -57,12 +63,12 @@ class Judge:
         return Verdict(numbers, self._complaints)
 
     async def fsck(self) -> list[Finding]:
-        """A whole check."""
+        """A whole check, but for what was scribbled."""
         findings: list[Finding] = []
         cursor = ""
         while True:
             step = await self._upkeep.fsck(cursor)
-            findings += step.findings
+            findings += (finding for finding in step.findings if NAME not in finding.subject)
             cursor = step.cursor
             if not cursor:
                 return findings
@@ -117,21 +123,21 @@ class Judge:
         for client in clients:
             found = await self._server.command("XRANGE", self._keys.inbox(client), "-", "+")
             for _, fields in found:
-                heard.update(job_id.decode() for job_id in (fields if isinstance(fields, dict) else fields[::2]))
+                names = fields if isinstance(fields, dict) else fields[::2]
+                heard.update(name for job_id in names if NAME not in (name := job_id.decode(errors="replace")))
         told = Counter(entry.job_id for entry in entries)
         self._complain(f"{job_id}: {heard[job_id]} notices" for job_id in told | heard if heard[job_id] != 1)
 
     # -- what was counted
 
-    async def _counters(self) -> Counter[str]:
-        keys = await self._server.scan(f"{self._keys.prefix}stats:*")
-        found = await self._server.pipeline([("HGETALL", key) for key in keys])
+    async def _counters(self, refs: Iterable[str]) -> Counter[str]:
+        found = await self._server.pipeline([("HGETALL", self._keys.stats(ref)) for ref in sorted(refs)])
         total: Counter[str] = Counter()
         for fields in found:
             total.update({name.decode(): int(value) for name, value in fields.items()})
         return total
 
-    def _count(self, entries: list[Entry], counters: Counter[str], refusals: int) -> None:
+    def _count(self, entries: list[Entry], counters: Counter[str]) -> None:
         ends = Counter(entry.end.split(" ")[0] for entry in entries)
         for name in ENDED:
             if ends[name] != counters[name]:
@@ -144,8 +150,24 @@ class Judge:
         lost = sum(int(record.get("lost", 0)) for record in self._stored)
         if counters["reaped"] != lost:
             self._complain([f"records say {lost} lost attempts, counted are {counters['reaped']}"])
-        if refusals > counters["stale"]:
-            self._complain([f"workers saw {refusals} refusals, counted are {counters['stale']}"])
+
+    async def _refusals(self, seen: int) -> None:
+        """Of anybody's jobs."""
+        prefix = self._keys.stats("")
+        names = [key.decode().removeprefix(prefix) for key in await self._server.scan(f"{prefix}*")]
+        if seen > (counted := (await self._counters(names))["stale"]):
+            self._complain([f"workers saw {seen} refusals, counted are {counted}"])
+
+    async def bystanders(self, sample: Sample, refs: Iterable[str]) -> list[str]:
+        """What is wrong with how they fared: each of their jobs succeeds, rightly, once, and few wait for long."""
+        wrong, jobs = sample.wrong(), len(sample.outcomes)
+        counters = await self._counters(refs)
+        for name in ("submitted", "succeeded"):
+            if counters[name] != jobs:
+                wrong.append(f"bystanders sent {jobs} jobs, counted are {counters[name]} {name}")
+        if (p99_s := sample.quantile_s(0.99)) > BYSTANDER_S:
+            wrong.append(f"99 of 100 bystanders' jobs took up to {p99_s:.1f} s, fair are {BYSTANDER_S:g} s")
+        return wrong
 
     # -- what is left
 

@@ -17,9 +17,12 @@ from lorapool.producer.client import Client
 from lorapool.producer.handle import JobHandle
 from lorapool.shared.errors import JobCancelled, JobExpired, JobFailed, RedisUnreachable
 from tests.chaos.crew import STEP_S
-from tests.fake_worker import BROKEN, POISON, expected
+from tests.chaos.strangers import LOOPING
+from tests.fake_worker import BROKEN, DEADLY, HANGING, POISON, expected
 
-Sort = Literal["plain", "streamed", "delayed", "cancelled", "late", "broken", "poison"]
+Sort = Literal[
+    "plain", "streamed", "delayed", "cancelled", "late", "broken", "looping", "poison", "deadly", "hanging"
+]  # fmt: skip
 SORTS: dict[Sort, float] = {"plain": 70, "streamed": 12, "delayed": 8, "cancelled": 5, "late": 4.5, "broken": 0.5}
 ENDS: dict[Sort, frozenset[str]] = {
     "plain": frozenset({"succeeded"}),
@@ -28,9 +31,14 @@ ENDS: dict[Sort, frozenset[str]] = {
     "cancelled": frozenset({"succeeded", "cancelled"}),
     "late": frozenset({"succeeded", "expired"}),
     "broken": frozenset({"failed RuntimeError"}),
+    "looping": frozenset({"failed TemplateEnded"}),
     "poison": frozenset({"failed Poisonous"}),
+    "deadly": frozenset({"failed Poisonous"}),
+    "hanging": frozenset({"failed Poisonous"}),
 }
-PATIENCE_S = 90.0  # for one job; whoever waits longer calls it lost
+RARE: tuple[Sort, ...] = ("hanging", "looping", "poison", "deadly")  # in this order; a few of each
+BEGINS = {"broken": BROKEN, "looping": "loop", "poison": POISON, "deadly": DEADLY, "hanging": HANGING}
+PATIENCE_S = 180.0  # for one job, on a machine that is busy with other things; whoever waits longer calls it lost
 
 
 @dataclass
@@ -60,20 +68,26 @@ class Entry:
             "delayed": {"delay": 2 * STEP_S * self.tokens},
             "late": {"deadline": 3 * STEP_S * self.tokens},
         }
-        common = {"adapter": self.adapter, "prompt": self.prompt, "max_new_tokens": self.tokens, "wait": True}
+        common: dict[str, Any] = {"adapter": self.adapter, "max_new_tokens": self.tokens, "wait": True}
+        if self.sort == "looping":
+            common["messages"] = [{"role": "user", "content": self.prompt}]
+        else:
+            common["prompt"] = self.prompt
         return common | {"job_id": self.job_id} | extra.get(self.sort, {})
 
 
-def draw(seed: int, count: int, digests: Mapping[str, str], poison: int) -> Iterator[Entry]:
-    """``count`` jobs, ``poison`` of them deadly."""
+def draw(seed: int, count: int, digests: Mapping[str, str], rare: int) -> Iterator[Entry]:
+    """``count`` jobs, ``rare`` of each rare sort among them, which take long and so come early."""
     random = Random(f"jobs {seed}")
-    deadly = {round((n + 0.5) * count / poison) for n in range(poison)}
+    places = len(RARE) * rare
+    rarities = {round((n + 0.5) * 0.6 * count / places): RARE[n % len(RARE)] for n in range(places)}
     adapters: Sequence[str | None] = [None, *digests]
     for number in range(count):
-        sort: Sort = "poison" if number in deadly else random.choices(list(SORTS), list(SORTS.values()))[0]
+        sort: Sort = rarities.get(number) or random.choices(list(SORTS), list(SORTS.values()))[0]
         adapter = adapters[min(int(random.expovariate(0.25)), len(adapters) - 1)]
-        begin = {"poison": POISON, "broken": BROKEN}.get(sort, "question")
-        digest = digests[adapter] if adapter else ""
+        adapter = LOOPING if sort == "looping" else adapter
+        digest = digests.get(adapter, "") if adapter else ""
+        begin = BEGINS.get(sort, "question")
         yield Entry(f"chaos{number}", sort, adapter, f"{begin} {number}", random.randint(3, 18), digest)
 
 

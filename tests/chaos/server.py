@@ -31,7 +31,8 @@ class DurableServer:
         binary = os.environ.get("LORAPOOL_TEST_REDIS_SERVER") or str(get_binary_path())
         options = f"--port {self.port} --bind 127.0.0.1 --appendonly yes --appendfsync {fsync} --loglevel warning"
         self._command = [binary, *options.split(), "--maxmemory-policy", "noeviction", "--save", "", "--dir", folder]
-        self._log = Path(folder, "log")
+        self.folder = Path(folder)
+        self._log = self.folder / "log"
         self._process: subprocess.Popen[bytes] | None = None
 
     async def start(self, timeout_s: float = 20.0) -> None:

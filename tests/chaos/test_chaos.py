@@ -13,7 +13,7 @@ import pytest
 from tests.chaos.battle import Battle, Scale
 from tests.chaos.plan import SHARES
 
-SHORT = Scale(jobs=700, rounds=1, poison=1)
+SHORT = Scale(jobs=700, rounds=1, rare=1)
 
 
 @pytest.mark.timeout(300)

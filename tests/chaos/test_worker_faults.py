@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 from collections.abc import AsyncIterator
 from typing import Any
@@ -18,6 +19,7 @@ from lorapool.shared.job import Result
 from lorapool.shared.keys import Keys
 from lorapool.shared.protocol import Finding
 from lorapool.shared.upkeep import Upkeep
+from tests.chaos.crew import engine_of
 from tests.fake_worker import DEADLY, expected
 from tests.fleet import WorkerProcess, add_adapters, alive, fake_worker, until
 
@@ -159,6 +161,17 @@ async def test_second_sigterm_forces(redis_url: str, redis: Redis, pool: Client)
             results = await right_answers(pool, handles, digests, 400)
             assert successor.stop() == 0
     assert {1} == {result.attempts for result in results}
+
+
+async def test_stopped_while_its_engine_starts(redis_url: str, redis: Redis, pool: Client) -> None:
+    """SIGTERM while the engine is brought up again: nobody waits for that."""
+    with fake_worker(redis_url, "w1", {"step_s": STEP_S, "load_s": 2.0}, lease_s=LEASE_S) as leaving:
+        await alive(redis, "w1")
+        engine = engine_of(leaving)
+        assert engine is not None
+        os.kill(engine, signal.SIGKILL)
+        await until(lambda: engine_of(leaving) not in {engine, None})
+        assert leaving.stop(15) == 0
 
 
 async def test_grace_runs_out(redis_url: str, redis: Redis, pool: Client) -> None:

@@ -82,8 +82,9 @@ class Bystanders:
         every_s: float,
         calm: Sample | None = None,
         report: Callable[[str], None] = print,
+        patience_s: float = PATIENCE_S,
     ) -> None:
-        self._client, self._digests, self._every_s = client, digests, every_s
+        self._client, self._digests, self._every_s, self._patience_s = client, digests, every_s, patience_s
         self._calm, self._report = calm, report
         self._jobs: set[asyncio.Task[None]] = set()
         self._agents: list[asyncio.Task[None]] = []
@@ -143,12 +144,12 @@ class Bystanders:
         sent_s = time.monotonic()
         wrong = ""
         try:
-            async with asyncio.timeout(PATIENCE_S):
+            async with asyncio.timeout(self._patience_s):
                 result = await self._insist(adapter, prompt)
             if result.token_ids != expected(prompt, digest, TOKENS):
                 wrong = f"{adapter}, {prompt!r}: wrong tokens {result.token_ids} from {result.worker}"
         except TimeoutError:
-            wrong = f"{adapter}, {prompt!r}: no answer within {PATIENCE_S} s"
+            wrong = f"{adapter}, {prompt!r}: no answer within {self._patience_s:g} s"
         except LorapoolError as error:
             wrong = f"{adapter}, {prompt!r}: {type(error).__name__}: {error}"
         self._outcomes.append(Outcome(sent_s, time.monotonic(), wrong))
