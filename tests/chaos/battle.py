@@ -190,7 +190,8 @@ class Battle:
         left = await crew.stop()
         await asyncio.gather(*(client.close() for client in clients))
         refusals = crew.log_lines("stale: refused, the lease was lost") + crew.log_lines("lease lost")
-        malformed = sum(map(int, await server.command("HVALS", keys.one("malformed"))))
+        dropped = sum(map(int, await server.command("HVALS", keys.one("malformed"))))
+        malformed = dropped + crew.log_lines("malformed, stepped over")
         disturbed = await judge.bystanders(bystanders.sample, theirs)
         verdict = await judge.judge(ledger, inboxes, refusals)
         verdict.complaints += [*left, *strangers.complaints, *disturbed]
