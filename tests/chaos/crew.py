@@ -20,7 +20,7 @@ STEP_S = 0.02  # coarse: a step costs the machine more than its tokens do
 TEMPLATE_S = 1.0  # that a chat's template may compute
 SOCKET_TIMEOUT_S = "3"  # of workers: so long a silent connection is believed in
 FAIR = frozenset({0, -signal.SIGKILL})  # a deadly job may meet a worker that is leaving
-STATED = ("the engine sick", "the engine hung", "the device fails its check")  # why a worker may leave by itself, with status 1
+STATED = ("the engine sick", "the engine hung", "the device fails its check")  # why one may leave, with status 1
 PARENT = 1  # field of /proc/<pid>/stat after the name and the state
 
 
