@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from dataclasses import dataclass
 from typing import Any
 
 import pytest
@@ -13,41 +12,14 @@ from hypothesis import strategies as st
 
 from lorapool.shared.errors import InvalidRequest
 from lorapool.shared.job import BASE_REF, FinishReason
-from lorapool.worker.adapter_source import AdapterSource
 from lorapool.worker.adapters import AdapterCache
 from lorapool.worker.engine import Engine
 from lorapool.worker.engine_port import Update
 from lorapool.worker.scheduler import Scheduler
 from lorapool.worker.sequence import Status
 from tests.fake_runner import FakeRunner, FakeStore, completion
+from tests.worker.engine_bench import Bench, load
 from tests.worker.tiny import Now, drain, sequence, tokens
-
-
-@dataclass
-class Stored:
-    digest: str
-    nbytes: int = 1
-
-
-def _load(source: AdapterSource) -> Stored:
-    if source.uri == "broken":
-        raise OSError("cannot be read")
-    return Stored(source.digest)
-
-
-class Bench:
-    """An engine with adapters a@1 … e@1, whose digests are their names."""
-
-    def __init__(self, slots: int = 2, executor: Any = None, **runner: Any) -> None:
-        self.now_s = 0.0
-        self.store = FakeStore(slots)
-        self.runner = FakeRunner(self.store, **runner)
-        self.adapters = AdapterCache(self.store, _load, 1 << 20, executor or Now(), lambda: self.now_s)
-        for name in "abcde":
-            self.adapters.know(AdapterSource(f"{name}@1", name, "fine"))
-        self.adapters.know(AdapterSource("broken@1", "x", "broken"))
-        scheduler = Scheduler(max_batch=4, prefill_tokens=8)
-        self.engine = Engine(self.runner, self.adapters, scheduler, frozenset(), lambda: self.now_s)
 
 
 def _want(ref: str) -> str:
@@ -242,7 +214,7 @@ def test_a_long_prompt_delays_the_others_by_one_chunk_at_most() -> None:
     """While 4,000 tokens are prefilled every row that runs draws a token in every step, and no step has more than the
     budget's tokens beside them."""
     runner = FakeRunner(max_model_len=8192)
-    adapters = AdapterCache(FakeStore(), _load, 1 << 20, Now())
+    adapters = AdapterCache(FakeStore(), load, 1 << 20, Now())
     engine = Engine(runner, adapters, Scheduler(max_batch=8, prefill_tokens=512), frozenset())
     for index in range(5):
         engine.add(sequence(str(index), [index] * 20, max_new_tokens=60))

@@ -75,3 +75,33 @@ def test_a_wiped_row_leaves_no_bad_number_behind() -> None:
     lane.values[0][:, row] = float("nan")
     cache.release("a", wipe=True)
     assert all(bool(tensor.isfinite().all()) for tensor in lane.tensors())
+
+
+@pytest.mark.parametrize("fails_at", [1, 2, 3, 4])
+def test_want_of_memory_in_the_middle_of_growing_changes_nothing(
+    monkeypatch: pytest.MonkeyPatch, fails_at: int
+) -> None:
+    """Whichever tensor finds none: rows keep their content and their place, and growing succeeds later."""
+    cache = _cache()
+    for index in range(4):
+        assert cache.reserve(str(index), 60)
+    lane, row = cache.place("3")
+    for tensor in lane.tensors():
+        tensor[:, row] = 7.0
+    made, zeros = [0], torch.zeros
+
+    def scarce(*sizes: int, **options: object) -> torch.Tensor:
+        made[0] += 1
+        if made[0] == fails_at:
+            raise RuntimeError("CUDA out of memory. Tried to allocate 1 TiB")
+        return zeros(*sizes, **options)  # type: ignore[call-overload,no-any-return]
+
+    monkeypatch.setattr(torch, "zeros", scarce)
+    with pytest.raises(RuntimeError, match="out of memory"):
+        cache.reserve("4", 60)
+    cache.check_integrity()
+    assert cache.owners == {"0", "1", "2", "3"}
+    assert cache.reserve("4", 60)
+    cache.check_integrity()
+    lane, row = cache.place("3")
+    assert all(bool((tensor[:, row] == 7.0).all()) for tensor in lane.tensors())

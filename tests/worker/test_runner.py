@@ -13,6 +13,7 @@ from transformers import GptOssConfig, GptOssForCausalLM
 from lorapool.shared.errors import BaseModelError
 from lorapool.worker import self_check
 from lorapool.worker.engine import Engine
+from lorapool.worker.engine_port import EngineSick, OutOfMemory
 from lorapool.worker.runner import ModelRunner
 from lorapool.worker.scheduler import Scheduler
 from tests.fake_runner import FakeStore
@@ -161,3 +162,58 @@ def test_hf_names_stay_and_shared_inputs_are_found() -> None:
     assert keys[f"{layer}self_attn.k_proj"] == keys[f"{layer}self_attn.v_proj"] == f"{layer}self_attn.q_proj"
     assert keys[f"{layer}mlp.up_proj"] == f"{layer}mlp.gate_proj"
     assert runner.vocabulary == VOCABULARY
+
+
+def test_the_probe_passes_until_the_device_computes_otherwise() -> None:
+    """It compares with what it saw first: weights that are overwritten show, and so do numbers that are none."""
+    model = tiny_llama()
+    runner = runner_over(model)
+    runner.probe()
+    drain_one(runner, sequence("between", [3, 4, 5], max_new_tokens=2))
+    runner.probe()
+    weight = model.model.layers[1].mlp.down_proj.weight
+    whole = weight.detach().clone()
+    with torch.no_grad():
+        weight.copy_(-whole)
+    with pytest.raises(EngineSick, match="not those of the start"):
+        runner.probe()
+    with torch.no_grad():
+        weight.fill_(float("nan"))
+    with pytest.raises(EngineSick, match="not numbers"):
+        runner.probe()
+    with torch.no_grad():
+        weight.copy_(whole)
+    runner.probe()
+
+
+WANTS = [
+    torch.OutOfMemoryError("CUDA out of memory"),
+    MemoryError(),
+    RuntimeError("[enforce fail] can't allocate memory"),
+]
+
+
+@pytest.mark.parametrize("error", WANTS)
+def test_want_of_memory_is_told_apart(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
+    """In a step it is OutOfMemory, at a reservation a no; any other error is what it is."""
+    runner = runner_over(tiny_llama())
+    runner.probe()
+
+    def fail(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr(runner._cache, "reserve", fail)
+    assert not runner.reserve("a", 10)
+    monkeypatch.undo()
+    engine = _engine(runner)
+    engine.add(sequence("a", [1, 2], max_new_tokens=4))
+    engine.step()
+    monkeypatch.setattr(runner, "_forward", fail)
+    [update] = engine.step()
+    assert isinstance(update.error, OutOfMemory)
+    assert engine.counters.shrinks == 1
+    monkeypatch.undo()
+    error = RuntimeError("shape mismatch")
+    monkeypatch.setattr(runner._cache, "reserve", fail)
+    with pytest.raises(RuntimeError, match="shape mismatch"):
+        runner.reserve("a", 10)

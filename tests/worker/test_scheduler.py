@@ -80,3 +80,24 @@ def test_impossible_limits_are_refused() -> None:
     """At least one row and one token."""
     with pytest.raises(ValueError, match="at least 1"):
         Scheduler(max_batch=0)
+
+
+def test_rows_that_did_not_fit_are_halved_and_never_grow_by_it() -> None:
+    """A larger step that fails after a smaller one has failed takes nothing back; one row is always left."""
+    scheduler = Scheduler(max_batch=8, prefill_tokens=64)
+    assert scheduler.shrink(8)
+    assert scheduler.shrink(2)
+    assert not scheduler.shrink(8)  # 16 tokens: no shorter pieces
+    assert 1 == scheduler.room
+    _started(scheduler, 100)
+    assert 0 == scheduler.room
+    assert {"0": 16} == _counts(scheduler)
+
+
+def test_more_rows_than_may_run_are_the_last_that_started() -> None:
+    """``excess`` names them, and there is no room meanwhile."""
+    scheduler = Scheduler(max_batch=4)
+    _started(scheduler, 1, 1, 1)
+    scheduler.shrink(2)
+    assert ["1", "2"] == [row.seq_id for row in scheduler.excess()]
+    assert 0 == scheduler.room
