@@ -1,5 +1,6 @@
 -- What any worker does for the whole partition when it comes by: promote, reap, expire; bounded a call.
 
+local SILENCE_MS = 2000 -- of all, though each comes by at least once a second: nobody was there
 local JUMP_MS = 1000 -- that a clock goes back by less is corrected by nobody, and hurts nobody
 local MOST_REPAIRED = 2000
 local MOST_EXPIRED = 200
@@ -44,7 +45,7 @@ local function in_outage(lease_ms)
   lease = longest > 0 and longest or TERMS.LEASE_MS
   if last > NOW + JUMP_MS then
     clock_went_back(lease)
-  elseif NOW - last > math.max(lease / 2, 3000) and call('EXISTS', P .. 'leases') == 1 then
+  elseif NOW - last > math.max(lease / 2, SILENCE_MS) and call('EXISTS', P .. 'leases') == 1 then
     calm = NOW + lease
   end
   calm = math.min(calm, NOW + lease)

@@ -275,7 +275,7 @@ class ClaimMachine(UpkeepRules):
         if job.lease_until > self.now:
             return
         model = self.model
-        if self.now - model.last_tick > max(LEASE_MS // 2, 3000):
+        if self.now - model.last_tick > max(LEASE_MS // 2, 2000):
             model.calm_until = self.now + LEASE_MS
         model.last_tick = self.now
         if self.now >= model.calm_until:

@@ -65,7 +65,7 @@ class Model:
         return job.deadline is not None and job.deadline <= now
 
     def tick(self, now: int) -> None:
-        if now - self.last_tick > max(LEASE_MS // 2, 3000) and self.of("running"):
+        if now - self.last_tick > max(LEASE_MS // 2, 2000) and self.of("running"):
             self.calm_until = now + LEASE_MS
         self.last_tick = now
         for job in self.of("delayed"):

@@ -150,3 +150,17 @@ async def test_a_suspect_that_is_retried_stays_one(bench: Bench) -> None:
     assert [("0.mine", 1)] == [(claimed.job_id, claimed.lost) for claimed in await bench.claim(worker="w3")]
     assert () == await bench.claim(worker="w3")
     assert ["0.mate"] == [claimed.job_id for claimed in await bench.claim(worker="w4")]
+
+
+async def test_an_outage_is_one_by_the_leases_in_use(bench: Bench) -> None:
+    """Of a pool with leases of a second three seconds of silence are one, though its workers had looked before any
+    claimed."""
+    await bench.broker.tick("w1")
+    await bench.enqueue(id="mine")
+    await bench.broker.claim("w1", "L", ["cfo@1"], 1, 1, 1_000)
+    await bench.set_clock(bench.now + 3_000)
+    await bench.broker.tick("w2")
+    assert await bench.state("mine") == "running"
+    await bench.set_clock(bench.now + 1_000)
+    await bench.broker.tick("w2")
+    assert await bench.state("mine") == "queued"
