@@ -22,7 +22,7 @@ from tests.chaos.scribbles import NAME
 from tests.containment.bystanders import Sample
 
 ENDED = ("succeeded", "failed", "cancelled", "expired")
-LASTING = ("adapter:", "stats:", "agent:", "dead")  # design §4: what of a partition may stay for ever
+LASTING = ("adapter:", "stats:", "dead")  # design §4: what of a partition may stay for ever
 LASTING_POOL = ("config", "adapter:", "adapters", "active", "aliases", "workers", "usage")
 BYSTANDER_S = 120.0  # for 99 of 100 jobs, on a machine that is busy with other things; normal is a tenth of it
 FOR_EVER = -1  # what PTTL says of a key that does not expire
@@ -55,7 +55,7 @@ class Judge:
         await self._streams(ledger.entries)
         await self._notices(ledger.entries, clients)
         self._count(ledger.entries, counters)
-        await self._refusals(refusals)
+        counters["stale"] = await self._stale(refusals)
         self._complain(f"fsck found {finding}" for finding in await self.fsck())
         left_bytes = await self._at_rest()
         ends = Counter(entry.end for entry in ledger.entries)
@@ -151,12 +151,13 @@ class Judge:
         if counters["reaped"] != lost:
             self._complain([f"records say {lost} lost attempts, counted are {counters['reaped']}"])
 
-    async def _refusals(self, seen: int) -> None:
-        """Of anybody's jobs."""
+    async def _stale(self, seen: int) -> int:
+        """Writes refused, of anybody's jobs: workers cannot have seen more."""
         prefix = self._keys.stats("")
         names = [key.decode().removeprefix(prefix) for key in await self._server.scan(f"{prefix}*")]
         if seen > (counted := (await self._counters(names))["stale"]):
             self._complain([f"workers saw {seen} refusals, counted are {counted}"])
+        return counted
 
     async def bystanders(self, sample: Sample, refs: Iterable[str]) -> list[str]:
         """What is wrong with how they fared: each of their jobs succeeds, rightly, once, and few wait for long."""

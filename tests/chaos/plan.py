@@ -33,6 +33,7 @@ SHARES: dict[Kind, int] = {  # of one round; the short form is one round
     "lost reply": 4,  # a peer's next scripts run, their replies vanish
 }
 ROUND = sum(SHARES.values())
+ON_PEERS: frozenset[Kind] = frozenset({"delay", "cut", "half-open", "lost reply"})
 LONG: frozenset[Kind] = frozenset({"hostile"})  # take long to pass, and so come first in their round
 LEASE_S = 1.0
 STEP_TIMEOUT_S = 4.0  # of workers: long for steps of 20 ms, on a machine that is busy with other things

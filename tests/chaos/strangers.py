@@ -24,7 +24,7 @@ from lorapool.shared.prompt_format import PromptFormat
 from tests.fleet import until
 
 RANK, WIDTH = 4, 8
-DECIDED_S = 90.0  # a judge that is killed with its worker holds a version for half a minute
+DECIDED_S = 180.0  # a judge that is killed with its worker holds a version for half a minute, twice at most
 ENDLESS = "{% for i in range(99999) %}{% for j in range(99999) %}{% endfor %}{% endfor %}"
 LOOPS = "{% if 'loop' in messages[0].content %}" + ENDLESS + "{% endif %}{{ messages[0].content }}"
 LOOPING = "looping@1"

@@ -18,7 +18,7 @@ from tests.chaos import clock, refusals
 from tests.chaos.aim import Aim
 from tests.chaos.crew import Crew
 from tests.chaos.engine_striker import EngineStriker
-from tests.chaos.plan import Fault, Kind
+from tests.chaos.plan import ON_PEERS, Fault, Kind
 from tests.chaos.proxy import FaultProxy
 from tests.chaos.scribbles import scribbles, wiped
 from tests.chaos.server import DurableServer
@@ -71,11 +71,12 @@ class Striker:
             "clock jump": self._jump,
             "malformed": self._scribble,
             "client kill": self._client_kill,
+            **dict.fromkeys(ON_PEERS, self._upon_peer),
         }
 
     async def strike(self, fault: Fault) -> None:
         """One fault; what lasts passes by itself."""
-        await self._strikes.get(fault.kind, self._upon_peer)(fault)
+        await self._strikes[fault.kind](fault)
 
     async def calm(self) -> None:
         """Until all faults have passed, and what stays of them is put right. Raises what one of them ran into."""

@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
+from random import Random
 from typing import Any
 
 import pytest
 from redis.asyncio import Redis
+from redis.exceptions import ResponseError
 
 from lorapool.producer.client import Client
 from lorapool.shared.broker import Broker, Delta, Settlement
 from lorapool.shared.codec import encode_detail
-from lorapool.shared.keys import Keys
+from lorapool.shared.keys import Keys, PoolKeys
 from lorapool.shared.server import Server
 from lorapool.shared.upkeep import Upkeep
 from tests.chaos.judge import Judge
 from tests.chaos.ledger import Entry, Ledger
+from tests.chaos.scribbles import scribbles, wiped
+from tests.containment.bystanders import Outcome, Sample
 
 KEYS = Keys("default")
 
@@ -82,7 +87,7 @@ async def test_what_agents_were_told(
         (("HSET", KEYS.job("mine"), "lost", 1), "1 lost"),
         (("SET", KEYS.payload("mine"), "x"), "fsck found"),
         (("SET", KEYS.one("something"), "x"), "would stay for ever"),
-        (("HSET", KEYS.agent("large"), "note", "x" * (4 << 20)), "bytes more"),
+        (("HSET", PoolKeys("default").adapter("large@1"), "note", "x" * (4 << 20)), "bytes more"),
     ],
     ids=["notices", "stream", "counters", "claims", "losses", "fsck", "keys", "memory"],
 )
@@ -105,3 +110,41 @@ async def test_who_wrote_it(redis_url: str, redis: Redis) -> None:
     complaints = await judged(redis, broker, pool, told)
     await broker.close()
     assert ["mine: 'w1' had it, 'w2' ended it"] == complaints
+
+
+@pytest.mark.parametrize(
+    ("outcomes", "complaint"),
+    [
+        ([Outcome(0.0, 0.5)], None),
+        ([Outcome(0.0, 0.5, "by-1@1: wrong tokens")], "wrong tokens"),
+        ([Outcome(0.0, 0.5), Outcome(0.0, 0.5)], "sent 2 jobs, counted are 1"),
+        ([Outcome(0.0, 500.0)], "took up to 500.0 s"),
+    ],
+    ids=["nothing", "tokens", "counters", "late"],
+)
+async def test_how_bystanders_fared(
+    redis_url: str, redis: Redis, outcomes: list[Outcome], complaint: str | None
+) -> None:
+    """One job of theirs has succeeded, by the server's count."""
+    broker = Broker(redis, KEYS)
+    async with Client(redis_url) as pool:
+        await story(pool, broker)
+    judge = Judge(Server(redis), broker, Upkeep(redis, KEYS), before_bytes=0)
+    complaints = await judge.bystanders(Sample(tuple(outcomes)), ["_base"])
+    await broker.close()
+    assert (complaint is None) == (not complaints), complaints
+    assert complaint is None or any(complaint in line for line in complaints)
+
+
+async def test_what_was_scribbled(redis_url: str, redis: Redis) -> None:
+    """Entries that nobody can read are no fault of anybody's, and what readers step over can be wiped."""
+    broker = Broker(redis, KEYS)
+    async with Client(redis_url) as pool:
+        told = await story(pool, broker)
+        for command in (*scribbles(Random(1), ["w1"], [pool._name]), *wiped()):
+            with suppress(ResponseError):
+                await redis.execute_command(*command)
+    await broker.tick("w1")
+    complaints = await judged(redis, broker, pool, told)
+    await broker.close()
+    assert [] == complaints
