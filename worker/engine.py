@@ -198,16 +198,23 @@ class Engine:
                 self._fresh.add(sequence.seq_id)
                 self._scheduler.start(sequence)
                 joined = True
+            elif (starved := self._without_row(sequence, short)) is not None:
+                failed.append(starved)
             else:
-                self._give_slot(sequence)
-                since = short[1] if short is not None and short[0] == sequence.seq_id else self._clock()
-                if not self._held and self._clock() - since >= TURN_S:  # nothing that would become free
-                    failed.append(self._fail(sequence, OutOfMemory("the device has no memory for keys and values")))
-                    continue
-                self._short = (sequence.seq_id, since)
                 break  # first come first served: a long one is not overtaken for ever
         self._counters.joins += joined and others
         return failed
+
+    def _without_row(self, sequence: Sequence, short: tuple[str, float] | None) -> Update | None:
+        """It found no KV row: it is first in line for one, or, where none was held for a turn that could be given back,
+        fails for want of memory."""
+        self._give_slot(sequence)
+        now_s = self._clock()
+        since_s = short[1] if short is not None and (short[0] == sequence.seq_id or not self._held) else now_s
+        if not self._held and now_s - since_s >= TURN_S:
+            return self._fail(sequence, OutOfMemory("the device has no memory for its keys and values"))
+        self._short = (sequence.seq_id, since_s)
+        return None
 
     def _end_turns(self) -> None:
         """Preempt for who has waited a whole turn: the rows of an adapter whose slot is wanted, or, for a KV row, the

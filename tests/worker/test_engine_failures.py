@@ -167,8 +167,10 @@ def test_a_row_for_which_there_will_be_no_memory_does_not_wait_for_ever() -> Non
     bench.now_s += TURN_S / 2
     assert {"runs"} == {update.seq_id for update in bench.engine.step()}
     bench.engine.abort("runs")
-    assert not bench.engine.step()
+    bench.engine.add(sequence("too", [3], max_new_tokens=3))
+    for _ in range(3):
+        assert not bench.engine.step()
     bench.now_s += TURN_S
-    [update] = bench.engine.step()
-    assert ("waits", OutOfMemory) == (update.seq_id, type(update.error))
+    updates = bench.engine.step()
+    assert [("waits", OutOfMemory), ("too", OutOfMemory)] == [(u.seq_id, type(u.error)) for u in updates]
     assert not bench.engine.has_work
