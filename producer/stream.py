@@ -43,7 +43,7 @@ class Splicer:
         """What is new in the next entry of the job's token stream, or None."""
         if item.kind == "delta":
             return self.delta(self._before + item.attempt, item.offset, item.text, item.token_ids)
-        if item.kind == "restart":
+        if item.kind == "restart" and self._before + item.attempt >= self._attempt:
             self.restart(self._before + item.attempt)
         return None
 
@@ -52,16 +52,16 @@ class Splicer:
         self._before = self._attempt
 
     def restart(self, attempt: int) -> None:
-        """A new attempt begins at its first token."""
-        if attempt > self._attempt:
-            self._attempt, self._seen = attempt, ""
-            self._skipping = bool(self.text)
+        """A new attempt begins at its first token; or the same, whose number was not burnt, once more."""
+        self._attempt, self._seen = attempt, ""
+        self._skipping = bool(self.text)
 
     def delta(self, attempt: int, offset: int, text: str, token_ids: tuple[int, ...]) -> TextDelta | None:
         """What of this delta is new, or None."""
         if attempt < self._attempt:
             return None
-        self.restart(attempt)
+        if attempt > self._attempt:  # the entry that says so was trimmed
+            self.restart(attempt)
         end = offset + len(token_ids)
         if not self._skipping:
             return self._hand_out(TextDelta(text, token_ids, attempt, offset), end)

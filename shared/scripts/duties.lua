@@ -13,8 +13,13 @@ local second_turned = false
 local more_is_due = false -- than one call may do
 
 -- The server's clock went back: what was set by the clock as it was comes `late` ms too late. Leases end at the latest
--- a lease from now, whoever renews them; what a job waits for counts from now if it was submitted at a time to come.
-local function clock_went_back(lease)
+-- a lease from now, whoever renews them; what a job waits for counts from now if it was submitted at a time to come;
+-- suspects keep their order among themselves, before those that are lost from now on.
+local function clock_went_back(lease, late)
+  local suspects = call('ZRANGEBYSCORE', P .. 'suspects', NOW + JUMP_MS, '+inf', 'WITHSCORES', 'LIMIT', 0, MOST_REPAIRED)
+  for i = 1, #suspects, 2 do
+    call('ZADD', P .. 'suspects', math.min(tonumber(suspects[i + 1]) - late, NOW), suspects[i])
+  end
   local far = call('ZRANGEBYSCORE', P .. 'leases', NOW + lease, '+inf', 'LIMIT', 0, MOST_REPAIRED)
   for _, id in ipairs(far) do
     call('ZADD', P .. 'leases', NOW + lease, id)
@@ -44,7 +49,7 @@ local function in_outage(lease_ms)
   local longest = math.max(tonumber(lease) or 0, lease_ms or 0) -- 0: nobody has claimed yet
   lease = longest > 0 and longest or TERMS.LEASE_MS
   if last > NOW + JUMP_MS then
-    clock_went_back(lease)
+    clock_went_back(lease, last - NOW)
   elseif NOW - last > math.max(lease / 2, SILENCE_MS) and call('EXISTS', P .. 'leases') == 1 then
     calm = NOW + lease
   end

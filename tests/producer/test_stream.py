@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lorapool.producer.stream import Splicer, TextDelta
+from lorapool.shared.protocol import StreamItem
 
 TEXT = "the runway is eighteen months at this burn"
 
@@ -48,6 +49,19 @@ def test_a_retry_with_other_text_says_restart_once() -> None:
     assert splicer.delta(2, 0, "one", (1,)) is None
     assert TextDelta("one six", (6,), attempt=2, offset=1, restart=True) == splicer.delta(2, 1, " six", (6,))
     assert TextDelta(" ten", (7,), attempt=2, offset=2) == splicer.delta(2, 2, " ten", (7,))
+
+
+def test_an_attempt_that_was_given_back_repeats_nothing() -> None:
+    """It begins again under the same number, as its entry says: what was handed out is skipped."""
+    splicer = Splicer()
+    items = [
+        StreamItem("1-0", "delta", 1, 0, "one ", (1,)),
+        StreamItem("2-0", "restart", 1),
+        StreamItem("3-0", "delta", 1, 0, "one ", (1,)),
+        StreamItem("4-0", "delta", 1, 1, "two", (2,)),
+    ]
+    assert ["one ", "two"] == [delta.text for item in items if (delta := splicer.take(item)) is not None]
+    assert splicer.rest("one two") is None
 
 
 def test_a_late_delta_of_an_older_attempt_is_dropped() -> None:

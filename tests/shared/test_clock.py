@@ -78,3 +78,25 @@ async def test_an_outage_is_as_long_as_a_lease_in_use(bench: Bench) -> None:
     await jump(bench)
     await bench.pass_time(2_000)
     assert "suspect" == (await bench.broker.get("mine") or {})["lane"]
+
+
+async def test_what_was_lost_then_is_not_passed_for_an_hour(bench: Bench) -> None:
+    """Suspects of that hour run before those of now, in the order in which they were lost."""
+    held: dict[str, Held] = {}
+    for name in ("first", "second", "now"):
+        await bench.enqueue(id=name)
+        [claimed] = await bench.claim(worker=f"gone-{name}")
+        held[name] = Held(claimed.job_id, claimed.lease)
+    for name, later_ms in (("first", HOUR_MS), ("second", 100), ("now", 100)):
+        if name == "now":
+            await back(bench)
+        await bench.set_clock(bench.now + later_ms)
+        await bench.broker.lose([held[name]])
+        await bench.broker.tick("watcher")
+    await bench.set_clock(bench.now + 2_000)
+    ran: list[str] = []
+    for _ in range(3):
+        [claimed] = await bench.claim(worker="w9", n=1)
+        ran.append(claimed.job_id)
+        await bench.broker.settle([Settlement(claimed.job_id, claimed.lease, "succeeded")])
+    assert ["0.first", "0.second", "0.now"] == ran
