@@ -100,7 +100,10 @@ class Judge:
             self._complain([f"{entry.job_id}: {worker!r} had it, {device!r} ended it"])
 
     async def _streams(self, entries: list[Entry]) -> None:
-        """Attempt after attempt, each without a gap from its first token; one end."""
+        """Attempt after attempt, each without a gap from its first token; one end.
+
+        One that was given back begins again under its number, where an entry says so.
+        """
         for entry in entries:
             if entry.sort == "streamed":
                 self._stream(entry, await self._broker.tokens(entry.job_id, "0-0", 0))
@@ -112,7 +115,9 @@ class Judge:
             self._complain([f"{entry.job_id}: token stream out of order: {items}"])
         offsets: Counter[int] = Counter()
         for item in items:
-            if item.kind == "delta":
+            if item.kind == "restart":
+                offsets[item.attempt] = 0
+            elif item.kind == "delta":
                 if item.offset != offsets[item.attempt]:
                     self._complain([f"{entry.job_id}: attempt {item.attempt} goes on at {item.offset}: {items}"])
                 offsets[item.attempt] = item.offset + len(item.token_ids)
