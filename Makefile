@@ -30,7 +30,7 @@ help:
 	@echo 'make demo     five agents, five LoRA adapters, one base model, on an embedded server'
 	@echo 'make csuite   the same five at work together, with failures and the bill'
 	@echo 'make test     the tests'
-	@echo 'make chaos    20,000 jobs under 200 faults, twice; one thing broken at a time, at length; the claim protocol against its model'
+	@echo 'make chaos    20,000 jobs under 280 faults, twice; one thing broken at a time, at length; the claim protocol against its model'
 	@echo 'make fuzz     ten minutes of junk in everything foreign: files, requests, replies, every key of a live pool'
 	@echo 'make parity   random adapters on random models against PEFT, at length; PARITY_EXAMPLES=60'
 	@echo 'make check    lint, format, types, import arrows'

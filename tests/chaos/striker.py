@@ -28,7 +28,7 @@ from tests.fleet import until
 
 DELAY_S = 0.06
 LOST_REPLIES = 3
-LATE_S = 6.0  # the longest that a late write is held
+LATE_S = 10.0  # the longest that a late write is held
 
 
 class Striker:
