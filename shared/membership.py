@@ -16,7 +16,7 @@ from lorapool.shared.job import check_name
 from lorapool.shared.keys import PoolKeys
 from lorapool.shared.malformed import readable
 from lorapool.shared.scripts import Scripts
-from lorapool.shared.server import Arg, Server, text_map
+from lorapool.shared.server import Arg, Server, scores, text_map
 
 Fields = Mapping[str, str | int | float]
 Beats = list[dict[str, str]]
@@ -94,9 +94,8 @@ class Membership:
         """One of those that beat last, rather one that takes jobs, other than ``but``; empty if none is alive."""
         now = await self._server.command("TIME")
         now_ms = int(now[0]) * 1000 + int(now[1]) // 1000
-        found = await self._names("REV", "WITHSCORES", last=CANDIDATES - 1)
-        scored = zip(found[::2], found[1::2], strict=True)
-        names = [name for name, score in scored if float(score) > now_ms and name != but.encode()]
+        scored = scores(await self._names("REV", "WITHSCORES", last=CANDIDATES - 1))
+        names = [name for name, score in scored if score > now_ms and name != but.encode()]
         if not names:
             return ""
         serves = await self._server.command("SMISMEMBER", self._keys.serving, *names)

@@ -169,6 +169,13 @@ def _fields(fields: Any) -> dict[str, bytes]:
     return {name.decode(errors="replace"): value for name, value in pairs}
 
 
+def scores(answer: Any) -> list[tuple[bytes, float]]:
+    """Members and scores of a sorted set: a flat list under RESP2, pairs under RESP3."""
+    paired = bool(answer) and isinstance(answer[0], list | tuple)
+    pairs = answer if paired else zip(answer[::2], answer[1::2], strict=True)
+    return [(member, float(score)) for member, score in pairs]
+
+
 def text_map(answer: Any) -> dict[str, str]:
     """A hash as HGETALL (a map) or a script (a flat list) gives it, as text, whatever its bytes are."""
     if isinstance(answer, Exception):  # of a pipeline

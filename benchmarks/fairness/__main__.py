@@ -96,7 +96,7 @@ def _run(url: str, policy: str, load: float, *, flood: bool = False) -> dict[str
         for number in range(WORKERS):
             stack.enter_context(_worker(url, f"w{number}", policy))
         give_up_at = time.monotonic() + 60
-        while meter.redis.scard(PoolKeys("default").workers) < WORKERS:  # type: ignore[operator]  # typed for asyncio too
+        while meter.redis.scard(PoolKeys("default").serving) < WORKERS:  # type: ignore[operator]  # typed for asyncio too
             assert time.monotonic() < give_up_at, "not all workers came up"
             time.sleep(0.05)
         figures = asyncio.run(_drive(url, load, flood=flood))

@@ -141,7 +141,7 @@ def _clock(worker: Talker) -> dict[str, Any]:
 def _freeze_once_alive(workers: list[Talker], meter: Meter) -> None:
     """All begin at the same moment, on a backlog that is there: nobody's start-up is part of the figure."""
     give_up_at = time.monotonic() + 60
-    while meter.redis.scard(PoolKeys("default").workers) < len(workers):  # type: ignore[operator]  # as below
+    while meter.redis.scard(PoolKeys("default").serving) < len(workers):  # type: ignore[operator]  # as below
         assert time.monotonic() < give_up_at, "not all workers came up"
         time.sleep(0.02)
     for worker in workers:

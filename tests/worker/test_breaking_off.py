@@ -24,7 +24,7 @@ async def broken(*_: object) -> None:
 async def served(redis_url: str) -> None:
     """A worker in this process, until it ends."""
     config = WorkerConfig.parse(worker_id="w1", base_model="fake", lease_s=1.5, beat_s=0.1, slots=2, max_batch=4)
-    host = InProcess(FakeModel(config, step_s=0.005), FakeTokenizer(), lambda _record: {})
+    host = InProcess(FakeModel(config, step_s=0.005), FakeTokenizer(5.0), lambda _record: {})
     await serve(config, redis_settings(redis_url), host)
 
 
