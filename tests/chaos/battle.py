@@ -217,15 +217,15 @@ class Battle:
         self, crew: Crew, ledger: Ledger, clients: Sequence[Client], striker: Striker, judge: Judge
     ) -> None:
         keeping = [asyncio.ensure_future(duty) for duty in (crew.keep(), self._check_again(judge))]
-        striking = asyncio.ensure_future(self._strikes(ledger, striker))
         try:
-            await ledger.serve(clients, AGENTS)
-            await striking
+            async with asyncio.TaskGroup() as group:  # agents wait for faults: one that cannot strike ends them
+                group.create_task(self._strikes(ledger, striker))
+                group.create_task(ledger.serve(clients, AGENTS))
             await striker.calm()
         finally:
-            for task in (*keeping, striking):
+            for task in keeping:
                 task.cancel()
-            await asyncio.gather(*keeping, striking, return_exceptions=True)
+            await asyncio.gather(*keeping, return_exceptions=True)
         for task in keeping:
             if not task.cancelled() and (error := task.exception()):
                 raise error

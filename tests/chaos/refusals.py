@@ -33,15 +33,17 @@ async def _too_few_replicas(_: DurableServer, admin: Redis, seconds: float) -> N
 
 async def _full_disk(server: DurableServer, admin: Redis, seconds: float) -> None:
     """Its last snapshot could not be written."""
-    in_the_way = server.folder / "dump.rdb" / "in the way"
+    snapshot = server.folder / "dump.rdb"
+    in_the_way = snapshot / "in the way"
     in_the_way.mkdir(parents=True)
     await admin.config_set("save", "3600 1000000")
     await _snapshot(admin, "err")
     await asyncio.sleep(seconds)
     in_the_way.rmdir()
-    in_the_way.parent.rmdir()
+    snapshot.rmdir()
     await _snapshot(admin, "ok")
     await admin.config_set("save", "")
+    snapshot.unlink()
 
 
 async def _snapshot(admin: Redis, status: str) -> None:
