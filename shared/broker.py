@@ -227,6 +227,7 @@ class Broker:
         """Take up to ``n`` (at most 64) jobs from the preferred adapters, in that order, under one lease; or instead,
         where it is this worker's turn to run them, up to ``suspects`` jobs that a worker vanished with.
 
+        Without preferences, the worker says that it holds nothing and asks for those alone.
         ``lease`` must be unique to this claim; the same again returns what it took. Job ids under it are full.
         """
         n = min(n, arguments.MAX_JOBS)

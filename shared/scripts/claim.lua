@@ -3,7 +3,8 @@
 -- KEYS[1] partition prefix
 -- ARGV worker, lease, n, max_adapters, per_adapter, lease_ms, most suspects together, number of residents,
 --      resident..., preferred ref...
---      a resident with a minus before it is an adapter that this worker cannot reach
+--      a resident with a minus before it is an adapter that this worker cannot reach; none is preferred by a worker
+--      that holds nothing, and asks for suspects alone
 -- returns {view, head, payload, head, payload, ...}; a head is
 --      'id ref digest agent attempt lost fence seed submitted claimed deadline', '-' for none
 -- The same lease again returns what it took the first time, as far as it is still held.
@@ -183,10 +184,12 @@ local function take_preferred()
   end
 end
 
--- Suspects, apart from all others. True where this worker claims nothing else now.
+-- Suspects, apart from all others. True where this worker claims nothing else now. A worker knows what it holds; what
+-- is counted here may be more, where somebody else wrote a record.
 local function take_apart()
   local apart, suspect, group = goes_apart(worker, true)
-  if not suspect or gauge('held', worker) > 0 then
+  local holds_nothing = #ARGV < 9 + resident_count or gauge('held', worker) <= 0
+  if not suspect or not holds_nothing then
     return apart
   end
   local ids = {}

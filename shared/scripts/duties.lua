@@ -1,6 +1,7 @@
 -- What any worker does for the whole partition when it comes by: promote, reap, expire; bounded a call.
 
 local SILENCE_MS = 2000 -- of all, though each comes by at least once a second: nobody was there
+local LONGEST_MS = 3600000 -- no worker is given a longer lease
 local JUMP_MS = 1000 -- that a clock goes back by less is corrected by nobody, and hurts nobody
 local MOST_REPAIRED = 2000
 local MOST_EXPIRED = 200
@@ -12,6 +13,13 @@ local culprits = {} -- of deadly jobs found by this call, the leases under which
 local second_turned = false
 local more_is_due = false -- than one call may do
 
+-- Leases that end later than that end a lease from now.
+local function cut_short(limit, lease)
+  for _, id in ipairs(call('ZRANGEBYSCORE', P .. 'leases', limit, '+inf', 'LIMIT', 0, MOST_REPAIRED)) do
+    call('ZADD', P .. 'leases', NOW + lease, id)
+  end
+end
+
 -- The server's clock went back: what was set by the clock as it was comes `late` ms too late. Leases end at the latest
 -- a lease from now, whoever renews them; what a job waits for counts from now if it was submitted at a time to come;
 -- suspects keep their order among themselves, before those that are lost from now on.
@@ -20,10 +28,7 @@ local function clock_went_back(lease, late)
   for i = 1, #suspects, 2 do
     call('ZADD', P .. 'suspects', math.min(tonumber(suspects[i + 1]) - late, NOW), suspects[i])
   end
-  local far = call('ZRANGEBYSCORE', P .. 'leases', NOW + lease, '+inf', 'LIMIT', 0, MOST_REPAIRED)
-  for _, id in ipairs(far) do
-    call('ZADD', P .. 'leases', NOW + lease, id)
-  end
+  cut_short(NOW + lease, lease)
   for set, field in pairs({ delayed = 'due_ms', deadlines = 'deadline_ms' }) do
     for _, id in ipairs(call('ZRANGEBYSCORE', P .. set, NOW, '+inf', 'LIMIT', 0, MOST_REPAIRED)) do
       local v = call('HMGET', P .. 'job:' .. id, 'submitted_ms', field, 'retries')
@@ -45,8 +50,11 @@ end
 local function in_outage(lease_ms)
   local key = P .. 'reaper'
   local last, calm, lease = string.match(call('GET', key) or '', '^(%d+) (%d+) (%d+)$')
-  last, calm = tonumber(last) or 0, tonumber(calm) or 0
-  local longest = math.max(tonumber(lease) or 0, lease_ms or 0) -- 0: nobody has claimed yet
+  if not last or tonumber(lease) > LONGEST_MS then -- never written, or not by us
+    last, calm, lease = 0, 0, 0
+  end
+  last, calm = tonumber(last), tonumber(calm)
+  local longest = math.max(tonumber(lease), lease_ms or 0) -- 0: nobody has claimed yet
   lease = longest > 0 and longest or TERMS.LEASE_MS
   if last > NOW + JUMP_MS then
     clock_went_back(lease, last - NOW)
@@ -56,6 +64,9 @@ local function in_outage(lease_ms)
   calm = math.min(calm, NOW + lease)
   call('SET', key, string.format('%d %d %d', NOW, calm, longest), 'PX', 3600000)
   second_turned = math.floor(last / 1000) ~= math.floor(NOW / 1000)
+  if second_turned then
+    cut_short(NOW + LONGEST_MS + JUMP_MS, lease) -- of a stranger's making
+  end
   return NOW < calm
 end
 

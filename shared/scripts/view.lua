@@ -13,18 +13,26 @@ local function least_due()
   return least == '-' and '-' or string.format('%d', least)
 end
 
+-- Whatever time a stranger wrote of it, its jobs may be sound; where it has none, the claim that finds that takes it out.
+local function made_ready_now(ref)
+  call('ZADD', P .. 'ready', NOW, ref)
+  malformed('time in ready')
+  return AT
+end
+
 -- Longest waiting, least served, and the residents: refs in `ready`, each once, and since when; none that is away.
 local function candidates(residents)
   local refs, since = {}, {}
   local last = TERMS.VIEW_SIZE + away_count - 1
   local oldest = call('ZRANGE', P .. 'ready', 0, last, 'WITHSCORES')
   for i = 1, #oldest, 2 do
-    if not is_name(oldest[i]) or not number(oldest[i + 1]) then
-      call('ZREM', P .. 'ready', oldest[i])
+    local ref = oldest[i]
+    if not is_name(ref) then
+      call('ZREM', P .. 'ready', ref)
       malformed('member of ready')
-    elseif not away[oldest[i]] then
-      refs[#refs + 1] = oldest[i]
-      since[oldest[i]] = oldest[i + 1]
+    elseif not away[ref] then
+      refs[#refs + 1] = ref
+      since[ref] = number(oldest[i + 1]) and oldest[i + 1] or made_ready_now(ref)
     end
   end
   if #oldest <= 2 * last then
@@ -46,7 +54,7 @@ local function candidates(residents)
   for i, ref in ipairs(others) do
     if scores[i] and not since[ref] and is_name(ref) then
       refs[#refs + 1] = ref
-      since[ref] = scores[i]
+      since[ref] = number(scores[i]) and scores[i] or made_ready_now(ref)
     end
   end
   return refs, since
@@ -64,7 +72,8 @@ local function view(residents, apart, offered)
     local n = #parts
     for i, ref in ipairs(refs) do
       local from = tonumber(since[ref]) <= NOW + TERMS.CROWD_MS and since[ref] or AT -- else by a clock that went back
-      parts[n + 1], parts[n + 2], parts[n + 3], parts[n + 4] = ref, from, waiting[i] or '0', served[i] or '0'
+      local depth = string.format('%d', number(waiting[i]) or 0) -- a word, whatever stands there: others come after it
+      parts[n + 1], parts[n + 2], parts[n + 3], parts[n + 4] = ref, from, depth, served[i] or '0'
       n = n + 4
     end
   end

@@ -125,6 +125,22 @@ async def test_keys_of_the_wrong_type(contained: Contain) -> None:
         await pool.fsck()
 
 
+async def test_junk_among_what_all_adapters_share(contained: Contain) -> None:
+    """Counts that are none, times that are none, for an adapter that nobody serves: all others' jobs are found at once,
+    also the last ones, after which nobody comes."""
+    async with contained(workers=2) as pool:
+        await pool.adapters("foreign")
+        await pool.calm(1.0)
+        ready = {"foreign@1": 1, "strange@1": float("-inf"), "by-1@1": float("inf"), "by-2@1": float("-inf")}
+        for _ in range(3):
+            async with pool.bystanders() as bystanders:
+                await pool.redis.hset(KEYS.one("waiting"), mapping={"foreign@1": "x y", "strange@1": JUNK})
+                await pool.redis.zadd(KEYS.one("ready"), ready)
+                await bystanders.served(8)
+            bystanders.judge(factor=2.0)
+        await pool.fsck()
+
+
 async def test_what_a_client_reads(contained: Contain) -> None:
     """Junk in an inbox, a token stream or a record concerns who asked for that job, and nobody else."""
     async with contained(workers=1) as pool:

@@ -209,3 +209,24 @@ async def test_what_a_worker_cannot_reach_is_not_shown_to_it(bench: Bench) -> No
     assert "here@1" not in [item.ref for item in (await bench.broker.tick("w2")).waiting]
     claim = await bench.broker.claim("w1", "l1", ["here@1"], 4, 4, LEASE_MS, residents=[f"-{ref}" for ref in away])
     assert (["here@1"], []) == ([job.ref for job in claim.jobs], [item.ref for item in claim.view.waiting])
+
+
+@pytest.mark.parametrize("depth", [b"x y", b"3 4", b"", b"\xff\xfe", b"inf", b"-1", b"9" * 400])
+async def test_a_count_that_is_none_hides_nobody(bench: Bench, depth: bytes) -> None:
+    """Whatever stands for the jobs of one adapter, what the view tells of those after it is read."""
+    await bench.enqueue("ceo@1")
+    await bench.redis.hset(bench.keys.one("waiting"), "foreign@1", depth)
+    await bench.redis.zadd(bench.keys.one("ready"), {"foreign@1": 1})
+    view = await bench.broker.tick("w1")
+    assert {"foreign@1", "ceo@1"} == {item.ref for item in view.waiting}
+    await bench.claim("foreign@1")
+    assert {b"ceo@1"} == set(await bench.redis.zrange(bench.keys.one("ready"), 0, -1))
+
+
+@pytest.mark.parametrize("since", ["inf", "-inf", "1e308", "9e15"])
+async def test_a_wait_since_no_time_hides_nobody(bench: Bench, since: str) -> None:
+    """Of an adapter whose jobs are sound: it counts from now."""
+    job_id = await bench.enqueue("ceo@1")
+    await bench.redis.zadd(bench.keys.one("ready"), {"ceo@1": since})
+    assert [("ceo@1", bench.now)] == [(item.ref, item.since_ms) for item in (await bench.broker.tick("w1")).waiting]
+    assert [job_id] == [claimed.job_id for claimed in await bench.claim("ceo@1")]

@@ -199,3 +199,34 @@ async def test_a_loss_that_was_admitted_is_not_taken_back(bench: Bench) -> None:
     await bench.broker.lose([Held("0.mine", claimed.lease)])
     await renew(bench, claimed)
     assert "suspect" == (await bench.broker.get("mine"))["lane"]
+
+
+async def test_a_worker_is_believed_that_it_holds_nothing(bench: Bench) -> None:
+    """Though the server counts a job of its that there is none of: it runs the suspect, and then goes on."""
+    [lost] = await vanish(bench, 1)
+    await bench.redis.hset(bench.keys.one("held"), "w1", 1)
+    assert (await bench.broker.tick("w1")).suspects
+    [again] = (await bench.broker.claim("w1", "b.1", (), 8, 8, LEASE_MS)).jobs
+    assert lost == again.job_id
+    await succeed(bench, again)
+    other = await bench.enqueue()
+    assert [other] == [claimed.job_id for claimed in await bench.claim(worker="w1")]
+
+
+async def test_a_lease_that_never_ends_is_cut_short(bench: Bench) -> None:
+    """By whoever comes by: what it held runs again."""
+    await bench.enqueue(id="astray")
+    await bench.claim()
+    await bench.redis.zadd(bench.keys.one("leases"), {"astray": "inf"})
+    await bench.pass_time(LEASE_MS + 4_000)
+    assert "suspect" == (await bench.broker.get("astray") or {})["lane"]
+
+
+@pytest.mark.parametrize("text", ["{now} 9999999999999 9999999999999", "{now} 9999999999999 15000"])
+async def test_no_word_about_the_reaper_ends_reaping(bench: Bench, text: str) -> None:
+    """Its key says that all workers were away until some far day, or that leases take years."""
+    await bench.enqueue(id="mine")
+    await bench.claim(worker="gone")
+    await bench.redis.set(bench.keys.one("reaper"), text.format(now=bench.now))
+    await bench.pass_time(2 * LEASE_MS + 4_000)
+    assert "suspect" == (await bench.broker.get("mine") or {})["lane"]
