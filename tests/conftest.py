@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -74,11 +75,14 @@ def running_server(*options: str, port: int | None = None) -> Iterator[str]:
 
 
 def free_port() -> int:
-    """A port that nobody listens on just now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-    return port
+    """A port that nobody listens on just now, from a range of this test process alone and below those that the system
+    gives to clients, so that nobody takes it before the server does."""
+    number = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")) % 4
+    while True:
+        port = random.randrange(20_000 + 3_000 * number, 23_000 + 3_000 * number)
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
 
 
 def _wait_until_listening(port: int, server: subprocess.Popen[bytes]) -> None:

@@ -73,7 +73,7 @@ def test_each_agent_hears_its_own_voice(demo, voice):
 
 def test_counters_are_read_by_the_literal_command(demo):
     """The counters are shown under the very redis-cli command that reads them, numbered as redis-cli does."""
-    assert re.search(r"redis-cli -p \d+ HGETALL 'lp:\{default\.0\}:stats:cfo@1\.0\.0'", demo.stdout)
+    assert re.search(r"redis-cli -p \d+ HGETALL 'lp:\{default/0\}:stats:cfo@1\.0\.0'", demo.stdout)
     assert re.search(r'\d+\) "succeeded"', demo.stdout)
     assert "worker hit rate" in demo.stdout
 
