@@ -323,7 +323,8 @@ class Client:
         """Give the connections and the thread back; jobs go on. Harmless to repeat."""
         if self._thread.running:
             try:
-                self._thread.run(self._client.close())
+                with suppress(ClientClosed):  # by another thread, meanwhile
+                    self._thread.run(self._client.close())
             finally:
                 self._thread.stop()
 
