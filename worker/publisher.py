@@ -33,7 +33,6 @@ from lorapool.worker.persistence import insist, persist
 
 Outcome = Literal["succeeded", "failed", "retry", "dead", "cancelled", "expired"]
 
-UNBURNT = (EngineDown,)  # what ran into these has not begun
 HOPELESS = (InvalidRequest, CheckpointError, UnknownAdapter, AdapterRefused, AdapterConflict)
 
 log = structlog.get_logger()
