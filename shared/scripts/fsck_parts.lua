@@ -25,7 +25,7 @@ end
 -- Gauges are left alone here: they count the job already, or are put right with its adapter's.
 local function put_in_place(job)
   if job.state == 'delayed' then
-    call('ZADD', P .. 'delayed', tonumber(call('HGET', P .. 'job:' .. job.id, 'due_ms')) or NOW, job.id)
+    call('ZADD', P .. 'delayed', number(call('HGET', P .. 'job:' .. job.id, 'due_ms')) or NOW, job.id)
     damaged('delayed_job_without_due', job.id)
   elseif job.state == 'running' then -- a live owner renews it, a dead one's is reaped
     call('ZADD', P .. 'leases', NOW + TERMS.LEASE_MS, job.id)
@@ -146,7 +146,7 @@ local function set_gauges(key, expected)
   for i = 1, #had, 2 do
     local field = had[i]
     seen[field] = true
-    if field ~= '*' and tonumber(had[i + 1]) ~= expected[field] then
+    if field ~= '*' and (not expected[field] or number(had[i + 1]) ~= expected[field]) then
       wrong[#wrong + 1] = field
     end
   end
@@ -238,6 +238,19 @@ local function size_of(ref)
   return n
 end
 
+-- Make the gauge of waiting jobs hold exactly this; returns whether it did not, and what it counted.
+local function set_waiting(field, waiting)
+  local text = call('HGET', P .. 'waiting', field)
+  local had = number(text)
+  local wrong = (had or 0) ~= waiting or text and not had
+  if wrong and waiting > 0 then
+    call('HSET', P .. 'waiting', field, waiting)
+  elseif wrong then
+    call('HDEL', P .. 'waiting', field)
+  end
+  return wrong, had or 0
+end
+
 local function check_gauges(ref)
   local window, waiting = {}, 0
   for _, lane in ipairs(LANES) do
@@ -245,10 +258,9 @@ local function check_gauges(ref)
   end
   count_set(ref, 'delayed', window)
   count_set(ref, 'suspects', window)
-  local had = tonumber(call('HGET', P .. 'waiting', ref)) or 0
-  if had ~= waiting then
+  local wrong, had = set_waiting(ref, waiting)
+  if wrong then
     damaged('waiting_gauge', ref)
-    add(gauges, 'waiting', ref, waiting - had)
     add(gauges, 'waiting', '*', waiting - had)
   end
   for _, agent in ipairs(set_gauges(P .. 'window:' .. ref, window)) do
@@ -288,13 +300,11 @@ local function check_sums()
       if call('EXISTS', P .. 'adapter:' .. had[i]) == 0 then
         check_adapter(had[i])
       end
-      sum = sum + (tonumber(call('HGET', P .. 'waiting', had[i])) or 0)
+      sum = sum + (number(call('HGET', P .. 'waiting', had[i])) or 0)
     end
   end
-  local total = tonumber(call('HGET', P .. 'waiting', '*')) or 0
-  if sum ~= total then
+  if set_waiting('*', sum) then
     damaged('waiting_gauge', '*')
-    add(gauges, 'waiting', '*', sum - total)
   end
   for _, set in ipairs({ 'ready', 'served' }) do
     for _, ref in ipairs(call('ZRANGE', P .. set, 0, MOST)) do

@@ -102,7 +102,8 @@ class ContainedPool:
         living = {name: worker for name, worker in self.workers.items() if name not in self._gone}
         ended = {name: worker.process.poll() for name, worker in living.items()}
         assert {} == {name: status for name, status in ended.items() if status is not None}, "workers left"
-        assert [] == await self.fsck()
+        found = await self.fsck()
+        assert [] == found, f"fsck found {found}"
         for worker in living.values():
             worker.signal(signal.SIGTERM)
         statuses = await asyncio.gather(*(asyncio.to_thread(worker.wait, STOP_S) for worker in living.values()))

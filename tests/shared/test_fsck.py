@@ -160,6 +160,20 @@ async def test_all_of_it_lost_at_once(busy: Bench, upkeep: Upkeep) -> None:
     assert {"succeeded", "failed"} == {await busy.state(job_id) for job_id in JOBS}
 
 
+@pytest.mark.parametrize("value", ["junk", "nan", "-nan", "inf", "-inf", "1e300", "-1e300", "0.5", "-7", "0x1p40", ""])
+@pytest.mark.parametrize("field", [".", "cfo@1", "ceo@1", "*"])
+async def test_a_gauge_that_is_no_count_is_put_right_at_once(
+    busy: Bench, upkeep: Upkeep, field: str, value: str
+) -> None:
+    """Whatever stands there, one check finds it, the next finds nothing."""
+    key = busy.keys.one("waiting")
+    sound = await busy.redis.hgetall(key)
+    await busy.redis.hset(key, field, value)
+    assert ("waiting_gauge", field) in {(finding.damage, finding.subject) for finding in await fsck(upkeep)}
+    assert [] == await fsck(upkeep)
+    assert sound == await busy.redis.hgetall(key)
+
+
 async def test_a_lost_request_ends_its_job_with_the_reason(busy: Bench, upkeep: Upkeep) -> None:
     """Whoever waits for it hears why."""
     await busy.redis.unlink(busy.keys.payload("queued"))
