@@ -3,8 +3,8 @@
 Everything but the model is the product's: engine and its process, adapter cache, all loops, signals. Starts in about a
 second. Any process can say what an answer must be: ``expected``. A prompt that begins with POISON kills the engine's
 process, one with DEADLY the worker with it, one with HANGING never ends its step, one with BROKEN makes every step that
-it is part of raise, and one with UNREADABLE the tokenizer. After ``sick_after`` steps the device fails for good: also
-under an engine that is started again.
+it is part of raise (not where ``breaks`` is false), and one with UNREADABLE the tokenizer. After ``sick_after`` steps
+the device fails for good: also under an engine that is started again.
 """
 
 from __future__ import annotations
@@ -87,6 +87,7 @@ class DeadlyRunner(FakeRunner):
     sick_after: int | None = None
     marker = Path("/nowhere")
     rows_in_memory: int = 1 << 30
+    breaks: bool = True
     ailments: Ailments | None = None
 
     def step(self, batch: Batch) -> list[Drawn]:
@@ -103,7 +104,7 @@ class DeadlyRunner(FakeRunner):
         room = (self.ailments and self.ailments.rows) or self.rows_in_memory
         if len(batch.works) > room:
             raise OutOfMemory(f"no room for {len(batch.works)} rows")
-        if any(prompt.startswith(BROKEN) for prompt in prompts):
+        if self.breaks and any(prompt.startswith(BROKEN) for prompt in prompts):
             raise RuntimeError("broken on purpose")
         return super().step(batch)
 
@@ -129,6 +130,7 @@ class FakeModel:
     sick_after: int | None = None
     marker: str = "/nowhere"
     rows_in_memory: int = 1 << 30
+    breaks: bool = True
     outline: str = ""
     below: str = ""
     ailments: str = ""
@@ -144,7 +146,7 @@ class FakeModel:
         store = FakeStore(self.config.slots)
         runner = DeadlyRunner(store, step_s=self.step_s, max_model_len=self.max_model_len)
         runner.sick_after, runner.marker = self.sick_after, Path(self.marker)
-        runner.rows_in_memory = self.rows_in_memory
+        runner.rows_in_memory, runner.breaks = self.rows_in_memory, self.breaks
         load: Load = FoundAdapters(self.config, self.outline, self.below).load if self.outline else _weights
         if self.ailments:
             runner.ailments = Ailments(Path(self.ailments))
