@@ -214,7 +214,7 @@ class Client:
     # -- numbers
 
     async def stats(self, adapter: str | None) -> dict[str, int | float]:
-        """The counters of one adapter since its first job (None: the base model); sums, see the README for each."""
+        """The counters of one adapter since its first job (None: the base model); sums, docs/operations.md has each."""
         return dict(await self._broker.stats(await self.adapters.ref(adapter)))
 
     async def all_stats(self) -> dict[str, dict[str, int | float]]:

@@ -1,4 +1,4 @@
-"""The shape of the source: sizes that keep it readable, and a README that knows every file."""
+"""The shape of the source: sizes that keep it readable, and a page that knows every file."""
 
 from __future__ import annotations
 
@@ -47,9 +47,9 @@ def test_no_file_outgrows_its_noun():
     assert not [(str(path.relative_to(ROOT)), lines) for path, lines, limit in sizes if lines > limit]
 
 
-def test_readme_has_a_line_for_every_file():
-    """The README's "What is where" names each module of the three packages, and none that is gone."""
-    text = (ROOT / "README.md").read_text().split("## What is where")[1].split("```")[1]
+def test_architecture_page_has_a_line_for_every_file():
+    """The "What is where" of docs/architecture.md names each module of the three packages, and none that is gone."""
+    text = (ROOT / "docs/architecture.md").read_text().split("## What is where")[1].split("```")[1]
     listed = {line.split()[0] for line in text.splitlines() if line.startswith("  ")}
     there = {str(path.relative_to(ROOT / path.relative_to(ROOT).parts[0])) for path in sources(*PRODUCT)}
     assert {name for name in there if not name.endswith("__init__.py")} == listed - {"scripts/"}

@@ -140,13 +140,13 @@ def test_every_flag_says_what_it_does(options):
     assert not [(command, option.opts) for command, option in options if not option.help]
 
 
-def test_readme_names_every_flag_of_the_worker():
-    """The README's tables of the settings of workers and maintenance workers are whole."""
-    readme = (ROOT / "README.md").read_text()
+def test_operations_page_names_every_flag_of_the_worker():
+    """The tables of docs/operations.md, of the settings of workers and maintenance workers, are whole."""
+    page = (ROOT / "docs/operations.md").read_text()
     run = get_command(import_module("lorapool.worker.cli").app)
     told = ("run", "maintenance")
     flags = {
         name for path, option in options_of(run, "") if path.endswith(told) for name in option.opts if name[:2] == "--"
     }
     assert flags
-    assert not {name for name in flags if f"`{name}`" not in readme}
+    assert not {name for name in flags if f"`{name}`" not in page}

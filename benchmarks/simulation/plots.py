@@ -1,4 +1,4 @@
-"""Pictures of the study, for the README; matplotlib is imported only here."""
+"""Pictures of the study, for docs/benchmarks.md; matplotlib is imported only here."""
 
 from __future__ import annotations
 

@@ -23,6 +23,7 @@ from pathlib import Path
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 COMMENT = re.compile(r"<!-- (not run|fails|output)(?:: (.+?))? -->\n\Z")
 RUN, SHOWN = ("sh", "python"), ("text",)
+BIN = Path(__file__).parent / "bin"  # programs that pages call and that need not be installed here
 TIMEOUT_S = 100
 DRIVER = """
 import ast, asyncio, inspect, sys
@@ -110,7 +111,7 @@ class Session:
         return [str(self.python), "-c", DRIVER, "snippet.py"]
 
     def _environment(self) -> dict[str, str]:
-        path = f"{self.python.parent}{os.pathsep}{os.environ['PATH']}"
+        path = os.pathsep.join([str(self.python.parent), str(BIN), os.environ["PATH"]])
         kept = {name: value for name, value in os.environ.items() if not name.startswith(("LORAPOOL_", "PYTHON"))}
         return {**kept, "PATH": path, "LORAPOOL_REDIS_URL": self.redis_url, "COLUMNS": "110"}
 

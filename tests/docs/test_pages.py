@@ -6,19 +6,27 @@ from pathlib import Path
 
 import pytest
 
-from tests.docs.conftest import DOCS
+from tests.docs.conftest import DOCS, ROOT
 from tests.docs.snippets import RUN, SHOWN, Block, Session, blocks, here, languages, matches
 
 PAGES = sorted(DOCS.glob("*.md"))
 QUICK_START = "quick-start.md"  # runs in a newcomer's environment: test_newcomer.py
 URL = "redis://127.0.0.1:6379"
+README_CODE = ("lorapool adapters register", "pool.submit")
 NOT_RUN = {
     "adapters.md": ["it needs a bucket"],
+    "operations.md": [
+        "it runs until it is stopped",
+        "it runs until it is stopped",
+        "it needs a dead letter",
+        "it needs Docker",
+    ],
     "tuning.md": ["it takes minutes, and wants the machine for itself", "it belongs to a checkout"],
     "quick-start.md": [
         "the test keeps the demo's server and worker running itself",
         "the test runs this page in such an environment, made from a wheel of the checkout",
         "it installs torch and fetches a model from the hub",
+        "each starts a demo of its own",
     ],
 }
 
@@ -38,6 +46,16 @@ def run_and_compare(session: Session, block: Block) -> None:
     assert block.output is None or matches(block.output, printed), (
         f"{block}\nsaid:\n{block.output}\nprinted:\n{printed}"
     )
+
+
+def test_readme_code_runs(folder: Path, docs_url: str) -> None:
+    """An agent's first code in the README, after the adapter was registered as it says."""
+    session = Session(
+        folder, here(), docs_url, {"redis://localhost:6379": docs_url, " /adapters/": " examples/adapters/"}
+    )
+    register, ask = (next(block for block in blocks(ROOT / "README.md") if word in block.text) for word in README_CODE)
+    assert "cfo@1.0.0 is ready" in session.run(register)
+    assert session.run(ask).strip()
 
 
 def test_what_is_not_run_is_known_here() -> None:
