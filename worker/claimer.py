@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from itertools import count
 
@@ -97,7 +98,7 @@ class Claimer:
         """Free rows; while few are, and others work, wait a moment: a claim of many costs little more than of one."""
         room, busy = self._rows - self._jobs.unfinished(), self._jobs.unfinished() > 0
         if busy and 0 < room < min(self._rows, self._policy.claim_size) // GATHER_PART:
-            await self._sleep(GATHER_S)
+            await self._pause(GATHER_S)
             room = self._rows - self._jobs.unfinished()
         return room
 
@@ -135,12 +136,13 @@ class Claimer:
         if jobs:
             self._outrun_s = OUTRUN_S
         elif not (self._view and self._view.behind):  # what that claim tidied up was all it could do
-            await self._sleep(self._outrun_s)
+            await self._pause(self._outrun_s)
             self._outrun_s = min(2 * self._outrun_s, BLOCKED_S)
         return jobs
 
     async def _ask_for(self, choice: Choice) -> tuple[ClaimedJob, ...]:
         lease = f"{self._boot_id}.{next(self._nonces)}"
+        self._stirred.clear()
         claim: Claim = await insist(lambda: self._ask(choice, lease), "claim")
         self._see(claim.view)
         if claim.unreadable:
@@ -168,6 +170,7 @@ class Claimer:
 
     async def _tick(self) -> None:
         residents = self._resident()
+        self._stirred.clear()
         self._see(await insist(lambda: self._broker.tick(self._worker, residents), "tick"))
 
     def _see(self, view: View) -> None:
@@ -199,9 +202,13 @@ class Claimer:
         return waiting in done and waiting.result()
 
     async def _sleep(self, timeout_s: float) -> None:
-        self._stirred.clear()
-        try:
+        """Not past a stir since the last look was asked for: what came while that was under way is not in it."""
+        with suppress(TimeoutError):
             async with asyncio.timeout(timeout_s):
                 await self._stirred.wait()
-        except TimeoutError:
-            return
+
+    async def _pause(self, timeout_s: float) -> None:
+        """Whoever stirs."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(timeout_s):
+                await self._stopping.wait()

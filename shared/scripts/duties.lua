@@ -6,6 +6,7 @@ local JUMP_MS = 1000 -- that a clock goes back by less is corrected by nobody, a
 local MOST_REPAIRED = 2000
 local MOST_EXPIRED = 200
 local LITTLE = 8 -- jobs lost together that run again as one group
+local TOGETHER_MS = 10000 -- so long after a loss, what its worker loses besides was lost together with it
 
 local MOST_EXONERATED = 256
 
@@ -151,22 +152,44 @@ local function exonerate()
   culprits = {}
 end
 
--- Lost together; what each worker lost becomes two groups, or one where it is little. `returns`: it may come back.
-local function reap_all(jobs, returns)
-  local of, seen, first, groups = {}, {}, {}, 0
-  for _, job in ipairs(jobs) do
-    of[job.worker] = (of[job.worker] or 0) + 1
+-- What a worker loses becomes two groups, or one while it is little: `first` is the score of one, `counts` are how many
+-- jobs each got. Its leases do not all lapse at once: what else it loses within a while joins them.
+local function groups_of(worker, number_here)
+  local text = call('GET', P .. 'reaped:' .. worker) or ''
+  local first, one, other = string.match(text, '^(%d+%.%d+) (%d+) (%d+)$')
+  first = number(first)
+  if not first or first > NOW then
+    return { first = NOW + 2 * number_here / 64, counts = { 0, 0 } }
   end
+  return { first = first, counts = { tonumber(one), tonumber(other) } }
+end
+
+-- The score of the group that its next job joins, of `most` that there will be.
+local function join_group(groups, most)
+  local counts = groups.counts
+  local which = counts[1] < math.max(LITTLE, math.ceil(most / 2)) and 1 or 2
+  counts[which] = counts[which] + 1
+  return string.format('%.6f', groups.first + (which - 1) / 64)
+end
+
+-- Lost now. `returns`: their worker may come back.
+local function reap_all(jobs, returns)
+  local groups, most, workers = {}, {}, 0
   for _, job in ipairs(jobs) do
     local worker = job.worker
-    if not seen[worker] then
-      seen[worker], first[worker], groups = 0, groups, groups + 2
+    if not groups[worker] then
+      groups[worker] = groups_of(worker, workers)
+      workers, most[worker] = workers + 1, groups[worker].counts[1] + groups[worker].counts[2]
     end
-    seen[worker] = seen[worker] + 1
-    local group = first[worker] + (seen[worker] > math.max(LITTLE, math.ceil(of[worker] / 2)) and 1 or 0)
-    reap_one(job, string.format('%.6f', NOW + group / 64), (returns and '' or '!') .. job.lease)
+    most[worker] = most[worker] + 1
   end
-  for worker in pairs(seen) do
+  for _, job in ipairs(jobs) do
+    local group = join_group(groups[job.worker], most[job.worker])
+    reap_one(job, group, (returns and '' or '!') .. job.lease)
+  end
+  for worker, found in pairs(groups) do
+    local text = string.format('%.6f %d %d', found.first, found.counts[1], found.counts[2])
+    call('SET', P .. 'reaped:' .. worker, text, 'PX', TOGETHER_MS)
     call('ZREM', P .. 'apart', worker) -- others may run what it lost
   end
   exonerate()

@@ -45,6 +45,39 @@ async def test_what_was_lost_together_runs_again_in_halves(bench: Bench) -> None
     assert set(ids) == {claimed.job_id for claimed in (*first, *second)}
 
 
+async def test_what_a_worker_loses_bit_by_bit_was_lost_together(bench: Bench) -> None:
+    """Its leases lapse one after another, claim by claim: still there are two rounds, in which all are equally many."""
+    await bench.broker.open_adapter("cfo@1", "ab" * 32, agent_window=1_000)
+    ids = [await bench.enqueue("cfo@1") for _ in range(ROWS)]
+    for count in (8, 28, 12, 16):
+        assert count == len(await bench.claim("cfo@1", n=count, worker="gone"))
+        await bench.pass_time(400)
+    await bench.pass_time(LEASE_MS + 2_000)
+    assert ROWS == await bench.redis.zcard(bench.keys.one("suspects"))
+    rounds = []
+    for _ in range(2):
+        rounds.append(await bench.claim(n=ROWS, worker="w1"))
+        await succeed(bench, *rounds[-1])
+    assert [32, 32] == [len(claimed) for claimed in rounds]
+    assert set(ids) == {claimed.job_id for claimed in (*rounds[0], *rounds[1])}
+
+
+async def test_what_was_lost_long_before_is_no_mate(bench: Bench) -> None:
+    """A worker's later loss runs apart from its earlier one."""
+    losses: list[list[str]] = []
+    for _ in range(2):
+        losses.append([await bench.enqueue("cfo@1") for _ in range(4)])
+        assert 4 == len(await bench.claim("cfo@1", worker="gone"))
+        await bench.pass_time(LEASE_MS // 2)
+    while await bench.redis.zcard(bench.keys.one("suspects")) < 8:
+        await bench.pass_time(1_000)
+        await bench.redis.delete(bench.keys.one("reaped:gone"))  # as the server does, by its own clock
+    for lost in losses:
+        claimed = await bench.claim(n=ROWS, worker="w1")
+        assert set(lost) == {job.job_id for job in claimed}
+        await succeed(bench, *claimed)
+
+
 async def test_a_round_is_as_large_as_the_worker(bench: Bench) -> None:
     """And never mixes what different workers lost."""
     for ref, count in (("cfo@1", 6), ("ceo@1", 4)):

@@ -202,6 +202,23 @@ async def test_a_worker_that_is_to_run_dry_claims_nothing() -> None:
     assert (job("0.9", "b@1"),) == await claims.claim()
 
 
+async def test_what_stirs_during_a_look_is_not_slept_through(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The look did not see it: the next one follows at once."""
+    monkeypatch.setattr(claimer, "TICK_S", 60.0)
+    broker = ScriptedBroker([view(apart=True), view(suspects=1)], [Claim((job("0.1", "a@1"),), view())])
+    claims, _ = made(broker)
+    look = broker.tick
+
+    async def stirred(*asked: Any) -> View:
+        if not broker.ticked:
+            claims.stir()
+        return await look(*asked)
+
+    broker.tick = stirred  # type: ignore[method-assign]
+    async with asyncio.timeout(5):
+        assert [(), (), (job("0.1", "a@1"),)] == [await claims.claim() for _ in range(3)]
+
+
 async def test_what_is_not_here_is_left_to_others() -> None:
     """It is neither preferred nor guessed, and the server is told, until its while is over."""
     not_here = NotHere()
