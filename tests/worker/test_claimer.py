@@ -209,12 +209,12 @@ async def test_what_stirs_during_a_look_is_not_slept_through(monkeypatch: pytest
     claims, _ = made(broker)
     look = broker.tick
 
-    async def stirred(*asked: Any) -> View:
+    async def stirred(worker: str, residents: Sequence[str] = ()) -> View:
         if not broker.ticked:
             claims.stir()
-        return await look(*asked)
+        return await look(worker, residents)
 
-    broker.tick = stirred  # type: ignore[method-assign]
+    monkeypatch.setattr(broker, "tick", stirred)
     async with asyncio.timeout(5):
         assert [(), (), (job("0.1", "a@1"),)] == [await claims.claim() for _ in range(3)]
 
