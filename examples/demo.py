@@ -29,7 +29,7 @@ from lorapool.producer import Client, JobHandle
 from lorapool.shared.errors import LorapoolError
 from lorapool.shared.job import BASE_REF, Result
 from lorapool.shared.keys import Keys
-from lorapool.shared.settings import redact
+from lorapool.shared.redaction import redact
 
 ADAPTERS = Path(__file__).parent / "adapters"
 STREAMER = "ceo"  # whose answer is shown token by token

@@ -38,7 +38,8 @@ from lorapool.shared.job import BASE_REF, Result, check_name, explain_validation
 from lorapool.shared.keys import Keys, split_id
 from lorapool.shared.malformed import number
 from lorapool.shared.protocol import Backlog, Explanation
-from lorapool.shared.settings import RedisSettings, connect, redact, redis_settings
+from lorapool.shared.redaction import redact
+from lorapool.shared.settings import RedisSettings, connect, redis_settings
 from lorapool.shared.timetable import Timetable
 from lorapool.shared.upkeep import Upkeep
 

@@ -23,7 +23,7 @@ from lorapool.shared.errors import (
 from lorapool.shared.job import JobState, Result, Timings, Usage
 from lorapool.shared.keys import issued_ms
 from lorapool.shared.malformed import number, required
-from lorapool.shared.scripts import Terms
+from lorapool.shared.terms import Terms
 
 RESULT_TTL_S = Terms().result_ttl_ms / 1000
 Record = Mapping[str, str | bytes]

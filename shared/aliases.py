@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING
 from lorapool.shared.errors import AdapterClosed, AdapterNotReady, AdapterRefused, InvalidRequest, UnknownAdapter
 from lorapool.shared.job import check_name
 from lorapool.shared.keys import PoolKeys
-from lorapool.shared.malformed import readable
-from lorapool.shared.scripts import Scripts, Terms
-from lorapool.shared.server import Server, text_map
+from lorapool.shared.malformed import readable, text_map
+from lorapool.shared.scripts import Scripts
+from lorapool.shared.server import Server
+from lorapool.shared.terms import Terms
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis

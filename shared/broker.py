@@ -21,7 +21,7 @@ from lorapool.shared.errors import Fate, LorapoolError, MalformedEntry, RedisFul
 from lorapool.shared.explain import UNSURE_OF_WORKERS, explanation, with_workers
 from lorapool.shared.job import Job, JobState
 from lorapool.shared.keys import LANES, Keys, PoolKeys, bare_id
-from lorapool.shared.malformed import readable, required
+from lorapool.shared.malformed import readable, required, text_map
 from lorapool.shared.membership import Membership
 from lorapool.shared.protocol import (
     Backlog,
@@ -39,9 +39,10 @@ from lorapool.shared.protocol import (
     View,
     WaitingAdapter,
 )
-from lorapool.shared.scripts import Scripts, Terms
-from lorapool.shared.server import Arg, Command, Server, text_map
+from lorapool.shared.scripts import Scripts
+from lorapool.shared.server import Arg, Command, Server
 from lorapool.shared.tally import Tally
+from lorapool.shared.terms import Terms
 
 __all__ = [
     "Broker",
@@ -56,7 +57,6 @@ __all__ = [
     "Settled",
     "Settlement",
     "StreamItem",
-    "Terms",
     "View",
     "WaitingAdapter",
 ]

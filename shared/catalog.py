@@ -7,9 +7,8 @@ nothing of jobs, except that a ready adapter is opened for them.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
-from pydantic import BaseModel, ConfigDict, Field
 from redis.asyncio import Redis
 
 from lorapool.shared.adapter_record import BASE_RECORD, AdapterRecord, encoded
@@ -25,30 +24,19 @@ from lorapool.shared.errors import (
 )
 from lorapool.shared.job import BASE_REF, check_name
 from lorapool.shared.keys import Keys, PoolKeys, partition_of
-from lorapool.shared.layout import FIRST, LAYOUT_VERSION, Layout
-from lorapool.shared.malformed import readable, required
+from lorapool.shared.layout import FIRST, Layout
+from lorapool.shared.malformed import readable, required, text_map
 from lorapool.shared.membership import Beats, Membership
 from lorapool.shared.plain_text import plain_text
+from lorapool.shared.pool_config import LAYOUT_VERSION, PoolConfig
 from lorapool.shared.replies import numbers
-from lorapool.shared.scripts import Scripts, Terms
-from lorapool.shared.server import PIPELINED, Arg, Server, text_map
+from lorapool.shared.scripts import Scripts
+from lorapool.shared.server import PIPELINED, Arg, Server
+from lorapool.shared.terms import Terms
 
 __all__ = ["LAYOUT_VERSION", "AdapterRecord", "Catalog", "PoolConfig", "encoded"]
 
 REFS = 1000  # looked at in one call
-
-
-class PoolConfig(BaseModel):
-    """Written once per pool. ``digest`` is that of the base model's weights; ``dtype`` the pool's policy."""
-
-    model_config = ConfigDict(frozen=True, extra="ignore")
-
-    base_model: str
-    revision: str = ""
-    digest: str = ""
-    dtype: str = ""
-    partitions: Annotated[int, Field(ge=1, le=4096)] = 1
-    layout: int = LAYOUT_VERSION
 
 
 class Judging(NamedTuple):

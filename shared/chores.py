@@ -10,9 +10,10 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from lorapool.shared.keys import PoolKeys
-from lorapool.shared.malformed import readable
-from lorapool.shared.scripts import Scripts, Terms
-from lorapool.shared.server import Arg, Server, text_map
+from lorapool.shared.malformed import readable, text_map
+from lorapool.shared.scripts import Scripts
+from lorapool.shared.server import Arg, Server
+from lorapool.shared.terms import Terms
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis

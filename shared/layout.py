@@ -11,9 +11,9 @@ import time
 
 from lorapool.shared.errors import PoolMismatch, RedisAuthFailed
 from lorapool.shared.keys import PoolKeys
+from lorapool.shared.pool_config import LAYOUT_VERSION
 from lorapool.shared.server import Server
 
-LAYOUT_VERSION = 2  # of keys and hashes: what has another one does not share a pool
 FIRST = 1  # marked a partition ``lp:{<pool>.<p>}:``, which is also how a pool named ``<pool>.<p>`` begins
 AGAIN_S = 1.0  # while a pool has no config
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import structlog
 
-from lorapool.shared.settings import redact
+from lorapool.shared.redaction import redact
 
 
 def configure(level: str = "info", json: bool | None = None) -> None:

@@ -8,7 +8,7 @@ are this process's; what scripts dropped is counted in Redis, in ``lp:{<pool>/<p
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeVar
 
 from lorapool.shared.errors import MalformedEntry, UnsupportedVersion
@@ -78,3 +78,11 @@ def number(text: Any, default: float = 0.0) -> float:
 def shown(item: object) -> str:
     """An excerpt that any log and any terminal takes."""
     return ascii(item)[:SHOWN]
+
+
+def text_map(answer: Any) -> dict[str, str]:
+    """A hash as HGETALL (a map) or a script (a flat list) gives it, as text, whatever its bytes are."""
+    if isinstance(answer, Exception):  # of a pipeline
+        raise answer
+    pairs = answer.items() if isinstance(answer, Mapping) else zip(answer[::2], answer[1::2], strict=True)
+    return {name.decode(errors="replace"): value.decode(errors="replace") for name, value in pairs}

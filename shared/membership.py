@@ -14,9 +14,9 @@ from typing import Any
 from lorapool.shared.errors import MalformedEntry, WorkerIdTaken
 from lorapool.shared.job import check_name
 from lorapool.shared.keys import PoolKeys
-from lorapool.shared.malformed import readable
+from lorapool.shared.malformed import readable, text_map
 from lorapool.shared.scripts import Scripts
-from lorapool.shared.server import Arg, Server, scores, text_map
+from lorapool.shared.server import Arg, Server, scores
 
 Fields = Mapping[str, str | int | float]
 Beats = list[dict[str, str]]

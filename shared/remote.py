@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from lorapool.shared.errors import AdapterUnavailable, CheckpointError, InvalidRequest
-from lorapool.shared.settings import redact
+from lorapool.shared.redaction import redact
 
 # scheme -> what to install for it
 SCHEMES = {

@@ -23,7 +23,7 @@ from lorapool.shared.errors import (
 )
 from lorapool.shared.job import Job, JobState, check_name
 from lorapool.shared.keys import Keys
-from lorapool.shared.malformed import UNREADABLE, readable, required, step_over
+from lorapool.shared.malformed import UNREADABLE, readable, required, step_over, text_map
 from lorapool.shared.protocol import (
     Claim,
     ClaimedJob,
@@ -38,7 +38,6 @@ from lorapool.shared.protocol import (
     View,
     WaitingAdapter,
 )
-from lorapool.shared.server import text_map
 
 RESULT_FIELDS = (
     "state",

@@ -174,11 +174,3 @@ def scores(answer: Any) -> list[tuple[bytes, float]]:
     paired = bool(answer) and isinstance(answer[0], list | tuple)
     pairs = answer if paired else zip(answer[::2], answer[1::2], strict=True)
     return [(member, float(score)) for member, score in pairs]
-
-
-def text_map(answer: Any) -> dict[str, str]:
-    """A hash as HGETALL (a map) or a script (a flat list) gives it, as text, whatever its bytes are."""
-    if isinstance(answer, Exception):  # of a pipeline
-        raise answer
-    pairs = answer.items() if isinstance(answer, Mapping) else zip(answer[::2], answer[1::2], strict=True)
-    return {name.decode(errors="replace"): value.decode(errors="replace") for name, value in pairs}

@@ -1,18 +1,18 @@
 """Settings: where the Redis server is, how a connection to it behaves, and what its failures are called here.
 
 Reads the LORAPOOL_* environment. Every option that redis-py changed its mind about is set explicitly. Passwords
-never reach a message: ``redact`` takes them out.
+never reach a message.
 """
 
 from __future__ import annotations
 
+import os
 import re
 import socket
 from typing import Annotated, Any
 
 from hiredis import pack_command
-from pydantic import Field, SecretStr
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import BaseModel, ConfigDict, Field, SecretStr
 from redis import exceptions as redis_errors
 from redis.asyncio import BlockingConnectionPool, Redis
 from redis.asyncio.retry import Retry
@@ -20,10 +20,9 @@ from redis.backoff import NoBackoff
 
 from lorapool.shared.errors import LorapoolError, MalformedEntry, RedisAuthFailed, RedisFull, RedisUnreachable
 from lorapool.shared.job import Name
+from lorapool.shared.redaction import redact
 
-_SECRET = re.compile(r"//(?P<user>[^:@/\s]*):(?P<password>\S*)@")
 _SECRET_ANYWHERE = re.compile(r":[^:@\s]*@")  # also in what is no URL yet, for a slip of the keys
-_SECRET_QUERY = re.compile(r"([?&]password=)[^&\s]*", re.IGNORECASE)
 
 # What a server says while it is there and cannot do the work: of its disk, its replicas, its role, a script that runs.
 _FOR_NOW = (
@@ -47,10 +46,10 @@ _DAMAGE = ("WRONGTYPE", "user_script", "not an integer", "not a valid float", "E
 READ_MARGIN_S = 2.0  # a blocking read gives up this much before its socket does
 
 
-class RedisSettings(BaseSettings):
+class RedisSettings(BaseModel):
     """The server and the pool; each field is also ``LORAPOOL_<FIELD>`` in the environment."""
 
-    model_config = SettingsConfigDict(env_prefix="LORAPOOL_", frozen=True, extra="ignore")
+    model_config = ConfigDict(frozen=True, extra="ignore")
 
     redis_url: SecretStr = SecretStr("redis://localhost:6379/0")
     pool: Name = "default"
@@ -69,7 +68,10 @@ class RedisSettings(BaseSettings):
 def redis_settings(redis_url: str | None = None, pool: str | None = None) -> RedisSettings:
     """Settings from the environment, with what the caller gave laid over them."""
     given = {"redis_url": redis_url, "pool": pool}
-    return RedisSettings.model_validate({name: value for name, value in given.items() if value is not None})
+    found = {name.upper(): value for name, value in os.environ.items()}
+    said = {name: found.get(f"LORAPOOL_{name.upper()}") for name in RedisSettings.model_fields}
+    laid_over = said | {name: value for name, value in given.items() if value is not None}
+    return RedisSettings.model_validate({name: value for name, value in laid_over.items() if value is not None})
 
 
 def connect(settings: RedisSettings) -> Redis:
@@ -108,12 +110,6 @@ class _PackedInC:
 def _packing(kind: Any) -> Any:
     """That class of connections, faster: packing in Python was a fifth of a worker's time a job."""
     return type(f"Packed{kind.__name__}", (_PackedInC, kind), {})
-
-
-def redact(url: str) -> str:
-    """The text without the passwords of the URLs in it."""
-    text = _SECRET.sub(r"//\g<user>:***@", url) if "@" in url else url
-    return _SECRET_QUERY.sub(r"\1***", text)
 
 
 def translated(error: Exception, redis: Redis | None = None) -> LorapoolError | None:

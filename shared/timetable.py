@@ -15,10 +15,11 @@ from pydantic import ValidationError
 from lorapool.shared.errors import InvalidRequest, ScheduleConflict, UnknownSchedule
 from lorapool.shared.job import check_name, explain_validation
 from lorapool.shared.keys import PoolKeys
-from lorapool.shared.malformed import UNREADABLE
+from lorapool.shared.malformed import UNREADABLE, text_map
 from lorapool.shared.schedule import Schedule
-from lorapool.shared.scripts import Scripts, Terms
-from lorapool.shared.server import Arg, Server, text_map
+from lorapool.shared.scripts import Scripts
+from lorapool.shared.server import Arg, Server
+from lorapool.shared.terms import Terms
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis

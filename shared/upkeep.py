@@ -15,8 +15,9 @@ from lorapool.shared.fsck import checked
 from lorapool.shared.job import JobState
 from lorapool.shared.keys import Keys, bare_id, new_job_id
 from lorapool.shared.protocol import Checked, DeadPage, Enqueued, Limits, Purged, Retired
-from lorapool.shared.scripts import Scripts, Terms
+from lorapool.shared.scripts import Scripts
 from lorapool.shared.server import Arg, Server
+from lorapool.shared.terms import Terms
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis

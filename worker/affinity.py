@@ -13,9 +13,9 @@ from dataclasses import dataclass, field
 from hashlib import blake2b
 from typing import Literal
 
-from lorapool.shared.broker import View, WaitingAdapter
 from lorapool.shared.job import BASE_REF
-from lorapool.shared.scripts import Terms
+from lorapool.shared.protocol import View, WaitingAdapter
+from lorapool.shared.terms import Terms
 
 FAIR_TOKENS = 4096  # served so much beyond the least served, an adapter has had more than its share
 MOST_GUESSED = 64  # adapters named in a claim made unseen

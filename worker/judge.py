@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from lorapool.shared.catalog import AdapterRecord
+from lorapool.shared.adapter_record import AdapterRecord
 from lorapool.shared.errors import AdapterUnavailable, CheckpointError
 from lorapool.shared.prompt_format import PromptFormat
 from lorapool.worker.adapter_files import AdapterFiles

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 
-from lorapool.shared.catalog import AdapterRecord
+from lorapool.shared.adapter_record import AdapterRecord
 from lorapool.shared.errors import CheckpointError
 
 _MERGED = re.compile(r"(?:^|[-_.])merged?(?:$|[-_.])")

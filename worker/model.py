@@ -10,16 +10,18 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
-from lorapool.shared.catalog import PoolConfig
+from lorapool.shared.pool_config import PoolConfig
 from lorapool.worker.adapters import AdapterCache
-from lorapool.worker.admission import Tokenizer
 from lorapool.worker.engine import Engine
 from lorapool.worker.engine_port import EnginePort
 from lorapool.worker.engine_thread import EngineThread
 from lorapool.worker.sequence import Detokenizer
-from lorapool.worker.validator import Check
+
+if TYPE_CHECKING:
+    from lorapool.worker.admission import Tokenizer
+    from lorapool.worker.validator import Check
 
 
 class Say(Protocol):

@@ -10,8 +10,8 @@ import os
 
 import structlog
 
-from lorapool.shared.catalog import PoolConfig
 from lorapool.shared.errors import CheckpointError
+from lorapool.shared.pool_config import PoolConfig
 from lorapool.worker.adapter_files import AdapterFiles
 from lorapool.worker.adapter_source import AdapterSource
 from lorapool.worker.adapters import AdapterCache

@@ -24,8 +24,8 @@ from benchmarks.queue.noop_model import (
 )
 from lorapool.shared import logs
 from lorapool.shared.broker import Broker, View
-from lorapool.shared.scripts import Terms
 from lorapool.shared.settings import redis_settings
+from lorapool.shared.terms import Terms
 from lorapool.worker import claimer, cli
 from lorapool.worker.adapter_source import AdapterSource
 from lorapool.worker.adapters import AdapterCache

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from lorapool.shared.broker import View, WaitingAdapter
-from lorapool.shared.scripts import Terms
+from lorapool.shared.terms import Terms
 
 VIEW_SIZE = 32
 WINDOW = Terms().agent_window

@@ -22,7 +22,8 @@ from pathlib import Path
 
 from lorapool.producer.aos.config import LoRAxConfig
 from lorapool.shared.errors import InvalidRequest, NoWorker
-from lorapool.shared.settings import redact, redis_settings
+from lorapool.shared.redaction import redact
+from lorapool.shared.settings import redis_settings
 
 _LAST_LINES = 8
 

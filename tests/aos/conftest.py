@@ -14,7 +14,7 @@ import pytest
 
 from lorapool.producer.aos import LoRAxConfig, LoRAxServer, MLConfig, MLPipelineManager
 from lorapool.shared.digest import adapter_digest
-from tests.fake_worker import expected
+from tests.fake_model import expected
 from tests.fleet import WorkerProcess, fake_worker
 
 MakeAdapter = Callable[..., Path]

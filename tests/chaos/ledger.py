@@ -18,7 +18,7 @@ from lorapool.producer.handle import JobHandle
 from lorapool.shared.errors import JobCancelled, JobExpired, JobFailed, RedisUnreachable
 from tests.chaos.crew import STEP_S
 from tests.chaos.strangers import LOOPING
-from tests.fake_worker import BROKEN, DEADLY, HANGING, POISON, expected
+from tests.fake_model import BROKEN, DEADLY, HANGING, POISON, expected
 
 Sort = Literal[
     "plain", "streamed", "delayed", "cancelled", "late", "broken", "looping", "poison", "deadly", "hanging"

@@ -17,7 +17,7 @@ from lorapool.shared.job import Result
 from lorapool.shared.settings import connect, redis_settings
 from tests.chaos.proxy import FaultProxy
 from tests.chaos.server import Fsync, durable_server
-from tests.fake_worker import expected
+from tests.fake_model import expected
 from tests.fleet import add_adapters, alive, fake_worker, until
 
 STEP_S, TOKENS = 0.02, 60  # a job takes more than a second

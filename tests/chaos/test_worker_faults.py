@@ -20,7 +20,7 @@ from lorapool.shared.keys import Keys
 from lorapool.shared.protocol import Finding
 from lorapool.shared.upkeep import Upkeep
 from tests.chaos.crew import engine_of
-from tests.fake_worker import DEADLY, expected
+from tests.fake_model import DEADLY, expected
 from tests.fleet import WorkerProcess, add_adapters, alive, fake_worker, until
 
 LEASE_S = 1.0

@@ -18,7 +18,7 @@ from lorapool.producer.handle import JobHandle
 from lorapool.shared.errors import LorapoolError, RedisUnreachable
 from lorapool.shared.job import Result
 from lorapool.shared.keys import new_job_id
-from tests.fake_worker import expected
+from tests.fake_model import expected
 from tests.fleet import until
 
 PATIENCE_S = 60.0  # for one job; whoever waits longer counts as lost

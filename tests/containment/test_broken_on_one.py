@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from lorapool.shared.job import Result
 from tests.containment.conftest import Contain
-from tests.fake_worker import BROKEN, expected
+from tests.fake_model import BROKEN, expected
 
 
 async def test_a_retry_goes_to_another_worker(contained: Contain) -> None:

@@ -12,7 +12,7 @@ import pytest
 from lorapool.shared.errors import JobFailed
 from lorapool.shared.job import Result
 from tests.containment.conftest import Contain
-from tests.fake_worker import HANGING, POISON, expected
+from tests.fake_model import HANGING, POISON, expected
 from tests.fleet import WorkerProcess, alive, until
 
 LONG_LEASE_S = 600.0  # what is given back before that was not given back by a lease that lapsed

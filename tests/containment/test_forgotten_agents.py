@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from lorapool.producer.handle import JobHandle
-from lorapool.shared.scripts import Terms
+from lorapool.shared.terms import Terms
 from tests.containment import LONG
 from tests.containment.conftest import Contain
 from tests.containment.pool import ContainedPool
-from tests.fake_worker import expected
+from tests.fake_model import expected
 from tests.fleet import until
 
 AGENT_JOBS = 50  # of each; its window is 64

@@ -11,7 +11,7 @@ from lorapool.shared.errors import LorapoolError
 from tests.containment import LONG
 from tests.containment.conftest import Contain
 from tests.containment.pool import ContainedPool
-from tests.fake_worker import expected
+from tests.fake_model import expected
 from tests.fleet import until
 
 TOKENS = 12

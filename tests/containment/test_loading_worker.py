@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from tests.containment.conftest import Contain
-from tests.fake_worker import expected
+from tests.fake_model import expected
 from tests.fleet import until
 
 LOAD_S = 6.0  # longer than a client waits for any worker to be there, and than a heartbeat lives

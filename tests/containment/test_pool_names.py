@@ -10,7 +10,7 @@ from redis.asyncio import Redis
 
 from lorapool.producer.client import Client
 from lorapool.shared.catalog import AdapterRecord, Catalog
-from tests.fake_worker import expected
+from tests.fake_model import expected
 from tests.fleet import alive, fake_worker
 
 POOLS = ("acme", "acme.0", "acme.0.0")

@@ -9,7 +9,7 @@ from tests.chaos import clock
 from tests.containment import LONG
 from tests.containment.conftest import Contain
 from tests.containment.test_killed_worker import TOKENS, held
-from tests.fake_worker import expected
+from tests.fake_model import expected
 
 WORKERS = ("w1", "w2", "w3")
 

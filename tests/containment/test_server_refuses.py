@@ -14,7 +14,7 @@ from redis.exceptions import ResponseError
 from lorapool.producer.client import Client
 from lorapool.shared.errors import RedisUnreachable
 from tests.conftest import running_server
-from tests.fake_worker import expected
+from tests.fake_model import expected
 from tests.fleet import WorkerProcess, add_adapters, alive, fake_worker, until
 from tests.worker.test_maintenance import maintenance, ticks
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from lorapool.shared.job import Result
 from tests.containment import LONG
 from tests.containment.conftest import Contain
-from tests.fake_worker import expected
+from tests.fake_model import expected
 from tests.fleet import alive
 
 

@@ -14,7 +14,7 @@ from lorapool.producer.client import Client
 from lorapool.producer.handle import JobHandle
 from lorapool.shared.errors import LorapoolError
 from lorapool.shared.job import JobState
-from tests.fake_worker import BROKEN
+from tests.fake_model import BROKEN
 from tests.fleet import add_adapters, alive, fake_worker, until
 
 Record = Mapping[str, Any]

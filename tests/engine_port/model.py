@@ -16,8 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lorapool.shared.catalog import PoolConfig
 from lorapool.shared.errors import BaseModelError
+from lorapool.shared.pool_config import PoolConfig
 from lorapool.worker.adapter_source import AdapterSource
 from lorapool.worker.adapters import AdapterCache
 from lorapool.worker.config import WorkerConfig

@@ -15,8 +15,8 @@ from lorapool.shared import keys
 from lorapool.shared.aliases import alias_of
 from lorapool.shared.errors import LorapoolError
 from lorapool.shared.job import check_name
+from lorapool.shared.redaction import redact
 from lorapool.shared.remote import check_place, check_uri, is_remote, is_under
-from lorapool.shared.settings import redact
 from lorapool.worker.adapter_source import confined
 from tests.fuzz import mutation
 from tests.fuzz.target import Target

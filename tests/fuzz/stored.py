@@ -22,8 +22,7 @@ from lorapool.shared.explain import explanation
 from lorapool.shared.fsck import checked
 from lorapool.shared.job import Job
 from lorapool.shared.keys import Keys
-from lorapool.shared.malformed import readable, required
-from lorapool.shared.server import text_map
+from lorapool.shared.malformed import readable, required, text_map
 from lorapool.shared.timetable import _entry_or_error
 from lorapool.worker import cli
 from tests.fuzz import mutation

@@ -7,7 +7,7 @@ import asyncio
 from redis.asyncio import Redis
 
 from lorapool.producer import Client, Result
-from tests.fake_worker import expected
+from tests.fake_model import expected
 from tests.fleet import add_adapters, alive, fake_worker, until
 
 

@@ -10,7 +10,7 @@ import pytest
 from redis.asyncio import Redis
 
 from lorapool.producer import AdapterRefused, Client, Result
-from tests.fake_worker import expected
+from tests.fake_model import expected
 from tests.fleet import alive, fake_worker
 
 Make = Callable[..., Path]

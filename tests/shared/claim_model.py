@@ -8,7 +8,7 @@ from typing import Any
 
 from lorapool.shared.errors import AdapterClosed, QueueFull
 from lorapool.shared.job import Job
-from lorapool.shared.scripts import Terms
+from lorapool.shared.terms import Terms
 
 LEASE_MS = 15_000
 WAITING, ENDED = {"queued", "delayed"}, {"succeeded", "failed", "cancelled", "expired"}

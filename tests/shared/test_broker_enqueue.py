@@ -18,7 +18,7 @@ from lorapool.shared.errors import (
     UnknownJob,
 )
 from lorapool.shared.keys import Keys
-from lorapool.shared.scripts import Terms
+from lorapool.shared.terms import Terms
 from tests.shared.conftest import START_MS, Bench, job
 
 

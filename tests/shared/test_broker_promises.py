@@ -12,7 +12,7 @@ from redis.asyncio import Redis
 from lorapool.shared.broker import Broker, Settlement
 from lorapool.shared.errors import QueueFull
 from lorapool.shared.keys import Keys
-from lorapool.shared.scripts import Terms
+from lorapool.shared.terms import Terms
 from lorapool.shared.upkeep import Upkeep
 from lorapool.worker.affinity import Holding, Homes, Policy, choose
 from tests.shared.conftest import LEASE_MS, START_MS, Bench, job

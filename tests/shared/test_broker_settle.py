@@ -7,7 +7,7 @@ from lorapool.shared.broker import Broker, Delta, Held, Settlement
 from lorapool.shared.job import JobState
 from lorapool.shared.keys import Keys, new_job_id
 from lorapool.shared.replies import RESULT_FIELDS
-from lorapool.shared.scripts import Terms
+from lorapool.shared.terms import Terms
 from tests.shared.conftest import LEASE_MS, START_MS, Bench, job, success
 
 DAY_MS = 86_400_000

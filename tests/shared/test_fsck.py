@@ -15,7 +15,7 @@ from lorapool.shared.broker import Broker, ClaimedJob, Held, Settlement
 from lorapool.shared.fsck import REPAIRS
 from lorapool.shared.keys import Keys
 from lorapool.shared.protocol import Finding
-from lorapool.shared.scripts import Terms
+from lorapool.shared.terms import Terms
 from lorapool.shared.upkeep import Upkeep
 from tests.shared.conftest import LEASE_MS, Bench, job
 

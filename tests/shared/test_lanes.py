@@ -8,7 +8,7 @@ from random import Random
 import pytest
 
 from lorapool.shared.broker import ClaimedJob, Held, Settlement
-from lorapool.shared.scripts import Terms
+from lorapool.shared.terms import Terms
 from tests.shared.conftest import Bench
 
 TERMS = Terms()

@@ -9,8 +9,9 @@ from redis.asyncio import Connection, Redis
 
 from lorapool.shared.catalog import Catalog
 from lorapool.shared.errors import RedisAuthFailed, RedisFull, RedisUnreachable
+from lorapool.shared.redaction import redact
 from lorapool.shared.server import Server
-from lorapool.shared.settings import connect, redact, redis_settings
+from lorapool.shared.settings import connect, redis_settings
 from tests.conftest import running_server
 from tests.shared.conftest import Bench
 

@@ -20,7 +20,7 @@ from lorapool.producer.cli import app
 from lorapool.producer.client import Client
 from lorapool.producer.sync import Client as SyncClient
 from lorapool.shared.errors import JobCancelled
-from tests.fake_worker import UNREADABLE, expected
+from tests.fake_model import UNREADABLE, expected
 from tests.fleet import WorkerProcess, started
 from tests.trust.conftest import CFO, POOL, denied, url_of, wait_for
 

@@ -14,7 +14,7 @@ import pytest
 
 from lorapool.producer.client import Client
 from lorapool.shared.errors import RedisUnreachable
-from tests.fake_worker import expected
+from tests.fake_model import expected
 from tests.fleet import fake_worker
 from tests.trust.conftest import POOL, denied, url_of
 

@@ -12,7 +12,8 @@ from lorapool.worker.config import WorkerConfig
 from lorapool.worker.lease_keeper import LeaseKeeper
 from lorapool.worker.model import InProcess
 from lorapool.worker.publisher import Publisher
-from tests.fake_worker import FakeModel, FakeTokenizer
+from tests.fake_model import FakeModel
+from tests.fake_worker import FakeTokenizer
 
 LONG = 1500  # tokens: longer than the worker lives
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from lorapool.shared.catalog import AdapterRecord
+from lorapool.shared.adapter_record import AdapterRecord
 from lorapool.shared.errors import CheckpointError
 from lorapool.worker.lineage import check_lineage
 

@@ -28,7 +28,7 @@ from lorapool.worker.cache_folder import CacheFolder
 from lorapool.worker.cli import app
 from lorapool.worker.maintenance import Maintenance, Periods, TickingArq
 from tests.conftest import free_port, running_server
-from tests.fake_worker import expected
+from tests.fake_model import expected
 from tests.fleet import WorkerProcess, add_adapters, alive, fake_worker, started, until
 
 QUICK = ("--schedule-every", "0.5", "--fsck-every", "0.5", "--digest-every", "1", "--prune-every", "1")

@@ -23,7 +23,7 @@ from lorapool.shared.errors import (
 from lorapool.worker.admission import PromptTooLong
 from lorapool.worker.publisher import _outcome_of
 from tests.conftest import running_server
-from tests.fake_worker import expected
+from tests.fake_model import expected
 from tests.fleet import WorkerProcess, alive, fake_worker, until
 
 STEP_S, RENEWAL_S = 0.02, 20.0

@@ -22,7 +22,7 @@ from lorapool.shared.job import Job
 from lorapool.shared.keys import Keys, PoolKeys
 from lorapool.shared.upkeep import Upkeep
 from tests.conftest import running_server
-from tests.fake_worker import expected
+from tests.fake_model import expected
 from tests.fleet import WorkerProcess, add_adapters, alive, fake_worker, until
 
 KEYS, POOL = Keys("default"), PoolKeys("default")

@@ -15,7 +15,7 @@ from lorapool.shared.catalog import Catalog
 from lorapool.shared.errors import JobFailed
 from lorapool.shared.job import Job, Result
 from lorapool.shared.keys import Keys, PoolKeys
-from tests.fake_worker import BROKEN, UNREADABLE, expected
+from tests.fake_model import BROKEN, UNREADABLE, expected
 from tests.fleet import WorkerProcess, add_adapters, alive, fake_worker, until
 
 
