@@ -99,6 +99,8 @@ async def test_a_close_in_the_middle_of_many_calls(server: str) -> None:
             assert {Result} >= {type(answer) for answer in await other.gather(accepted, timeout=60)}
             unsure = sum(error.fate is Fate.UNKNOWN for error in refused)
             assert len(accepted) <= (await other.stats(None)).get("submitted", 0) <= len(accepted) + unsure
+            with pytest.raises(ClientClosed):
+                await closing.submit(None, "late")
 
 
 async def test_very_many_jobs_in_one_call(server: str) -> None:

@@ -4,53 +4,53 @@ from __future__ import annotations
 
 import asyncio
 import time
+from typing import Any
 
 from lorapool.producer.client import Client
-from lorapool.producer.handle import JobHandle
 from lorapool.shared.job import Job
-from tests.containment import LONG
 from tests.containment.conftest import Contain
 
 TOKENS = 5
+SERVED_S = 25.0  # what never gets its turn waits for thirty seconds, or five minutes
 
 
 async def test_a_crowd_beside_a_low_job(contained: Contain) -> None:
-    """While another floods at high priority, a crowd of normal jobs beside one of low priority is served as well, also
-    when each was submitted with the least delay."""
+    """While one agent floods at high priority, each job with the least delay, and many others ask for more than there
+    is room for, a crowd of normal jobs beside a low one is served within seconds; that one once they stop."""
     async with contained(workers=2, step_s=0.02, max_batch=4) as pool:
         await pool.adapters("shared")
         await pool.calm(1.0)
-        stop = asyncio.Event()
         async with pool.bystanders() as bystanders:
-            flood = asyncio.create_task(_flood(pool.client, stop))
+            stop = asyncio.Event()
+            asking = [_flood(pool.client, stop, "flood", priority="high", delay=0.001) for _ in range(40)]
+            asking += [_flood(pool.client, stop, f"many-{n % 10}") for n in range(40)]
+            flood = asyncio.gather(*asking)
+            await bystanders.served(20)
             low = await pool.client.submit("shared", "low", priority="low", agent="patient", max_new_tokens=TOKENS)
             crowd = [
                 await pool.client.submit("shared", f"n{n}", agent="crowd", delay=0.001 * (n % 2), max_new_tokens=TOKENS)
                 for n in range(24)
             ]
-            results = await asyncio.gather(*(handle.result(60) for handle in (low, *crowd)))
-            await bystanders.served(20)
-            stop.set()
-            await flood
-        bystanders.judge(factor=2.0)
-        assert 25 == len(results)
+            try:
+                await asyncio.gather(*(handle.result(SERVED_S) for handle in crowd))
+            finally:
+                stop.set()
+                await flood
+            await low.result(60)
+        bystanders.judge(factor=4.0, slack_s=3.0)  # no row is ever free
 
 
-async def _flood(client: Client, stop: asyncio.Event) -> None:
-    """Urgent jobs of another agent, as many as its window holds."""
-    handles: list[JobHandle] = []
+async def _flood(client: Client, stop: asyncio.Event, agent: str, **options: Any) -> None:
+    """One job after the other."""
     while not stop.is_set():
-        handles.append(
-            await client.submit("shared", "now", priority="high", agent="flood", wait=True, max_new_tokens=TOKENS)
-        )
-        await asyncio.sleep(0.02)
-    await asyncio.gather(*(handle.result(60) for handle in handles))
+        job = await client.submit("shared", "now", agent=agent, max_new_tokens=TOKENS, wait=True, **options)
+        await job.result(60)
 
 
 async def test_a_backlog_past_its_deadline(contained: Contain) -> None:
     """Behind thousands of jobs whose deadline has passed, found when the first worker comes, a live one is served
     within seconds."""
-    count = 9_000 if LONG else 3_000
+    count = 9_000
     async with contained(workers=1, step_s=0.01) as pool:
         ref = next(iter(await pool.adapters("backlog")))
         broker = pool.client._broker  # enqueued by the thousand, past the windows of agents

@@ -11,10 +11,12 @@ import pytest
 
 from lorapool.shared.errors import JobFailed
 from lorapool.shared.job import Result
+from lorapool.shared.keys import Keys
 from tests.containment.conftest import Contain
 from tests.fake_model import HANGING, POISON, expected
 from tests.fleet import WorkerProcess, alive, until
 
+KEYS = Keys("default")
 LONG_LEASE_S = 600.0  # what is given back before that was not given back by a lease that lapsed
 
 
@@ -74,17 +76,24 @@ async def test_a_poisonous_job_ends_engines_and_no_worker(contained: Contain) ->
 
 async def test_a_step_that_hangs(contained: Contain) -> None:
     """Once it has taken longer than the bound its engine is ended: the job that hangs is given up after three, all
-    others go on; the worker says what ailed it."""
+    others go on, and what came to that engine meanwhile has lost no attempt; the worker says what ailed it."""
     async with contained(workers=3, step_s=0.01, lease_s=LONG_LEASE_S, step_timeout_s=1.0) as pool:
         await pool.adapters("held")
         await pool.calm()
         async with pool.bystanders() as bystanders:
             hanging = await pool.client.submit("held", HANGING, max_new_tokens=5)
+            await until(lambda: pool.redis.hget(KEYS.job(hanging.id), "worker"))
+            await asyncio.sleep(0.3)  # until its step has begun
+            behind = await pool.client.submit_many(
+                [{"adapter": "held", "prompt": f"q {n}", "max_new_tokens": 20, "agent": f"a{n}"} for n in range(40)]
+            )
             with pytest.raises(JobFailed) as failed:
                 await hanging.result(60)
+            results = await pool.client.gather(behind, timeout=60)
             await bystanders.served(40)
         bystanders.judge(factor=2.0, slack_s=4.0)  # who shared a step waits for the bound, and for a new engine
         assert "Poisonous" == failed.value.error
+        assert [1] * 40 == [result.attempts for result in results if isinstance(result, Result)]
         told = [line for worker in pool.workers.values() for line in worker.events("engine lost")]
         assert ["hung"] * 3 == [line["why"] for line in told]
         assert all("--step-timeout" in line["reason"] for line in told)

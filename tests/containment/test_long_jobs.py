@@ -19,7 +19,11 @@ STEP_S = 0.02
 
 
 async def submit(pool: ContainedPool, count: int, tokens: int) -> list[JobHandle]:
-    requests = [{"adapter": "held", "prompt": f"long {n}", "max_new_tokens": tokens} for n in range(count)]
+    """So many jobs, the first of which takes longest: no two end at the same time."""
+    requests = [
+        {"adapter": "held", "prompt": f"long {n}", "max_new_tokens": tokens - n * tokens // 20 % (tokens // 3)}
+        for n in range(count)
+    ]
     return [handle for handle in await pool.client.submit_many(requests) if isinstance(handle, JobHandle)]
 
 
@@ -30,14 +34,16 @@ async def runs(pool: ContainedPool, handle: JobHandle) -> str:
 
 
 async def test_a_lost_job_starts_again_when_the_longest_has_ended(contained: Contain) -> None:
-    """Every row of every worker runs a job that takes longer than leases and places last; one worker is killed. What it
-    held starts again at the latest when the longest running job has ended, and a lease later."""
+    """Every row of every worker runs a job that takes longer than leases and places last, and more such jobs wait; one
+    worker is killed. What it held starts again at the latest when the longest running job has ended, and a lease later:
+    no worker has to fall idle for that."""
     tokens = 1_000 if LONG else 400
     longest_s = tokens * STEP_S
     async with contained(workers=3, step_s=STEP_S, max_batch=2, claim_ahead=0) as pool:
         await pool.adapters("held")
         handles = await submit(pool, 6, tokens)
         await until(lambda: _all_run(pool, handles))
+        behind = await submit(pool, 36, tokens)
         held = [handle for handle in handles if await runs(pool, handle) == "w1"]
         pool.workers["w1"].signal(signal.SIGKILL)
         killed_s = time.monotonic()
@@ -47,6 +53,7 @@ async def test_a_lost_job_starts_again_when_the_longest_has_ended(contained: Con
         took_s = time.monotonic() - killed_s
         print(f"jobs of {longest_s:g} s, leases of {LEASE_S:g} s: started again after {took_s:.1f} s")
         assert took_s < longest_s + LEASE_S + 5.0  # a tick, patience, and a busy machine
+        await asyncio.gather(*(handle.cancel() for handle in behind))
         results = await asyncio.gather(*(handle.result(60) for handle in handles))
         assert max(result.attempts for result in results) == 2
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+
 import pytest
 
 from lorapool.producer.client import Client
@@ -109,17 +111,19 @@ async def test_keys_of_the_wrong_type(contained: Contain) -> None:
                     pipe.delete(KEYS.one(name))
                     (pipe.rpush if name in {"claim:w1", "reaper"} else pipe.set)(KEYS.one(name), JUNK)
                     await pipe.execute()
-            for key in (POOL.adapter("foreign@1"), POOL.worker("ghost"), POOL.schedule("ghost"), POOL.usage):
+            foreign, ghost = POOL.adapter("foreign@1"), POOL.adapter("ghost@1")
+            for key in (foreign, ghost, POOL.worker("ghost"), POOL.schedule("ghost"), POOL.usage):
                 await pool.redis.set(key, JUNK)
-            await pool.redis.zadd(POOL.workers, {b"ghost": 9e15, JUNK: 9e15})
+            soon_ms = 1000 * (await pool.redis.time())[0] + 300_000
+            await pool.redis.zadd(POOL.workers, {b"ghost": soon_ms, b"far": 9e15, JUNK: 9e15})
             await pool.redis.sadd(POOL.pending, "ghost@1", JUNK, "foreign@1")
             await pool.redis.zadd(POOL.adapters, {JUNK: 1, b"ghost@1": 2})
+            assert {"by-1", "by-4"} <= {record.id for record in await pool.client.adapters.list()}
             await pool.redis.zadd(KEYS.one("ready"), {JUNK: 1, b"string": 1})
             await pool.redis.zadd(KEYS.one("leases"), {JUNK: 1, b"string": 1})
             await bystanders.served(60)
             with pytest.raises(LorapoolError):
                 await pool.client.submit("foreign@1", "to what is damaged")
-            assert {"by-1", "by-4"} <= {record.id for record in await pool.client.adapters.list()}
             assert {"w1", "w2"} <= {worker["worker"] for worker in await pool.client.workers()}
         bystanders.judge(factor=2.0)
         await pool.fsck()
@@ -129,7 +133,7 @@ async def test_junk_among_what_all_adapters_share(contained: Contain) -> None:
     """Counts that are none, times that are none, for an adapter that nobody serves: all others' jobs are found at once,
     also the last ones, after which nobody comes."""
     async with contained(workers=2) as pool:
-        await pool.adapters("foreign")
+        await pool.adapters("foreign", "lonely")
         await pool.calm(1.0)
         ready = {"foreign@1": 1, "strange@1": float("-inf"), "by-1@1": float("inf"), "by-2@1": float("-inf")}
         for _ in range(3):
@@ -138,6 +142,14 @@ async def test_junk_among_what_all_adapters_share(contained: Contain) -> None:
                 await pool.redis.zadd(KEYS.one("ready"), ready)
                 await bystanders.served(8)
             bystanders.judge(factor=2.0)
+        for never in (float("inf"), float("-inf")):
+            for worker in pool.workers.values():
+                worker.signal(signal.SIGSTOP)
+            last = await pool.client.submit("lonely", "nobody comes after it", max_new_tokens=2)
+            await pool.redis.zadd(KEYS.one("ready"), {"lonely@1": never})
+            for worker in pool.workers.values():
+                worker.signal(signal.SIGCONT)
+            await last.result(20)
         await pool.fsck()
 
 

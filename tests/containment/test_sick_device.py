@@ -32,7 +32,7 @@ async def test_a_device_that_died(contained: Contain) -> None:
         for n, result in enumerate(results):
             assert isinstance(result, Result), result
             assert (expected(f"q {n}", digest, 8), 1) == (result.token_ids, result.attempts)
-        assert {"sick"} == {line["why"] for line in pool.workers["sick"].events("engine lost")}
+        assert {("sick", 0)} == {(line["why"], line["blamed"]) for line in pool.workers["sick"].events("engine lost")}
 
 
 async def test_a_device_that_is_full(contained: Contain) -> None:

@@ -2,32 +2,35 @@
 
 from __future__ import annotations
 
+import pytest
+
 from lorapool.shared.broker import Held, Settlement
 from tests.shared.conftest import LEASE_MS, START_MS, Bench
 
 HOUR_MS = 3_600_000
 
 
-async def jump(bench: Bench) -> None:
-    """Forward by an hour, a few seconds there, and back."""
-    await bench.set_clock(bench.now + HOUR_MS)
+async def jump(bench: Bench, by_ms: int = HOUR_MS) -> None:
+    """Forward by an hour, and a few seconds there."""
+    await bench.set_clock(bench.now + by_ms)
     await bench.broker.tick("watcher")
     await bench.pass_time(4_000)
 
 
-async def back(bench: Bench) -> None:
-    await bench.set_clock(bench.now - HOUR_MS)
+async def back(bench: Bench, by_ms: int = HOUR_MS) -> None:
+    await bench.set_clock(bench.now - by_ms)
     await bench.broker.tick("watcher")
 
 
-async def test_reaping_goes_on(bench: Bench) -> None:
+@pytest.mark.parametrize("by_ms", [HOUR_MS, HOUR_MS // 2])
+async def test_reaping_goes_on(bench: Bench, by_ms: int) -> None:
     """Jobs that were claimed before and during the jump are reaped a lease after it, if their workers are gone."""
     await bench.enqueue(id="before")
     await bench.claim(worker="gone")
-    await jump(bench)
+    await jump(bench, by_ms)
     await bench.enqueue(id="during")
     await bench.claim(worker="gone too")
-    await back(bench)
+    await back(bench, by_ms)
     await bench.pass_time(2 * LEASE_MS + 2_000)
     assert {"suspect"} == {(await bench.broker.get(name) or {})["lane"] for name in ("before", "during")}
 

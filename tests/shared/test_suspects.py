@@ -80,7 +80,7 @@ async def test_what_was_lost_long_before_is_no_mate(bench: Bench) -> None:
 
 async def test_a_round_is_as_large_as_the_worker(bench: Bench) -> None:
     """And never mixes what different workers lost."""
-    for ref, count in (("cfo@1", 6), ("ceo@1", 4)):
+    for ref, count in (("cfo@1", 5), ("ceo@1", 3)):
         for _ in range(count):
             await bench.enqueue(ref)
         await bench.claim(ref, worker=f"gone with {ref}")
@@ -89,7 +89,7 @@ async def test_a_round_is_as_large_as_the_worker(bench: Bench) -> None:
     for _ in range(5):
         rounds.append(await bench.claim("cfo@1", "ceo@1", worker="w1", suspects=2))
         await succeed(bench, *rounds[-1])
-    assert [2] * 5 == [len(claimed) for claimed in rounds]
+    assert [2, 2, 1, 2, 1] == [len(claimed) for claimed in rounds]
     assert all(len({claimed.ref for claimed in group}) == 1 for group in rounds)
 
 
