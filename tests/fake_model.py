@@ -120,7 +120,9 @@ class FakeModel:
         runner = DeadlyRunner(store, step_s=self.step_s, max_model_len=self.max_model_len)
         runner.sick_after, runner.marker = self.sick_after, Path(self.marker)
         runner.rows_in_memory, runner.breaks = self.rows_in_memory, self.breaks
-        load: Load = FoundAdapters(self.config, self.outline, self.below).load if self.outline else _weights
+        load: Load = _weights
+        if self.outline:
+            load = FoundAdapters(self.config, self.outline, self.below, self.template_s).load
         if self.ailments:
             runner.ailments = Ailments(Path(self.ailments))
             load = _unless_away(load, runner.ailments)
@@ -134,10 +136,11 @@ class FakeModel:
 class FoundAdapters:
     """Adapters below a folder, as any worker finds and judges them."""
 
-    def __init__(self, config: WorkerConfig, outline: str, below: str) -> None:
+    def __init__(self, config: WorkerConfig, outline: str, below: str, template_s: float) -> None:
         self._below = f"file://{below}/"
         self._files = AdapterFiles(config.adapter_roots, config.adapter_places, config.adapter_cache, 1 << 30)
-        self._judge = Judge(self._files, json.loads(Path(outline).read_text()), {}, "{{ messages[0].content }}")
+        read = json.loads(Path(outline).read_text())
+        self._judge = Judge(self._files, read, {}, "{{ messages[0].content }}", template_s=template_s)
 
     def load(self, source: AdapterSource) -> FakeWeights:
         if source.uri.startswith(self._below):

@@ -53,9 +53,10 @@ class FakeHost:
         options = {"marker": str(Path(self._folder.name, "sick")), **options}
         program = Program("tests.fake_model:FakeModel", config, options)
         self._engine = EngineProcess(program, step_timeout_s=config.step_timeout_s)
-        self._tokenizer = FakeTokenizer(options.get("template_s", COMPUTES_S))
+        template_s = options.get("template_s", COMPUTES_S)
+        self._tokenizer = FakeTokenizer(template_s)
         outline, below = options.get("outline", ""), options.get("below", "")
-        self._check = FoundAdapters(config, outline, below).check if outline else sound
+        self._check = FoundAdapters(config, outline, below, template_s).check if outline else sound
 
     async def identify(self, say: Say) -> PoolConfig:
         return PoolConfig.model_validate(await self._engine.identify(say))

@@ -15,6 +15,7 @@ from lorapool.shared.prompt_format import PromptFormat
 from lorapool.worker.adapter_files import AdapterFiles
 from lorapool.worker.adapter_source import AdapterSource
 from lorapool.worker.confined_process import ConfinedProcess, NoAnswer
+from lorapool.worker.template_process import COMPUTES_S as TEMPLATE_S
 
 COMPUTES_S = 60.0  # of its own time, one adapter
 PATIENCE_S = 300.0  # of ours: a slow mount, a busy machine
@@ -33,12 +34,14 @@ class Judge:
         template: str,
         *,
         computes_s: float = COMPUTES_S,
+        template_s: float = TEMPLATE_S,  # as long as it may compute for a job's prompt
         patience_s: float = PATIENCE_S,
     ) -> None:
         self._files = files
         setup = {"outline": outline, "special": dict(special), "template": template}
         module = "lorapool.worker.judge_child"
-        self._process = ConfinedProcess(module, str(computes_s), patience_s=patience_s, setup=lambda: setup)
+        times = (str(computes_s), str(template_s))
+        self._process = ConfinedProcess(module, *times, patience_s=patience_s, setup=lambda: setup)
 
     def check(self, record: AdapterRecord) -> dict[str, Any]:
         """Facts to record with the verdict ``ready``; blocks.

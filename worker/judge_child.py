@@ -1,4 +1,4 @@
-"""The process that judges adapters: ``python -m lorapool.worker.judge_child SECONDS``.
+"""The process that judges adapters: ``python -m lorapool.worker.judge_child SECONDS TEMPLATE_SECONDS``.
 
 Config, weights and chat template of a stranger are read and checked here, confined, against an outline of the base
 model. One request a line, one verdict a line. Sees no environment of the worker's, no Redis, no base weights.
@@ -22,24 +22,24 @@ from lorapool.worker import confinement, model_outline
 from lorapool.worker.checkpoint import load_checkpoint
 from lorapool.worker.template_child import MORE_BYTES, rendered
 
-TEMPLATE_S = 5.0  # as long as a template may compute for a job's prompt
 COPIES = 8  # of the weights that reading and checking makes, in float32 of what may be float16
 QUESTION = (Message(role="user", content="How long is our runway?"),)
 
 
-def main(seconds: float) -> None:
-    """Judge until the worker closes the pipe; what takes longer than ``seconds`` to read ends the process."""
+def main(seconds: float, template_seconds: float) -> None:
+    """Judge until the worker closes the pipe; reading for longer than ``seconds``, or a template that computes for
+    longer than its own, ends the process."""
     torch.set_num_threads(1)
-    confinement.serve(lambda setup: _Judge(setup, seconds).answer)
+    confinement.serve(lambda setup: _Judge(setup, seconds, template_seconds).answer)
 
 
 class _Judge:
     """``setup``: the ``outline`` of the base model, its ``special`` tokens and its chat ``template``."""
 
-    def __init__(self, setup: dict[str, Any], seconds: float) -> None:
+    def __init__(self, setup: dict[str, Any], seconds: float, template_seconds: float) -> None:
         self._spec, self._max_rank = model_outline.unpacked(setup["outline"]), int(setup["outline"]["max_rank"])
         self._special, self._template = setup["special"], setup["template"]
-        self._seconds = seconds
+        self._seconds, self._template_seconds = seconds, template_seconds
 
     def answer(self, request: dict[str, Any]) -> dict[str, Any]:
         """``facts``, or in ``refused`` the reason, or in ``unavailable`` what keeps it from being read here."""
@@ -64,7 +64,7 @@ class _Judge:
         weights = load_checkpoint(folder, self._spec, self._max_rank, request["digest"] or None)
         told = told_by(read_config(folder))
         form = _format(request, folder)
-        confinement.bound_time(TEMPLATE_S)
+        confinement.bound_time(self._template_seconds)
         confinement.tell("its chat template")
         self._try_format(form)
         facts = {**told, "rank": weights.rank, "bytes": weights.nbytes}
@@ -104,4 +104,4 @@ def _size(folder: Path) -> int:
 
 
 if __name__ == "__main__":
-    main(float(sys.argv[1]))
+    main(*map(float, sys.argv[1:]))

@@ -12,6 +12,7 @@ from tests.containment.conftest import Contain
 from tests.containment.files import AdapterFolder
 
 ENDLESS = "{% for i in range(99999) %}{% for j in range(99999) %}{% endfor %}{% endfor %}"
+TEMPLATE_S = 1.0  # of the judge's own time, whatever else the machine does
 
 
 async def refusal(adapters: Adapters, name: str, path: Path) -> str:
@@ -65,7 +66,7 @@ async def test_a_template_that_ends_its_judge(contained: Contain, tmp_path: Path
     endless, sound = folder.add("endless", template=ENDLESS), folder.add("sound")
     async with contained(workers=0, **folder.mounted) as pool:
         for name in ("w1", "w2"):
-            pool.start(name, folder.model)
+            pool.start(name, folder.model | {"template_s": TEMPLATE_S})
         await pool.ready("w1", "w2")
         await pool.calm()
         async with pool.bystanders() as bystanders:

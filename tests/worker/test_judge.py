@@ -44,7 +44,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def judged(root: Path) -> Iterator[Judge]:
-    made = judge(root)
+    made = judge(root, template_s=1.0)
     yield made
     made.close()
 
