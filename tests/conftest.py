@@ -26,14 +26,31 @@ os.environ.pop("COLUMNS", None)
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
-# Folders whose tests stay in one process each, since they share a worker on the real model.
-GROUPS = {"e2e": "real model", "examples": "real model", "docs": "docs"}
+# Folders whose tests share a worker on the real model, and so a process; but for files that take long without it.
+GROUPS = {"tests/e2e/": "real model", "tests/docs/": "docs"}
+APART = {"tests/e2e/test_parity.py", "tests/e2e/test_refused_start.py", "tests/e2e/test_counters.py"}
+# What takes longest begins first, so that no process is left with much when the others have ended.
+FIRST = (
+    "tests/e2e/",
+    "tests/docs/",
+    "tests/examples/",
+    "tests/chaos/",
+    "tests/containment/",
+    "tests/shared/test_claim",
+)
 
 
 def group_of(nodeid: str) -> str:
     """Which tests share a process: those of a file, or of a folder with a worker on the real model."""
     path = nodeid.partition("::")[0]
-    return GROUPS.get(path.removeprefix("tests/").partition("/")[0], path)
+    shared = [group for folder, group in GROUPS.items() if path.startswith(folder) and path not in APART]
+    return shared[0] if shared else path
+
+
+def turn_of(nodeid: str) -> tuple[int, bool]:
+    """When a test begins, among all."""
+    turns = [turn for turn, beginning in enumerate(FIRST) if nodeid.startswith(beginning)]
+    return (turns[0] if turns else len(FIRST), group_of(nodeid) not in {*GROUPS.values(), "tests/e2e/test_parity.py"})
 
 
 class ByGroup(LoadScopeScheduling):
@@ -50,7 +67,7 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> ByGroup:
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """What takes longest begins first."""
-    items.sort(key=lambda item: group_of(item.nodeid) not in GROUPS.values())
+    items.sort(key=lambda item: turn_of(item.nodeid))
 
 
 @contextmanager
