@@ -35,6 +35,7 @@ from lorapool.shared.job import JobState
 BLOCK_S = 7.0
 AUDIT_S = 10.0
 AUDIT_SAMPLE = 2  # jobs looked up a round: 0.2 commands a second
+AUDIT_ROUNDS = 100  # in which all are looked up, if they are many
 POLL_LAST_S = 0.5
 UNHEARD_S = 5.0  # a job not heard of for so long is looked up when somebody begins to wait
 CHUNK = 500
@@ -286,20 +287,24 @@ class Inbox:
                 with contextlib.suppress(UnknownJob, MalformedEntry):  # seen below
                     await self._broker.expire(ticket.job_id)
         for chunk in _chunks(tickets):
-            states = await self._broker.states([ticket.job_id for ticket in chunk])
-            ended = []
-            for ticket, state in zip(chunk, states, strict=True):
-                if isinstance(state, JobState) and not state.terminal:
-                    ticket.accepted(state)
-                else:  # ended; or gone or damaged, which is for whoever awaits it to hear
-                    ended.append(ticket)
-                _schedule(ticket, now)
+            for ticket in chunk:
+                _schedule(ticket, now)  # before it is asked for: a doubt that comes meanwhile has it asked for again
             try:
-                await self._fetch(ended)
+                await self._look_at(chunk)
             except LorapoolError:
-                for ticket in ended:
+                for ticket in chunk:
                     ticket.due = 0.0
                 raise
+
+    async def _look_at(self, tickets: Sequence[Ticket]) -> None:
+        ended = []
+        states = await self._broker.states([ticket.job_id for ticket in tickets])
+        for ticket, state in zip(tickets, states, strict=True):
+            if isinstance(state, JobState) and not state.terminal:
+                ticket.accepted(state)
+            else:  # ended; or gone or damaged, which is for whoever awaits it to hear
+                ended.append(ticket)
+        await self._fetch(ended)
 
     async def _audit(self) -> None:
         """Were notices lost? The stream counts all that were ever written to it; and trust a few jobs to no notice."""
@@ -312,8 +317,8 @@ class Inbox:
             self._read = self._written
             self._doubt()
         self._written = written
-        oldest = sorted(self._open.values(), key=lambda ticket: ticket.checked_at)[:AUDIT_SAMPLE]
-        for ticket in oldest:
+        sample = max(AUDIT_SAMPLE, len(self._open) // AUDIT_ROUNDS)
+        for ticket in sorted(self._open.values(), key=lambda ticket: ticket.checked_at)[:sample]:
             ticket.due = 0.0
 
 

@@ -57,7 +57,7 @@ class Ticket:
         self.job_id, self.own, self.deadline_at = job_id, own, deadline_at
         self.due = float("inf") if own else 0.0
         self.alive_at: float | None = None  # time.time() when it was last known not to have ended; 0 once it had
-        self.checked_at = 0.0
+        self.checked_at = time.monotonic()  # when it was last looked up, or came to be
         self.fresh = True
         self.poll_s = POLL_FIRST_S
         self.waiters = 0

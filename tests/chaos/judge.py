@@ -17,7 +17,7 @@ from lorapool.shared.keys import Keys, PoolKeys
 from lorapool.shared.protocol import Finding
 from lorapool.shared.server import Server
 from lorapool.shared.upkeep import Upkeep
-from tests.chaos.ledger import ENDS, Entry, Ledger
+from tests.chaos.ledger import ENDS, NO_ANSWER, Entry, Ledger
 from tests.chaos.scribbles import NAME
 from tests.containment.bystanders import Sample
 
@@ -93,6 +93,8 @@ class Judge:
 
     def _record(self, entry: Entry, record: Mapping[str, str | bytes]) -> None:
         self._stored.append(record)
+        if entry.end == NO_ANSWER:
+            self._complain([f"{entry.job_id}: no answer came, and the server has {dict(record)}"])
         if any(record.get(name) != value for name, value in entry.record.items()):
             self._complain([f"{entry.job_id}: told {dict(entry.record)}, stored {dict(record)}"])
         worker = record.get("worker")

@@ -38,6 +38,7 @@ ENDS: dict[Sort, frozenset[str]] = {
 }
 RARE: tuple[Sort, ...] = ("hanging", "looping", "poison", "deadly")  # in this order; a few of each
 BEGINS = {"broken": BROKEN, "looping": "loop", "poison": POISON, "deadly": DEADLY, "hanging": HANGING}
+NO_ANSWER = "no answer"
 PATIENCE_S = 180.0  # for one job, on a machine that is busy with other things; whoever waits longer calls it lost
 
 
@@ -119,7 +120,7 @@ class Ledger:
                 async with asyncio.timeout(PATIENCE_S):
                     await self._await(handle, entry)
             except TimeoutError:
-                entry.end = "no answer"
+                entry.end = NO_ANSWER
             self.ended += 1
 
     async def _accepted(self, client: Client, entry: Entry, agent: str) -> JobHandle:

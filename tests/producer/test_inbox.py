@@ -10,6 +10,8 @@ import pytest
 from redis.asyncio import Redis
 
 from lorapool.producer import Client, JobHandle, JobLost, JobState, RedisUnreachable, Result, inbox
+from lorapool.producer.ticket import Ticket
+from tests.fleet import until
 from tests.producer.canned_worker import CannedWorker, serving
 
 OBSERVED_S = 10.5  # holds one audit
@@ -79,6 +81,52 @@ async def test_a_lost_inbox_is_made_up_for(
         await redis.delete(f"lp:{{{pool_name}/0}}:inbox:{client._name}")
         answers = await client.gather(jobs, timeout=5)
     assert all(isinstance(answer, Result) for answer in answers), answers
+
+
+async def test_a_doubt_during_a_look_is_kept(
+    redis_url: str, pool_name: str, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A job ends, and its notice is lost, after the server has said that it waits and before the client hears that."""
+    states, heard = client._broker.states, 0
+
+    async def late(ids: Any) -> Any:
+        nonlocal heard
+        found = await states(ids)
+        heard += 1
+        if heard == 1:
+            async with serving(redis_url, pool_name):
+                await until(lambda: _has_ended(states, ids))
+            client._inbox._doubt()
+        return found
+
+    monkeypatch.setattr(inbox, "AUDIT_S", 1000.0)
+    monkeypatch.setattr(client._broker, "inbox", lambda *_: asyncio.sleep(1000))
+    monkeypatch.setattr(client._broker, "states", late)
+    job = await client.submit(None, "one")
+    waiting = asyncio.create_task(job.result(timeout=20))
+    await asyncio.sleep(0)
+    client._inbox._doubt()
+    assert "_base heard: one" == (await waiting).text
+
+
+async def _has_ended(states: Any, ids: Any) -> bool:
+    return all(state.terminal for state in await states(ids))
+
+
+async def test_whoever_was_not_looked_up_for_longest_is_next(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many jobs come and go beside one that was looked up before: the audit comes to it again."""
+    found = client._inbox
+    old = Ticket("old", own=True, deadline_at=None)
+    inbox._schedule(old, time.monotonic())
+    found._open["old"] = old
+    for n in range(20):
+        for ticket in [Ticket(f"new {n} {m}", own=True, deadline_at=None) for m in range(5)]:
+            found._open[ticket.job_id] = ticket
+        await found._audit()
+        for job_id in [ticket.job_id for ticket in found._open.values() if ticket.due == 0.0]:
+            del found._open[job_id]
+    assert "old" not in found._open
+    found._open.clear()
 
 
 async def test_a_notice_that_overtakes_the_reply_is_not_missed(
