@@ -13,6 +13,7 @@ local MOST_EXONERATED = 256
 local culprits = {} -- of deadly jobs found by this call, the leases under which they were lost
 local second_turned = false
 local more_is_due = false -- than one call may do
+local lease_in_use = TERMS.LEASE_MS -- the longest
 
 -- Leases that end later than that end a lease from now.
 local function cut_short(limit, lease)
@@ -57,6 +58,7 @@ local function in_outage(lease_ms)
   last, calm = tonumber(last), tonumber(calm)
   local longest = math.max(tonumber(lease), lease_ms or 0) -- 0: nobody has claimed yet
   lease = longest > 0 and longest or TERMS.LEASE_MS
+  lease_in_use = lease
   if last > NOW + JUMP_MS then
     clock_went_back(lease, last - NOW)
   elseif NOW - last > math.max(lease / 2, SILENCE_MS) and call('EXISTS', P .. 'leases') == 1 then
@@ -195,14 +197,30 @@ local function reap_all(jobs, returns)
   exonerate()
 end
 
+local function dies_of_a_loss(job)
+  return job.lost - job.lifted + 1 >= TERMS.MAX_LOST and job.cancel ~= 'cancelled' and not overdue(job)
+end
+
+-- Its worker may be slow, not gone, and could not take that loss back: it gets a lease's time more to come back.
+-- `due`: when its lease ended.
+local function is_spared(job, due)
+  if not dies_of_a_loss(job) or job.spared == due then
+    return false
+  end
+  local later = string.format('%d', NOW + lease_in_use)
+  call('HSET', P .. 'job:' .. job.id, 'spared', later)
+  call('ZADD', P .. 'leases', later, job.id)
+  return true
+end
+
 local function reap()
-  local lapsed, lost = call('ZRANGEBYSCORE', P .. 'leases', '-inf', NOW, 'LIMIT', 0, 64), {}
-  for _, id in ipairs(lapsed) do
-    local job = load_job(id)
-    if job and job.state == 'running' then
-      lost[#lost + 1] = job
-    else
+  local lapsed, lost = call('ZRANGEBYSCORE', P .. 'leases', '-inf', NOW, 'WITHSCORES', 'LIMIT', 0, 64), {}
+  for i = 1, #lapsed, 2 do
+    local id, job = lapsed[i], load_job(lapsed[i])
+    if not job or job.state ~= 'running' then
       call('ZREM', P .. 'leases', id)
+    elseif not is_spared(job, lapsed[i + 1]) then
+      lost[#lost + 1] = job
     end
   end
   reap_all(lost, true)

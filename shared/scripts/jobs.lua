@@ -4,7 +4,7 @@
 
 local FIELDS = { 'state', 'lease', 'ref', 'agent', 'client', 'stream', 'attempts', 'lost', 'fence', 'submitted_ms',
   'deadline_ms', 'cancel', 'cost', 'lane', 'entry', 'worker', 'priority', 'settled', 'digest', 'seed', 'started_ms',
-  'first_token_ms', 'lifted', 'lost_leases', 'due_ms' }
+  'first_token_ms', 'lifted', 'lost_leases', 'due_ms', 'spared' }
 
 -- A number within reason, or nil.
 local function number(text)
@@ -57,7 +57,7 @@ local function load_job(id)
     deadline = number(v[11]), cancel = v[12], cost = tonumber(v[13]), lane = v[14] or 'normal', entry = v[15] or '',
     worker = v[16] or '', priority = v[17] or 'normal', settled = v[18], digest = v[19] or '', seed = v[20] or '0',
     started = number(v[21]), first_token = number(v[22]),
-    lifted = number(v[23]) or 0, lost_leases = v[24] or '', due = number(v[25]) }
+    lifted = number(v[23]) or 0, lost_leases = v[24] or '', due = number(v[25]), spared = v[26] }
 end
 
 -- Sums

@@ -32,6 +32,7 @@ class ModelJob:
     lost: int = 0
     lifted: int = 0  # of these, since their worker came back
     lost_leases: list[str] = field(default_factory=list)  # whose workers may yet come back
+    spared: int = 0  # until when its worker was given time to come back, since another loss would be the last
     fence: int = 0
     retries: int = 0
     cancel: str = ""
@@ -73,9 +74,15 @@ class Model:
                 self.wait(job, "queued")
         if now >= self.calm_until:
             for job in (job for job in self.of("running") if job.lease_until <= now):
-                self.reap(job, now, returns=True)
+                if self.dies_of_a_loss(job, now) and job.spared != job.lease_until:
+                    job.spared = job.lease_until = now + LEASE_MS
+                else:
+                    self.reap(job, now, returns=True)
             self.exonerate()
         self.look_at_deadlines(now)
+
+    def dies_of_a_loss(self, job: ModelJob, now: int) -> bool:
+        return job.guilt + 1 >= TERMS.max_lost and job.cancel != "cancelled" and not self.overdue(job, now)
 
     def look_at_deadlines(self, now: int) -> None:
         for job in self.jobs.values():

@@ -102,7 +102,7 @@ async def test_a_deadly_job_takes_no_mate_with_it(bench: Bench) -> None:
         alone += len(claimed) == 1
         if deadly in {c.job_id for c in claimed}:
             workers += 1
-            await bench.pass_time(LEASE_MS + 6_000)
+            await bench.pass_time(2 * LEASE_MS + 6_000)
         else:
             await succeed(bench, *claimed)
     states = Counter([await bench.state(job_id) for job_id in ids])
@@ -219,10 +219,26 @@ async def test_slow_workers_kill_no_job(bench: Bench) -> None:
     gone: list[ClaimedJob] = []
     for _ in range(3):
         gone += await bench.claim(worker="gone")
-        await bench.pass_time(LEASE_MS + 6_000)
+        await bench.pass_time(2 * LEASE_MS + 6_000)
     await renew(bench, *gone)
     record = await bench.broker.get("mine")
     assert ("failed", "Poisonous", "8", "5") == tuple(record[name] for name in ("state", "error", "lost", "lifted"))
+
+
+async def test_nobody_dies_of_a_slow_worker(bench: Bench) -> None:
+    """Lost twice with workers that are gone, a job runs on one that is slow: it has twice the time to come back, and
+    goes on under the same lease."""
+    await bench.enqueue(id="mine")
+    for worker in ("gone", "gone too"):
+        await bench.claim(worker=worker)
+        await bench.pass_time(LEASE_MS + 6_000)
+    [claimed] = await bench.claim(worker="slow")
+    for _ in range(2):
+        await bench.pass_time(LEASE_MS + 6_000)
+        assert () == (await bench.broker.renew([Held("0.mine", claimed.lease)], LEASE_MS)).lost
+    await succeed(bench, claimed)
+    record = await bench.broker.get("mine")
+    assert ("succeeded", "2", "3") == tuple(record[name] for name in ("state", "lost", "attempts"))
 
 
 async def test_a_loss_that_was_admitted_is_not_taken_back(bench: Bench) -> None:

@@ -22,7 +22,7 @@ async def die(bench: Bench, job_id: str, ref: str = "cfo@1", **fields: object) -
     await bench.enqueue(ref=ref, id=job_id, **fields)
     for attempt in range(3):
         await bench.claim(ref, worker=f"w{attempt}")
-        await bench.pass_time(LEASE_MS + 4_000)
+        await bench.pass_time(2 * LEASE_MS + 4_000)
     assert await bench.state(job_id) == "failed"
 
 
