@@ -48,10 +48,14 @@ async def _full_disk(server: DurableServer, admin: Redis, seconds: float) -> Non
 
 async def _snapshot(admin: Redis, status: str) -> None:
     async def taken() -> bool:
+        persistence = await admin.info("persistence")
+        if persistence["rdb_bgsave_in_progress"]:
+            return False
+        if persistence["rdb_last_bgsave_status"] == status:
+            return True
         with suppress(ResponseError):  # the append-only file is being rewritten
             await admin.bgsave()
-        persistence = await admin.info("persistence")
-        return not persistence["rdb_bgsave_in_progress"] and persistence["rdb_last_bgsave_status"] == status
+        return False
 
     await until(taken, every_s=0.05)
 
