@@ -84,6 +84,14 @@ def as_uri(uri: str | Path) -> str:
         raise InvalidRequest(f"uri = {text!a:.200}: not a path on this machine ({error!a:.200})") from None
 
 
+def expanded(path: str | Path) -> Path:
+    """With the home folder for ``~``. Raises InvalidRequest where that is nobody's here."""
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        raise InvalidRequest(f"path {str(path)!a:.200}: no such user on this machine; write the folder out") from None
+
+
 def absolute(path: str | Path) -> Path:
     """The path as every process on this machine sees it."""
     return Path(path).expanduser().resolve()

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from lorapool.producer.folder import Facts, as_uri, describe, local_folder
+from lorapool.producer.folder import Facts, as_uri, describe, expanded, local_folder
 from lorapool.shared.catalog import AdapterRecord
 from lorapool.shared.digest import CONFIG_NAME, WEIGHTS_NAME
 from lorapool.shared.errors import (
@@ -103,7 +103,7 @@ def read_manifest(path: Path) -> list[ManifestItem | Imported]:
 
     TOML: ``[[adapters]]`` tables. JSON: a list, or ``{"adapters": [...]}``.
     """
-    path = path.expanduser()
+    path = expanded(path)
     items = _parsed(path)
     return [_item(item, number, path.parent) for number, item in enumerate(items, 1)]
 
@@ -193,7 +193,10 @@ def _item(fields: Any, number: int, folder: Path) -> ManifestItem | Imported:
         item = ManifestItem.model_validate(fields)
     except ValidationError as error:
         return Imported(f"item {number}", InvalidRequest(explain_validation(error)))
-    uri = item.uri if "://" in item.uri else str(folder / Path(item.uri).expanduser())
+    try:
+        uri = item.uri if "://" in item.uri else str(folder / expanded(item.uri))
+    except InvalidRequest as error:
+        return Imported(f"{item.id}@{item.version}", error)
     return item.model_copy(update={"uri": uri})
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import warnings
 from collections.abc import Iterable, Mapping
-from pathlib import Path
 from typing import Any
 
 from lorapool.producer.aos.adapter_info import AdapterInfo, decoded, encoded
@@ -18,7 +17,7 @@ from lorapool.producer.aos.base_model import is_path, same_name
 from lorapool.producer.aos.config import LoRAxConfig
 from lorapool.producer.aos.errors import IgnoredSetting
 from lorapool.producer.client import Client
-from lorapool.producer.folder import as_uri, local_folder
+from lorapool.producer.folder import as_uri, expanded, local_folder
 from lorapool.producer.patience import Slices
 from lorapool.shared.catalog import AdapterRecord
 from lorapool.shared.digest import read_config
@@ -177,7 +176,7 @@ class LoRAxAdapterRegistry:
             return path
         if remote is not None:
             return f"{remote}/{path.lstrip('/')}"
-        folder, base = Path(path).expanduser(), Path(self._config.adapter_base_path).expanduser()
+        folder, base = expanded(path), expanded(self._config.adapter_base_path)
         return as_uri(folder if folder.is_absolute() or folder.exists() else base / folder)
 
     def _check_base_model(self, uri: str) -> None:

@@ -160,6 +160,14 @@ def test_an_import_tells_a_program_what_became_of_each(
     assert (1, "CheckpointError", "cfo@1.0.0") == (outcome.exit_code, first["error"], second["ref"])
 
 
+def test_the_home_of_nobody_is_told_by_item(run: Run, tmp_path: Path) -> None:
+    """A ``~`` that stands for no user of this machine."""
+    (tmp_path / "pool.json").write_text(json.dumps([{"id": "cfo", "uri": "~nobody-of-that-name/cfo"}]))
+    outcome = run("adapters", "import", str(tmp_path / "pool.json"))
+    assert (1, "1 failed\n") == (outcome.exit_code, outcome.stdout)
+    assert outcome.stderr.startswith("cfo@1.0.0: path '~nobody-of-that-name/cfo': no such user on this machine")
+
+
 @pytest.mark.parametrize(
     ("name", "text"), [("m.toml", "= 1"), ("m.json", "["), ("m.json", '"x"'), ("m.json", "{}"), ("none.json", None)]
 )
