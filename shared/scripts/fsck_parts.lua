@@ -95,8 +95,9 @@ end
 
 -- Keys
 
-local TTLS = { agent = TERMS.AGENT_TTL_MS, unread = TERMS.INBOX_TTL_MS, tokens = TERMS.TOKENS_TTL_MS, inbox = TERMS.INBOX_TTL_MS, ctl = 3600000, claim = 600000, idle = 60000,
-  wake = 60000, alone = 86400000, told = 3600000, apart = 60000, here = 60000, reaped = 60000, rested = 3600000, reaper = 3600000,
+local TTLS = { agent = TERMS.AGENT_TTL_MS, unread = TERMS.INBOX_TTL_MS, tokens = TERMS.TOKENS_TTL_MS,
+  inbox = TERMS.INBOX_TTL_MS, ctl = 3600000, claim = 600000, idle = 60000, wake = 60000, alone = 86400000,
+  told = 3600000, apart = 60000, here = 60000, reaped = 60000, rested = 3600000, reaper = 3600000,
   last_worker = 86400000 }
 
 local function check_key(name)

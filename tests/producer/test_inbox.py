@@ -129,6 +129,15 @@ async def test_whoever_was_not_looked_up_for_longest_is_next(client: Client, mon
     found._open.clear()
 
 
+async def test_an_audit_takes_its_share_of_many(client: Client) -> None:
+    """A hundredth of them, so that all are looked up within as many rounds, however many they are."""
+    found = client._inbox
+    found._open.update({f"job {n}": Ticket(f"job {n}", own=True, deadline_at=None) for n in range(1000)})
+    await found._audit()
+    assert 10 == sum(ticket.due == 0.0 for ticket in found._open.values())
+    found._open.clear()
+
+
 async def test_a_notice_that_overtakes_the_reply_is_not_missed(
     client: Client, worker: CannedWorker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
