@@ -74,7 +74,7 @@ test: setup
 chaos: setup
 	@$(BIN)/python -m tests.chaos $(ARGS)
 	@LORAPOOL_CONTAINMENT_LONG=1 $(BIN)/python -m pytest -q --timeout 900 tests/containment
-	@LORAPOOL_MACHINE_EXAMPLES=10 $(BIN)/python -m pytest -q -s --timeout 0 tests/shared/test_claim_machine.py
+	@LORAPOOL_MACHINE_EXAMPLES=10 $(BIN)/python -m pytest -q -s --timeout 0 tests/shared/queue/test_claim_machine.py
 
 fuzz: setup
 	@$(BIN)/python -m tests.fuzz --seconds 600 $(ARGS)

@@ -12,7 +12,7 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from benchmarks.workload import Workload
-from lorapool.worker.linear import Product, products
+from lorapool.worker.native.linear import Product, products
 
 SHARED = (("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj"))
 

@@ -24,9 +24,9 @@ from benchmarks.ours import Ours, ResidentAdapters
 from benchmarks.workload import build
 from examples.base_model import prepare
 from lorapool.shared.job import BASE_REF, SamplingParams
-from lorapool.worker.engine import Engine
-from lorapool.worker.scheduler import Scheduler
-from lorapool.worker.sequence import Sequence
+from lorapool.worker.engine.engine import Engine
+from lorapool.worker.engine.scheduler import Scheduler
+from lorapool.worker.engine.sequence import Sequence
 
 ROWS = 16
 

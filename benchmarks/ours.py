@@ -12,13 +12,13 @@ from typing import ClassVar
 
 from benchmarks.workload import Workload
 from lorapool.shared.job import BASE_REF, SamplingParams
-from lorapool.worker.checkpoint import load_checkpoint
-from lorapool.worker.engine import Engine
-from lorapool.worker.engine_port import Residency
-from lorapool.worker.runner import ModelRunner
-from lorapool.worker.scheduler import Scheduler
-from lorapool.worker.sequence import Sequence
-from lorapool.worker.tokenizer import Tokenizer
+from lorapool.worker.adapters.checkpoint import load_checkpoint
+from lorapool.worker.engine.engine import Engine
+from lorapool.worker.engine.port import Residency
+from lorapool.worker.engine.scheduler import Scheduler
+from lorapool.worker.engine.sequence import Sequence
+from lorapool.worker.native.runner import ModelRunner
+from lorapool.worker.text.tokenizer import Tokenizer
 
 
 class ResidentAdapters:

@@ -25,13 +25,13 @@ from rich.table import Table
 
 from benchmarks import hardware
 from examples.local_pool import embedded_server, scratch_folder
-from lorapool.shared.catalog import Catalog
-from lorapool.shared.membership import RUNNING
-from lorapool.shared.settings import connect, redis_settings
+from lorapool.shared.catalog.catalog import Catalog
+from lorapool.shared.fleet.membership import RUNNING
+from lorapool.shared.server.settings import connect, redis_settings
 from lorapool.worker.config import WorkerConfig
-from lorapool.worker.heartbeat import COUNTED, stride
-from lorapool.worker.peers import BEATS_BETWEEN, Peers
-from lorapool.worker.presence import Presence
+from lorapool.worker.loop.heartbeat import COUNTED, stride
+from lorapool.worker.loop.peers import BEATS_BETWEEN, Peers
+from lorapool.worker.loop.presence import Presence
 
 POOL = "default"
 BEAT_S = WorkerConfig(worker_id="w", base_model="m").beat_s

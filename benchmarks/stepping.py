@@ -21,12 +21,12 @@ from benchmarks import hardware
 from benchmarks.workload import prompt_of, write_adapters
 from examples.base_model import prepare
 from examples.local_pool import LocalProcess, embedded_server, scratch_folder, worker_process
-from lorapool.producer.client import Client
-from lorapool.producer.handle import JobHandle
-from lorapool.producer.request import Request
-from lorapool.shared.broker import Broker
-from lorapool.shared.keys import Keys
-from lorapool.shared.settings import connect, redis_settings
+from lorapool.producer.client.client import Client
+from lorapool.producer.client.handle import JobHandle
+from lorapool.producer.client.request import Request
+from lorapool.shared.queue.broker import Broker
+from lorapool.shared.server.keys import Keys
+from lorapool.shared.server.settings import connect, redis_settings
 
 BEAT_S = 0.2
 NO_LIMIT = 1_000_000

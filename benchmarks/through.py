@@ -23,12 +23,12 @@ from benchmarks.ours import Ours
 from benchmarks.workload import Workload, build, prompt_of
 from examples.base_model import prepare
 from examples.local_pool import LocalProcess, embedded_server, scratch_folder, worker_process
-from lorapool.producer.client import Client
-from lorapool.producer.request import Request
-from lorapool.shared.broker import Broker
+from lorapool.producer.client.client import Client
+from lorapool.producer.client.request import Request
 from lorapool.shared.job import Result
-from lorapool.shared.keys import Keys
-from lorapool.shared.settings import connect, redis_settings
+from lorapool.shared.queue.broker import Broker
+from lorapool.shared.server.keys import Keys
+from lorapool.shared.server.settings import connect, redis_settings
 
 NO_LIMIT = 1_000_000
 console = Console()

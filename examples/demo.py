@@ -28,8 +28,8 @@ from examples.voices import UNSEEN, VOICES
 from lorapool.producer import Client, JobHandle
 from lorapool.shared.errors import LorapoolError
 from lorapool.shared.job import BASE_REF, Result
-from lorapool.shared.keys import Keys
 from lorapool.shared.redaction import redact
+from lorapool.shared.server.keys import Keys
 
 ADAPTERS = Path(__file__).parent / "adapters"
 STREAMER = "ceo"  # whose answer is shown token by token

@@ -3,12 +3,12 @@
 Blocking code imports the same names from ``lorapool.producer.sync``. Errors are those of ``lorapool.shared.errors``.
 """
 
-from lorapool.producer.client import Client
-from lorapool.producer.cost import Bill, Tariff
-from lorapool.producer.handle import JobHandle
-from lorapool.producer.request import Request
-from lorapool.producer.stream import TextDelta
-from lorapool.shared.aliases import alias_of
+from lorapool.producer.client.client import Client
+from lorapool.producer.client.handle import JobHandle
+from lorapool.producer.client.request import Request
+from lorapool.producer.client.stream import TextDelta
+from lorapool.producer.operator.cost import Bill, Tariff
+from lorapool.shared.catalog.aliases import alias_of
 from lorapool.shared.errors import (
     AdapterClosed,
     AdapterConflict,
@@ -44,8 +44,8 @@ from lorapool.shared.errors import (
 )
 from lorapool.shared.job import FinishReason, JobState, Message, Priority, Result, SamplingParams, Timings, Usage
 from lorapool.shared.prompt_format import PromptFormat
-from lorapool.shared.protocol import Explanation
-from lorapool.shared.schedule import Schedule
+from lorapool.shared.queue.protocol import Explanation
+from lorapool.shared.timetable.schedule import Schedule
 
 __all__ = [
     "AdapterClosed",

@@ -14,7 +14,7 @@ from typer.core import TyperGroup
 
 from lorapool.producer.commands import adapters, fleet, jobs, publishing, schedule, upkeep
 from lorapool.producer.commands.cost import cost
-from lorapool.producer.render import failure
+from lorapool.producer.commands.render import failure
 
 USAGE = 2
 

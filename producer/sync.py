@@ -15,25 +15,25 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
-from lorapool.producer import client as aio
-from lorapool.producer.adapters import DEFAULT_VERSION
-from lorapool.producer.adapters import Adapters as AsyncAdapters
-from lorapool.producer.cost import Bill, Tariff
-from lorapool.producer.handle import JobHandle as AsyncJobHandle
-from lorapool.producer.home import Home
-from lorapool.producer.patience import end
-from lorapool.producer.publishing import Imported, Verified
-from lorapool.producer.schedules import Schedules as AsyncSchedules
-from lorapool.producer.sender import Item
-from lorapool.producer.stream import TextDelta
-from lorapool.producer.upkeep import PoolUpkeep as AsyncPoolUpkeep
-from lorapool.shared.aliases import Move
-from lorapool.shared.catalog import AdapterRecord, PoolConfig
+from lorapool.producer.client import client as aio
+from lorapool.producer.client.adapters import DEFAULT_VERSION
+from lorapool.producer.client.adapters import Adapters as AsyncAdapters
+from lorapool.producer.client.handle import JobHandle as AsyncJobHandle
+from lorapool.producer.client.home import Home
+from lorapool.producer.client.patience import end
+from lorapool.producer.client.publishing import Imported, Verified
+from lorapool.producer.client.schedules import Schedules as AsyncSchedules
+from lorapool.producer.client.sender import Item
+from lorapool.producer.client.stream import TextDelta
+from lorapool.producer.operator.cost import Bill, Tariff
+from lorapool.producer.operator.upkeep import PoolUpkeep as AsyncPoolUpkeep
+from lorapool.shared.catalog.aliases import Move
+from lorapool.shared.catalog.catalog import AdapterRecord, PoolConfig
 from lorapool.shared.errors import ClientClosed, ForeignClient, LorapoolError
 from lorapool.shared.job import JobState, Result
 from lorapool.shared.prompt_format import PromptFormat
-from lorapool.shared.protocol import Backlog, DeadLetter, Enqueued, Explanation, Finding, Limits, Retired
-from lorapool.shared.schedule import Schedule
+from lorapool.shared.queue.protocol import Backlog, DeadLetter, Enqueued, Explanation, Finding, Limits, Retired
+from lorapool.shared.timetable.schedule import Schedule
 
 T = TypeVar("T")
 _CLOSED = "the client was closed during this call; jobs that were accepted go on"
@@ -163,7 +163,7 @@ class JobHandle:
 
 
 class Adapters:
-    """The pool's adapters; see ``lorapool.producer.adapters.Adapters``."""
+    """The pool's adapters; see ``lorapool.producer.client.adapters.Adapters``."""
 
     def __init__(self, thread: LoopThread, adapters: AsyncAdapters) -> None:
         self._thread, self._adapters = thread, adapters
@@ -199,7 +199,7 @@ class Adapters:
         return self._thread.run(work)
 
     def publish(self, folder: str | Path, to: str | Path, **options: Any) -> AdapterRecord:
-        """As ``lorapool.producer.adapters.Adapters.publish``, with the same arguments."""
+        """As ``lorapool.producer.client.adapters.Adapters.publish``, with the same arguments."""
         return self._thread.run(self._adapters.publish(folder, to, **options))
 
     def import_manifest(
@@ -247,7 +247,7 @@ class Adapters:
 
 
 class PoolUpkeep:
-    """What an operator does to a pool; see ``lorapool.producer.upkeep.PoolUpkeep``."""
+    """What an operator does to a pool; see ``lorapool.producer.operator.upkeep.PoolUpkeep``."""
 
     def __init__(self, thread: LoopThread, upkeep: AsyncPoolUpkeep) -> None:
         self._thread, self._upkeep = thread, upkeep
@@ -278,7 +278,7 @@ class PoolUpkeep:
 
 
 class Schedules:
-    """Jobs that recur; see ``lorapool.producer.schedules.Schedules``."""
+    """Jobs that recur; see ``lorapool.producer.client.schedules.Schedules``."""
 
     def __init__(self, thread: LoopThread, schedules: AsyncSchedules) -> None:
         self._thread, self._schedules = thread, schedules

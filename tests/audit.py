@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from lorapool.worker.engine import Engine
+from lorapool.worker.engine.engine import Engine
 
 
 @pytest.fixture(autouse=True)

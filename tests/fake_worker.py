@@ -15,15 +15,15 @@ from pathlib import Path
 from typing import Any
 
 from lorapool.shared import logs
-from lorapool.shared.catalog import PoolConfig
+from lorapool.shared.catalog.catalog import PoolConfig
 from lorapool.shared.job import Job
 from lorapool.shared.prompt_format import PromptFormat
-from lorapool.shared.settings import redis_settings
+from lorapool.shared.server.settings import redis_settings
 from lorapool.worker.cli import serve
 from lorapool.worker.config import WorkerConfig
-from lorapool.worker.engine_process import EngineProcess, Program
-from lorapool.worker.model import Say, Served
-from lorapool.worker.template_process import COMPUTES_S, TemplateProcesses
+from lorapool.worker.engine.model import Say, Served
+from lorapool.worker.engine_process.supervisor import EngineProcess, Program
+from lorapool.worker.text.template_process import COMPUTES_S, TemplateProcesses
 from tests.chaos import clock
 from tests.fake_model import UNREADABLE, FoundAdapters, prompt_ids, sound
 

@@ -18,7 +18,7 @@ from typing import Any
 
 from redis.asyncio import Redis
 
-from lorapool.shared.catalog import AdapterRecord, Catalog
+from lorapool.shared.catalog.catalog import AdapterRecord, Catalog
 
 ROOT = Path(__file__).parents[1]
 

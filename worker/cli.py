@@ -26,23 +26,23 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from lorapool.shared import logs
-from lorapool.shared.broker import Broker
-from lorapool.shared.catalog import Catalog, PoolConfig
+from lorapool.shared.catalog.catalog import Catalog, PoolConfig
 from lorapool.shared.errors import InvalidRequest, LorapoolError
 from lorapool.shared.job import explain_validation
-from lorapool.shared.keys import Keys
 from lorapool.shared.plain_text import plain_text
+from lorapool.shared.queue.broker import Broker
 from lorapool.shared.remote import check_place
-from lorapool.shared.settings import RedisSettings, connect, redis_settings
-from lorapool.worker.adapter_files import AdapterFiles
-from lorapool.worker.base_model import BaseModel
-from lorapool.worker.bounded_call import BoundedCall
+from lorapool.shared.server.keys import Keys
+from lorapool.shared.server.settings import RedisSettings, connect, redis_settings
+from lorapool.worker.adapters.files import AdapterFiles
+from lorapool.worker.adapters.judge import CHECK_S, Judge
 from lorapool.worker.config import WorkerConfig, parse_bytes
-from lorapool.worker.engine_process import EngineProcess, Program
-from lorapool.worker.judge import CHECK_S, Judge
-from lorapool.worker.model import Host, Say, Served
-from lorapool.worker.presence import Presence
-from lorapool.worker.worker import Worker
+from lorapool.worker.confinement.bounded_call import BoundedCall
+from lorapool.worker.engine.model import Host, Say, Served
+from lorapool.worker.engine_process.supervisor import EngineProcess, Program
+from lorapool.worker.loop.presence import Presence
+from lorapool.worker.loop.worker import Worker
+from lorapool.worker.native.base_model import BaseModel
 
 FAILED, USAGE = 1, 2
 log = structlog.get_logger()
@@ -192,8 +192,8 @@ def maintenance(
     Any number of these may run: each chore is done once a tick. Jobs need none of them.
     """
     with _told_plainly():
-        from lorapool.worker.cache_folder import CacheFolder
-        from lorapool.worker.maintenance import Maintenance, Periods, maintain
+        from lorapool.worker.adapters.cache_folder import CacheFolder
+        from lorapool.worker.maintenance.maintenance import Maintenance, Periods, maintain
 
         cache = CacheFolder(adapter_cache.expanduser().resolve(), parse_bytes(adapter_cache_bytes))
         periods = Periods(schedule_every, fsck_every, digest_every, prune_every, adapter_cache_every)
@@ -212,7 +212,7 @@ class NativeHost:
 
     def __init__(self, config: WorkerConfig, log_level: str = "info") -> None:
         self._config = config
-        program = Program("lorapool.worker.native_model:NativeModel", config, log_level=log_level)
+        program = Program("lorapool.worker.native.model:NativeModel", config, log_level=log_level)
         self._engine = EngineProcess(program, step_timeout_s=config.step_timeout_s)
 
     async def identify(self, say: Say) -> PoolConfig:
@@ -223,7 +223,7 @@ class NativeHost:
     async def load(self, say: Say) -> Served:
         """Load weights and tokenizer, run the self-check, build the engine."""
         facts, max_model_len, handed = await self._engine.load(say)
-        from lorapool.worker.tokenizer import Tokenizer
+        from lorapool.worker.text.tokenizer import Tokenizer
 
         tokenizer, config = Tokenizer.unpacked(handed["tokenizer"]), self._config
         files = AdapterFiles(config.adapter_roots, config.adapter_places, config.adapter_cache, handed["limit_bytes"])

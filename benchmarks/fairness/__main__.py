@@ -28,12 +28,12 @@ from benchmarks.queue.rounds import register
 from benchmarks.queue.server import Meter
 from benchmarks.simulation.workload import Traffic
 from examples.local_pool import embedded_server, scratch_folder
-from lorapool.producer.client import Client
-from lorapool.producer.handle import JobHandle
-from lorapool.producer.request import Request
-from lorapool.shared.broker import Broker
-from lorapool.shared.keys import Keys, PoolKeys
-from lorapool.shared.settings import connect, redis_settings
+from lorapool.producer.client.client import Client
+from lorapool.producer.client.handle import JobHandle
+from lorapool.producer.client.request import Request
+from lorapool.shared.queue.broker import Broker
+from lorapool.shared.server.keys import Keys, PoolKeys
+from lorapool.shared.server.settings import connect, redis_settings
 
 WORKERS, ADAPTERS, AGENT_WINDOW = 8, 1_000, 64
 MEAN_TOKENS = 32

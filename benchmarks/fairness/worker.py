@@ -23,18 +23,19 @@ from benchmarks.queue.noop_model import (
     served_in_process,
 )
 from lorapool.shared import logs
-from lorapool.shared.broker import Broker, View
-from lorapool.shared.settings import redis_settings
-from lorapool.shared.terms import Terms
-from lorapool.worker import claimer, cli
-from lorapool.worker.adapter_source import AdapterSource
-from lorapool.worker.adapters import AdapterCache
-from lorapool.worker.affinity import Choice, Holding, Homes, Policy
+from lorapool.shared.queue.broker import Broker, View
+from lorapool.shared.server.settings import redis_settings
+from lorapool.shared.server.terms import Terms
+from lorapool.worker import cli
 from lorapool.worker.config import WorkerConfig
-from lorapool.worker.engine import Engine
-from lorapool.worker.model import Parts, Say
-from lorapool.worker.scheduler import Scheduler
-from lorapool.worker.sequence import Batch, Drawn
+from lorapool.worker.engine.adapter_cache import AdapterCache
+from lorapool.worker.engine.adapter_source import AdapterSource
+from lorapool.worker.engine.engine import Engine
+from lorapool.worker.engine.model import Parts, Say
+from lorapool.worker.engine.scheduler import Scheduler
+from lorapool.worker.engine.sequence import Batch, Drawn
+from lorapool.worker.loop import claimer
+from lorapool.worker.loop.affinity import Choice, Holding, Homes, Policy
 
 ROWS = SLOTS = 32
 STEP_S = 0.05

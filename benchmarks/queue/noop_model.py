@@ -9,16 +9,16 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from lorapool.shared.catalog import AdapterRecord, PoolConfig
+from lorapool.shared.catalog.catalog import AdapterRecord, PoolConfig
 from lorapool.shared.job import Job
 from lorapool.shared.prompt_format import PromptFormat
-from lorapool.worker.adapter_source import AdapterSource
-from lorapool.worker.adapters import AdapterCache
 from lorapool.worker.config import WorkerConfig
-from lorapool.worker.engine import Engine
-from lorapool.worker.model import InProcess, Parts, Say
-from lorapool.worker.scheduler import Scheduler
-from lorapool.worker.sequence import Batch, Drawn
+from lorapool.worker.engine.adapter_cache import AdapterCache
+from lorapool.worker.engine.adapter_source import AdapterSource
+from lorapool.worker.engine.engine import Engine
+from lorapool.worker.engine.model import InProcess, Parts, Say
+from lorapool.worker.engine.scheduler import Scheduler
+from lorapool.worker.engine.sequence import Batch, Drawn
 
 MAX_MODEL_LEN = 4096
 

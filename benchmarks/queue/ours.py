@@ -15,12 +15,12 @@ from collections.abc import Sequence
 
 from benchmarks.queue.noop_model import Clock, NoopModel, served_in_process
 from benchmarks.queue_peers.contest import one_by_one, say
-from lorapool.producer.client import Client
-from lorapool.producer.handle import JobHandle
-from lorapool.producer.request import Request
+from lorapool.producer.client.client import Client
+from lorapool.producer.client.handle import JobHandle
+from lorapool.producer.client.request import Request
 from lorapool.shared import logs
 from lorapool.shared.job import Result
-from lorapool.shared.settings import redis_settings
+from lorapool.shared.server.settings import redis_settings
 from lorapool.worker.cli import serve
 from lorapool.worker.config import WorkerConfig
 

@@ -15,11 +15,11 @@ from typing import Any
 from benchmarks.queue.ours import AGENT, adapter_name
 from benchmarks.queue.processes import Talker, talking, told
 from benchmarks.queue.server import Meter
-from lorapool.shared.broker import Broker
-from lorapool.shared.catalog import AdapterRecord, Catalog, PoolConfig
+from lorapool.shared.catalog.catalog import AdapterRecord, Catalog, PoolConfig
 from lorapool.shared.job import Job, SamplingParams
-from lorapool.shared.keys import Keys, PoolKeys
-from lorapool.shared.settings import connect, redis_settings
+from lorapool.shared.queue.broker import Broker
+from lorapool.shared.server.keys import Keys, PoolKeys
+from lorapool.shared.server.settings import connect, redis_settings
 
 OURS = "benchmarks.queue.ours"
 NO_LIMIT = 1_000_000

@@ -12,8 +12,8 @@ from collections import Counter, deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from lorapool.shared.broker import View, WaitingAdapter
-from lorapool.shared.terms import Terms
+from lorapool.shared.queue.broker import View, WaitingAdapter
+from lorapool.shared.server.terms import Terms
 
 VIEW_SIZE = 32
 WINDOW = Terms().agent_window

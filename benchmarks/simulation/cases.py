@@ -17,7 +17,7 @@ from benchmarks.simulation.fleet import Shape
 from benchmarks.simulation.policies import Affinity, Arrival, Chooser, Random, name_of, pure
 from benchmarks.simulation.run import Outcome, Run
 from benchmarks.simulation.workload import Flood, Traffic
-from lorapool.worker.affinity import Homes, Policy
+from lorapool.worker.loop.affinity import Homes, Policy
 
 WARM_UP = 0.25  # of the duration
 

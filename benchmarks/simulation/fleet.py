@@ -9,7 +9,7 @@ from collections import Counter, OrderedDict
 from dataclasses import dataclass, field
 
 from benchmarks.simulation.backlog import SimJob
-from lorapool.worker.affinity import Holding
+from lorapool.worker.loop.affinity import Holding
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from typing import ClassVar, Protocol
 
 from benchmarks.simulation.backlog import Backlog
 from benchmarks.simulation.fleet import SimWorker
-from lorapool.worker.affinity import Choice, Homes, Policy, choose
+from lorapool.worker.loop.affinity import Choice, Homes, Policy, choose
 
 LOOKS = 32  # adapters a rival tries before it waits for a slot
 NEVER_MS = 10**12
@@ -28,7 +28,7 @@ class Chooser(Protocol):
 
 @dataclass
 class Affinity:
-    """lorapool.worker.affinity."""
+    """lorapool.worker.loop.affinity."""
 
     wakes_last_workers: ClassVar[bool] = True
 

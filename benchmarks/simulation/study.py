@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from benchmarks.simulation.cases import POLICIES, Case, Figures, Scale
-from lorapool.worker.affinity import Policy
+from lorapool.worker.loop.affinity import Policy
 
 Seen = Mapping[Case, Figures]
 

@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
-from lorapool.producer.folder import local_folder
-from lorapool.shared.catalog import AdapterRecord
+from lorapool.producer.client.folder import local_folder
+from lorapool.shared.catalog.catalog import AdapterRecord
 from lorapool.shared.errors import InvalidRequest
 
 _ROLE = "aos.agent_role"

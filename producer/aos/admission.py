@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from lorapool.producer.aos.errors import NotRunning
-from lorapool.producer.handle import JobHandle
+from lorapool.producer.client.handle import JobHandle
 
 LAST_WORDS_S = 5.0  # after a cancel, until its end is heard of
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 
-from lorapool.shared.catalog import PoolConfig
+from lorapool.shared.catalog.catalog import PoolConfig
 
 _PATH = re.compile(r"^([./~]|[A-Za-z]:\\)")
 

@@ -17,10 +17,10 @@ from lorapool.producer.aos.admission import Admission
 from lorapool.producer.aos.config import LoRAxConfig
 from lorapool.producer.aos.errors import NoRoom, UnknownAdapterId
 from lorapool.producer.aos.reply import answer
-from lorapool.producer.client import Client
-from lorapool.producer.handle import JobHandle
-from lorapool.shared.aliases import alias_of
-from lorapool.shared.catalog import PoolConfig
+from lorapool.producer.client.client import Client
+from lorapool.producer.client.handle import JobHandle
+from lorapool.shared.catalog.aliases import alias_of
+from lorapool.shared.catalog.catalog import PoolConfig
 from lorapool.shared.errors import AdapterNotReady, InvalidRequest, LorapoolError, ResultTimeout, UnknownAdapter
 from lorapool.shared.job import BASE_REF, Result, check_name
 

@@ -23,7 +23,7 @@ from pathlib import Path
 from lorapool.producer.aos.config import LoRAxConfig
 from lorapool.shared.errors import InvalidRequest, NoWorker
 from lorapool.shared.redaction import redact
-from lorapool.shared.settings import redis_settings
+from lorapool.shared.server.settings import redis_settings
 
 _LAST_LINES = 8
 

@@ -10,7 +10,7 @@ import secrets
 import threading
 from collections import Counter
 
-from lorapool.producer.client import Client
+from lorapool.producer.client.client import Client
 
 
 class Refusals:

@@ -16,10 +16,10 @@ from lorapool.producer.aos.attachment import Attachment
 from lorapool.producer.aos.base_model import is_path, same_name
 from lorapool.producer.aos.config import LoRAxConfig
 from lorapool.producer.aos.errors import IgnoredSetting
-from lorapool.producer.client import Client
-from lorapool.producer.folder import as_uri, expanded, local_folder
-from lorapool.producer.patience import Slices
-from lorapool.shared.catalog import AdapterRecord
+from lorapool.producer.client.client import Client
+from lorapool.producer.client.folder import as_uri, expanded, local_folder
+from lorapool.producer.client.patience import Slices
+from lorapool.shared.catalog.catalog import AdapterRecord
 from lorapool.shared.digest import read_config
 from lorapool.shared.errors import AdapterRefused, CheckpointError, InvalidRequest, UnknownAdapter
 from lorapool.shared.job import BASE_REF, check_name

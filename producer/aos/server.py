@@ -24,8 +24,8 @@ from lorapool.producer.aos.refusals import Refusals
 from lorapool.producer.aos.registry import LoRAxAdapterRegistry
 from lorapool.producer.aos.reply import about, failure
 from lorapool.producer.aos.status import Own, look, status_of, unknown_status
-from lorapool.producer.client import Client
-from lorapool.shared.catalog import PoolConfig
+from lorapool.producer.client.client import Client
+from lorapool.shared.catalog.catalog import PoolConfig
 from lorapool.shared.errors import (
     InvalidRequest,
     JobCancelled,
@@ -37,7 +37,7 @@ from lorapool.shared.errors import (
     ResultExpired,
     ResultTimeout,
 )
-from lorapool.shared.settings import redis_settings
+from lorapool.shared.server.settings import redis_settings
 
 KEPT_LATENCIES = 1024
 _COUNTED_BY_WORKERS = (JobFailed, JobCancelled, JobExpired, ResultExpired, ResultTimeout)

@@ -15,10 +15,10 @@ from typing import Any
 
 from lorapool.producer.aos.config import LoRAxConfig
 from lorapool.producer.aos.registry import residents
-from lorapool.producer.client import Client
-from lorapool.shared.catalog import PoolConfig
+from lorapool.producer.client.client import Client
+from lorapool.shared.catalog.catalog import PoolConfig
 from lorapool.shared.malformed import number
-from lorapool.shared.protocol import Backlog
+from lorapool.shared.queue.protocol import Backlog
 
 _ENDS = ("succeeded", "failed", "cancelled", "expired")
 

@@ -12,12 +12,12 @@ from typing import Annotated, Any
 
 import typer
 
-from lorapool.producer.client import Client
+from lorapool.producer.client.client import Client
 from lorapool.producer.commands import options as o
+from lorapool.producer.commands.render import document, fields, note, plain, say, seconds, table
 from lorapool.producer.commands.session import run
-from lorapool.producer.render import document, fields, note, plain, say, seconds, table
-from lorapool.shared.aliases import Move
-from lorapool.shared.catalog import AdapterRecord
+from lorapool.shared.catalog.aliases import Move
+from lorapool.shared.catalog.catalog import AdapterRecord
 
 app = typer.Typer(help="List, show, register, alias and remove adapters.", no_args_is_help=True)
 AliasName = Annotated[str, typer.Argument(metavar="ALIAS", help="The name to set, such as an agent's role.")]

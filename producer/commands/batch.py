@@ -8,10 +8,10 @@ from typing import Any
 
 import typer
 
-from lorapool.producer.batch_file import BatchFile, Tally
-from lorapool.producer.client import Client
+from lorapool.producer.client.batch_file import BatchFile, Tally
+from lorapool.producer.client.client import Client
+from lorapool.producer.commands.render import Bar, count, document, note, say
 from lorapool.producer.commands.session import refuse, run
-from lorapool.producer.render import Bar, count, document, note, say
 from lorapool.shared.errors import LorapoolError
 
 

@@ -7,13 +7,13 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from lorapool.producer.client import Client
+from lorapool.producer.client.client import Client
 from lorapool.producer.commands import options as o
+from lorapool.producer.commands.render import count, document, fields, note, say, table
 from lorapool.producer.commands.session import run
-from lorapool.producer.cost import GPU_USD_PER_HOUR, Bill, Meter, Share, Tariff
-from lorapool.producer.cost_plot import plot as draw
-from lorapool.producer.cost_report import notes
-from lorapool.producer.render import count, document, fields, note, say, table
+from lorapool.producer.operator.cost import GPU_USD_PER_HOUR, Bill, Meter, Share, Tariff
+from lorapool.producer.operator.cost_plot import plot as draw
+from lorapool.producer.operator.cost_report import notes
 from lorapool.shared.errors import InvalidRequest
 
 

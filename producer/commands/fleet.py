@@ -10,10 +10,10 @@ from typing import Annotated
 
 import typer
 
-from lorapool.producer.client import Client
+from lorapool.producer.client.client import Client
 from lorapool.producer.commands import options as o
+from lorapool.producer.commands.render import count, document, fields, note, seconds, table
 from lorapool.producer.commands.session import run
-from lorapool.producer.render import count, document, fields, note, seconds, table
 from lorapool.shared.job import BASE_REF
 from lorapool.shared.malformed import number
 

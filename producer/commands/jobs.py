@@ -13,19 +13,19 @@ from typing import Annotated, Any
 
 import typer
 
-from lorapool.producer.client import Client
+from lorapool.producer.client.client import Client
+from lorapool.producer.client.handle import JobHandle
+from lorapool.producer.client.record import Record, state_of, timings_of
+from lorapool.producer.client.request import PARAMS
 from lorapool.producer.commands import options as o
 from lorapool.producer.commands.batch import submit_file
+from lorapool.producer.commands.render import clean, count, document, fields, note, plain, say, seconds
 from lorapool.producer.commands.session import run
-from lorapool.producer.handle import JobHandle
-from lorapool.producer.record import Record, state_of, timings_of
-from lorapool.producer.render import clean, count, document, fields, note, plain, say, seconds
-from lorapool.producer.request import PARAMS
 from lorapool.shared.errors import ResultTimeout
 from lorapool.shared.job import BASE_REF, Priority, Result
-from lorapool.shared.keys import new_job_id
 from lorapool.shared.malformed import number
-from lorapool.shared.protocol import Explanation
+from lorapool.shared.queue.protocol import Explanation
+from lorapool.shared.server.keys import new_job_id
 
 Id = Annotated[str, typer.Argument(metavar="ID", help="The job's id, as submit printed it.")]
 AdapterName = Annotated[

@@ -9,12 +9,12 @@ from typing import Annotated
 
 import typer
 
-from lorapool.producer.client import Client
+from lorapool.producer.client.client import Client
+from lorapool.producer.client.publishing import Imported, Verified
 from lorapool.producer.commands import options as o
 from lorapool.producer.commands.adapters import described, traits
+from lorapool.producer.commands.render import Bar, document, note, say, table
 from lorapool.producer.commands.session import run
-from lorapool.producer.publishing import Imported, Verified
-from lorapool.producer.render import Bar, document, note, say, table
 from lorapool.shared.errors import LorapoolError, NoWorker
 
 

@@ -7,13 +7,13 @@ from typing import Annotated, Any
 
 import typer
 
-from lorapool.producer.client import Client
+from lorapool.producer.client.client import Client
 from lorapool.producer.commands import options as o
 from lorapool.producer.commands.jobs import input_of, name_of, sampling_of
+from lorapool.producer.commands.render import count, document, note, plain, say, seconds, table
 from lorapool.producer.commands.session import run
-from lorapool.producer.render import count, document, note, plain, say, seconds, table
 from lorapool.shared.job import Priority
-from lorapool.shared.schedule import Schedule
+from lorapool.shared.timetable.schedule import Schedule
 
 app = typer.Typer(
     help="Have jobs run again and again, or once at a given time. A lorapool-worker maintenance makes the runs.",

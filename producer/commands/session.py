@@ -11,8 +11,8 @@ from typing import NoReturn
 
 import typer
 
-from lorapool.producer.client import Client
-from lorapool.producer.render import failure
+from lorapool.producer.client.client import Client
+from lorapool.producer.commands.render import failure
 from lorapool.shared.errors import LorapoolError
 
 

@@ -9,11 +9,11 @@ from typing import Annotated
 
 import typer
 
-from lorapool.producer.client import Client
+from lorapool.producer.client.client import Client
 from lorapool.producer.commands import options as o
+from lorapool.producer.commands.render import count, document, fields, note, say, seconds, table
 from lorapool.producer.commands.session import run
-from lorapool.producer.render import count, document, fields, note, say, seconds, table
-from lorapool.shared.protocol import DeadLetter, Limits
+from lorapool.shared.queue.protocol import DeadLetter, Limits
 
 AdapterName = Annotated[str, typer.Argument(metavar="ADAPTER", help="Ref, alias or id; _base is the base model.")]
 OneAdapter = Annotated[str | None, typer.Argument(metavar="[ADAPTER]", help="Of this adapter only (default: all).")]

@@ -15,9 +15,9 @@ from typing import Any
 
 from redis.exceptions import NoScriptError
 
-from lorapool.shared.keys import LANES
-from lorapool.shared.server import Arg, Server
-from lorapool.shared.terms import Terms
+from lorapool.shared.server.connection import Arg, Server
+from lorapool.shared.server.keys import LANES
+from lorapool.shared.server.terms import Terms
 
 _USES = re.compile(r"^-- uses: (.+)$", re.MULTILINE)
 _NOW = "return math.floor(t[1] * 1000 + t[2] / 1000)"

@@ -10,7 +10,7 @@ import pytest
 from lorapool.producer import InvalidRequest
 from lorapool.producer.aos import IgnoredSetting, LoRAxConfig, LoRAxServer, MLConfig, MLPipelineManager
 from lorapool.producer.aos.base_model import served_instead
-from lorapool.shared.catalog import PoolConfig
+from lorapool.shared.catalog.catalog import PoolConfig
 
 
 def test_default_config() -> None:

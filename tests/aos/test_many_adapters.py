@@ -11,12 +11,12 @@ from redis.asyncio import Redis
 
 from lorapool.producer import Client
 from lorapool.producer.aos.status import look
-from lorapool.shared.broker import Broker
-from lorapool.shared.catalog import AdapterRecord, Catalog
-from lorapool.shared.keys import Keys
-from lorapool.shared.server import Server
+from lorapool.shared.catalog.catalog import AdapterRecord, Catalog
+from lorapool.shared.queue.broker import Broker
+from lorapool.shared.server.connection import Server
+from lorapool.shared.server.keys import Keys
 from tests.fleet import add_adapters
-from tests.producer.test_stalls import TURN_S, turns
+from tests.producer.client.test_stalls import TURN_S, turns
 
 ADAPTERS = 3_000
 

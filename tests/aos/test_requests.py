@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from lorapool.producer.aos import LoRAxServer, MLConfig, MLPipelineManager
-from lorapool.producer.client import Client
+from lorapool.producer.client.client import Client
 from lorapool.shared.errors import AdapterNotReady
 from tests.aos.conftest import MakeAdapter, Serve, text_of
 from tests.fleet import WorkerProcess, fake_worker, until

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from benchmarks.fairness.worker import at_random, by_arrival
-from lorapool.shared.protocol import View, WaitingAdapter
-from lorapool.worker.affinity import Choice, Holding, Homes, Policy
+from lorapool.shared.queue.protocol import View, WaitingAdapter
+from lorapool.worker.loop.affinity import Choice, Holding, Homes, Policy
 
 SEEN = View(9_000, tuple(WaitingAdapter(ref, at, 5, 0.0) for ref, at in (("b@1", 2), ("a@1", 1), ("c@1", 3))), None, 3)
 NOBODY = Homes([])

@@ -11,7 +11,7 @@ import asyncio
 import signal
 from itertools import count
 
-from lorapool.shared.terms import Terms
+from lorapool.shared.server.terms import Terms
 from tests.chaos.crew import Berth, Crew
 from tests.chaos.plan import Fault
 from tests.chaos.toll import Toll

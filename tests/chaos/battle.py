@@ -16,14 +16,14 @@ from contextlib import AsyncExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from lorapool.producer.client import Client
-from lorapool.shared.broker import Broker
+from lorapool.producer.client.client import Client
 from lorapool.shared.errors import RedisUnreachable
-from lorapool.shared.keys import Keys
-from lorapool.shared.protocol import Finding
-from lorapool.shared.server import Server
-from lorapool.shared.settings import connect, redis_settings
-from lorapool.shared.upkeep import Upkeep
+from lorapool.shared.queue.broker import Broker
+from lorapool.shared.queue.protocol import Finding
+from lorapool.shared.queue.upkeep import Upkeep
+from lorapool.shared.server.connection import Server
+from lorapool.shared.server.keys import Keys
+from lorapool.shared.server.settings import connect, redis_settings
 from tests.chaos import clock
 from tests.chaos import ledger as jobs
 from tests.chaos import plan as faults

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from lorapool.shared import scripts
-from lorapool.shared.server import Server
+from lorapool.shared.server.connection import Server
 
 KEY = "chaos:clock"  # milliseconds to add
 VARIABLE = "LORAPOOL_CHAOS_CLOCK"  # set: a fake worker follows

@@ -127,7 +127,7 @@ def states_reason(worker: WorkerProcess, status: int) -> bool:
 
 def engine_of(worker: WorkerProcess) -> int | None:
     """The process of its engine, if there is one now."""
-    return next(_children(worker.process.pid, b"lorapool.worker.engine_child"), None)
+    return next(_children(worker.process.pid, b"lorapool.worker.engine_process.child"), None)
 
 
 def _children(parent: int, module: bytes) -> Iterator[int]:

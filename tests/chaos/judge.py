@@ -11,12 +11,12 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from lorapool.shared.broker import Broker
 from lorapool.shared.job import BASE_REF
-from lorapool.shared.keys import Keys, PoolKeys
-from lorapool.shared.protocol import Finding
-from lorapool.shared.server import Server
-from lorapool.shared.upkeep import Upkeep
+from lorapool.shared.queue.broker import Broker
+from lorapool.shared.queue.protocol import Finding
+from lorapool.shared.queue.upkeep import Upkeep
+from lorapool.shared.server.connection import Server
+from lorapool.shared.server.keys import Keys, PoolKeys
 from tests.chaos.ledger import ENDS, NO_ANSWER, Entry, Ledger
 from tests.chaos.scribbles import NAME
 from tests.containment.bystanders import Sample

@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 from random import Random
 from typing import Any, Literal
 
-from lorapool.producer.client import Client
-from lorapool.producer.handle import JobHandle
+from lorapool.producer.client.client import Client
+from lorapool.producer.client.handle import JobHandle
 from lorapool.shared.errors import JobCancelled, JobExpired, JobFailed, RedisUnreachable
 from tests.chaos.crew import STEP_S
 from tests.chaos.strangers import LOOPING

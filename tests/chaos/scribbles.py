@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from random import Random
 from typing import Any
 
-from lorapool.shared.keys import Keys, PoolKeys
+from lorapool.shared.server.keys import Keys, PoolKeys
 
 KEYS, POOL = Keys("default"), PoolKeys("default")
 NAME = "scribble"

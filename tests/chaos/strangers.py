@@ -16,8 +16,8 @@ from typing import Any
 
 from redis.asyncio import Redis
 
-from lorapool.shared.adapter_record import AdapterRecord
-from lorapool.shared.catalog import Catalog
+from lorapool.shared.catalog.adapter_record import AdapterRecord
+from lorapool.shared.catalog.catalog import Catalog
 from lorapool.shared.digest import digest_of
 from lorapool.shared.errors import RedisUnreachable
 from lorapool.shared.prompt_format import PromptFormat

@@ -12,8 +12,8 @@ from typing import Any
 from redis.asyncio import Redis
 
 from lorapool.shared.errors import RedisUnreachable
-from lorapool.shared.server import Server
-from lorapool.shared.terms import Terms
+from lorapool.shared.server.connection import Server
+from lorapool.shared.server.terms import Terms
 from tests.chaos import clock, refusals
 from tests.chaos.aim import Aim
 from tests.chaos.crew import Crew

@@ -12,12 +12,12 @@ import pytest
 from redis.asyncio import Redis
 from redis.exceptions import ResponseError
 
-from lorapool.producer.client import Client
-from lorapool.shared.broker import Broker, Delta, Settlement
+from lorapool.producer.client.client import Client
 from lorapool.shared.codec import encode_detail
-from lorapool.shared.keys import Keys, PoolKeys
-from lorapool.shared.server import Server
-from lorapool.shared.upkeep import Upkeep
+from lorapool.shared.queue.broker import Broker, Delta, Settlement
+from lorapool.shared.queue.upkeep import Upkeep
+from lorapool.shared.server.connection import Server
+from lorapool.shared.server.keys import Keys, PoolKeys
 from tests.chaos.judge import Judge
 from tests.chaos.ledger import Entry, Ledger
 from tests.chaos.scribbles import scribbles, wiped

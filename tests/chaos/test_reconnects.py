@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 from redis.asyncio import Redis
 
-from lorapool.producer.client import Client
-from lorapool.producer.handle import JobHandle
+from lorapool.producer.client.client import Client
+from lorapool.producer.client.handle import JobHandle
 from lorapool.shared.errors import RedisFull
 from lorapool.shared.job import Result
-from lorapool.shared.settings import connect, redis_settings
+from lorapool.shared.server.settings import connect, redis_settings
 from tests.chaos.proxy import FaultProxy
 from tests.chaos.server import Fsync, durable_server
 from tests.fake_model import expected

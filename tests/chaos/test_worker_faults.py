@@ -11,14 +11,14 @@ from typing import Any
 import pytest
 from redis.asyncio import Redis
 
-from lorapool.producer.client import Client
-from lorapool.producer.handle import JobHandle
-from lorapool.shared.broker import Broker
+from lorapool.producer.client.client import Client
+from lorapool.producer.client.handle import JobHandle
 from lorapool.shared.errors import JobFailed
 from lorapool.shared.job import Result
-from lorapool.shared.keys import Keys
-from lorapool.shared.protocol import Finding
-from lorapool.shared.upkeep import Upkeep
+from lorapool.shared.queue.broker import Broker
+from lorapool.shared.queue.protocol import Finding
+from lorapool.shared.queue.upkeep import Upkeep
+from lorapool.shared.server.keys import Keys
 from tests.chaos.crew import engine_of
 from tests.fake_model import DEADLY, expected
 from tests.fleet import WorkerProcess, add_adapters, alive, fake_worker, until

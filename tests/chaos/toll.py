@@ -6,9 +6,9 @@ from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 from typing import Any
 
-from lorapool.shared.keys import Keys
-from lorapool.shared.server import Server
-from lorapool.shared.terms import Terms
+from lorapool.shared.server.connection import Server
+from lorapool.shared.server.keys import Keys
+from lorapool.shared.server.terms import Terms
 from tests.chaos.plan import Fault, Kind
 
 BUSY = 8  # running jobs that make a fault count as struck under load

@@ -13,11 +13,11 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
 
-from lorapool.producer.client import Client
-from lorapool.producer.handle import JobHandle
+from lorapool.producer.client.client import Client
+from lorapool.producer.client.handle import JobHandle
 from lorapool.shared.errors import LorapoolError, RedisUnreachable
 from lorapool.shared.job import Result
-from lorapool.shared.keys import new_job_id
+from lorapool.shared.server.keys import new_job_id
 from tests.fake_model import expected
 from tests.fleet import until
 

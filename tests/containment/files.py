@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lorapool.worker import model_outline
-from lorapool.worker.checkpoint import ModelSpec
+from lorapool.worker.adapters import model_outline
+from lorapool.worker.adapters.checkpoint import ModelSpec
 from tests.worker.checkpoints import edit_config, save_adapter, tiny_llama
 
 

@@ -10,8 +10,8 @@ from typing import Any
 
 from redis.asyncio import Redis
 
-from lorapool.producer.client import Client
-from lorapool.shared.settings import connect, redis_settings
+from lorapool.producer.client.client import Client
+from lorapool.shared.server.settings import connect, redis_settings
 from tests.conftest import running_server
 from tests.containment.bystanders import Bystanders, Sample
 from tests.fleet import WorkerProcess, add_adapters, alive, fake_worker

@@ -12,7 +12,7 @@ import pytest
 from lorapool.producer import Client, ClientClosed, Fate, JobHandle, Result
 from tests.conftest import running_server
 from tests.fleet import alive, fake_worker
-from tests.producer.test_stalls import TURN_S, turns
+from tests.producer.client.test_stalls import TURN_S, turns
 
 MANY = 20_000
 FORKING = """

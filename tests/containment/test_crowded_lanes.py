@@ -6,7 +6,7 @@ import asyncio
 import time
 from typing import Any
 
-from lorapool.producer.client import Client
+from lorapool.producer.client.client import Client
 from lorapool.shared.job import Job
 from tests.containment.conftest import Contain
 

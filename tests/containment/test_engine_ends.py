@@ -11,7 +11,7 @@ import pytest
 
 from lorapool.shared.errors import JobFailed
 from lorapool.shared.job import Result
-from lorapool.shared.keys import Keys
+from lorapool.shared.server.keys import Keys
 from tests.containment.conftest import Contain
 from tests.fake_model import HANGING, POISON, expected
 from tests.fleet import WorkerProcess, alive, until
@@ -25,7 +25,7 @@ def engine_of(worker: WorkerProcess) -> int:
     [engine] = [
         child.pid
         for child in psutil.Process(worker.process.pid).children()
-        if "lorapool.worker.engine_child" in child.cmdline()
+        if "lorapool.worker.engine_process.child" in child.cmdline()
     ]
     return engine
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from lorapool.producer.handle import JobHandle
-from lorapool.shared.terms import Terms
+from lorapool.producer.client.handle import JobHandle
+from lorapool.shared.server.terms import Terms
 from tests.containment import LONG
 from tests.containment.conftest import Contain
 from tests.containment.pool import ContainedPool

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from tests.fleet import WorkerProcess, started, until
-from tests.worker.test_maintenance import CHORES, QUICK, maintenance, ticks
+from tests.worker.maintenance.test_maintenance import CHORES, QUICK, maintenance, ticks
 
 AHEAD_S = 3600
 PROGRAM = f"""

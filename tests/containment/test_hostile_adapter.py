@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from lorapool.producer.adapters import Adapters
+from lorapool.producer.client.adapters import Adapters
 from lorapool.shared.errors import AdapterRefused
 from tests.containment.conftest import Contain
 from tests.containment.files import AdapterFolder

@@ -6,7 +6,7 @@ import asyncio
 import signal
 import time
 
-from lorapool.producer.handle import JobHandle
+from lorapool.producer.client.handle import JobHandle
 from lorapool.shared.errors import LorapoolError
 from tests.containment import LONG
 from tests.containment.conftest import Contain

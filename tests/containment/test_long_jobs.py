@@ -7,8 +7,8 @@ import signal
 import time
 from functools import partial
 
-from lorapool.producer.handle import JobHandle
-from lorapool.shared.keys import Keys
+from lorapool.producer.client.handle import JobHandle
+from lorapool.shared.server.keys import Keys
 from tests.containment import LONG
 from tests.containment.conftest import Contain
 from tests.containment.pool import LEASE_S, ContainedPool

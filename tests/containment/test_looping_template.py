@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import time
 
-from lorapool.shared.adapter_record import AdapterRecord
-from lorapool.shared.catalog import Catalog
+from lorapool.shared.catalog.adapter_record import AdapterRecord
+from lorapool.shared.catalog.catalog import Catalog
 from lorapool.shared.errors import JobFailed
 from lorapool.shared.prompt_format import PromptFormat
 from tests.containment.conftest import Contain

@@ -6,12 +6,12 @@ import signal
 
 import pytest
 
-from lorapool.producer.client import Client
+from lorapool.producer.client.client import Client
 from lorapool.shared.codec import encode_job
 from lorapool.shared.errors import LorapoolError, MalformedEntry
 from lorapool.shared.job import Job
-from lorapool.shared.keys import Keys, PoolKeys
-from lorapool.shared.timetable import Timetable
+from lorapool.shared.server.keys import Keys, PoolKeys
+from lorapool.shared.timetable.timetable import Timetable
 from tests.containment.conftest import Contain
 from tests.containment.pool import ContainedPool
 from tests.fleet import until

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 
-from lorapool.shared.catalog import Catalog
-from lorapool.shared.membership import RUNNING
-from lorapool.worker.presence import Presence
+from lorapool.shared.catalog.catalog import Catalog
+from lorapool.shared.fleet.membership import RUNNING
+from lorapool.worker.loop.presence import Presence
 from tests.containment.conftest import Contain
 from tests.containment.pool import ContainedPool
 

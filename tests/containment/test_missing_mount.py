@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from lorapool.producer.handle import JobHandle
+from lorapool.producer.client.handle import JobHandle
 from lorapool.shared.errors import AdapterNotReady
 from tests.containment import LONG
 from tests.containment.conftest import Contain

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 
-from lorapool.shared.catalog import LAYOUT_VERSION
-from lorapool.shared.keys import PoolKeys
+from lorapool.shared.catalog.catalog import LAYOUT_VERSION
+from lorapool.shared.server.keys import PoolKeys
 from tests.containment.conftest import Contain
 from tests.containment.pool import ContainedPool
 from tests.fleet import WorkerProcess, alive, fake_worker

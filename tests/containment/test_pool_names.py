@@ -8,8 +8,8 @@ from hashlib import sha256
 
 from redis.asyncio import Redis
 
-from lorapool.producer.client import Client
-from lorapool.shared.catalog import AdapterRecord, Catalog
+from lorapool.producer.client.client import Client
+from lorapool.shared.catalog.catalog import AdapterRecord, Catalog
 from tests.fake_model import expected
 from tests.fleet import alive, fake_worker
 

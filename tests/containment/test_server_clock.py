@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import signal
 
-from lorapool.shared.keys import Keys
+from lorapool.shared.server.keys import Keys
 from tests.chaos import clock
 from tests.containment import LONG
 from tests.containment.conftest import Contain

@@ -11,12 +11,12 @@ import pytest
 from redis.asyncio import Redis
 from redis.exceptions import ResponseError
 
-from lorapool.producer.client import Client
+from lorapool.producer.client.client import Client
 from lorapool.shared.errors import RedisUnreachable
 from tests.conftest import running_server
 from tests.fake_model import expected
 from tests.fleet import WorkerProcess, add_adapters, alive, fake_worker, until
-from tests.worker.test_maintenance import maintenance, ticks
+from tests.worker.maintenance.test_maintenance import maintenance, ticks
 
 REFUSED_S = 2.0
 Act = Callable[[Redis], Awaitable[object]]

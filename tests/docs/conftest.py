@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from examples.base_model import prepare
-from lorapool.shared.settings import connect, redis_settings
+from lorapool.shared.server.settings import connect, redis_settings
 from tests.conftest import running_server
 from tests.e2e.conftest import ADAPTERS
 from tests.fleet import alive, real_worker

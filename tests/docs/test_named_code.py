@@ -50,14 +50,14 @@ def test_every_step_of_a_job_names_its_functions() -> None:
     steps = re.split(r"(?m)^\d\. ", walk)[1:]
     assert 8 == len(steps)
     assert [] == [step for step in steps if len(NAMED.findall(step)) < 3]
-    assert ("producer/client.py", "Client.submit") == NAMED.findall(steps[0])[0]
-    assert ("producer/handle.py", "JobHandle.result") in NAMED.findall(steps[6])
+    assert ("producer/client/client.py", "Client.submit") == NAMED.findall(steps[0])[0]
+    assert ("producer/client/handle.py", "JobHandle.result") in NAMED.findall(steps[6])
 
 
 def test_what_is_gone_is_seen() -> None:
     """A missing file, a missing method and a missing Lua function are all found."""
     text = (
-        "`shared/gone.py` `producer/client.py::Client.submit` `producer/client.py::submit` "
+        "`shared/gone.py` `producer/client/client.py::Client.submit` `producer/client/client.py::submit` "
         "`shared/scripts/settle.lua::settle` `shared/scripts/settle.lua::gone`"
     )
-    assert ["shared/gone.py", "producer/client.py::submit", "shared/scripts/settle.lua::gone"] == missing(text)
+    assert ["shared/gone.py", "producer/client/client.py::submit", "shared/scripts/settle.lua::gone"] == missing(text)

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from examples.base_model import prepare
-from lorapool.producer.client import Client
-from lorapool.shared.settings import connect, redis_settings
+from lorapool.producer.client.client import Client
+from lorapool.shared.server.settings import connect, redis_settings
 from tests.conftest import running_server
 from tests.e2e.peft_reference import PeftReference
 from tests.fleet import WorkerProcess, alive, real_worker

@@ -7,7 +7,7 @@ import shutil
 import pytest
 
 from lorapool.producer import AdapterRefused, Client, Result
-from lorapool.producer.publishing import Verified
+from lorapool.producer.client.publishing import Verified
 from tests.e2e.conftest import ADAPTERS, RealPool
 
 

@@ -7,9 +7,9 @@ import signal
 
 from redis.asyncio import Redis
 
-from lorapool.producer.client import Client
-from lorapool.producer.handle import JobHandle
-from lorapool.shared.settings import connect, redis_settings
+from lorapool.producer.client.client import Client
+from lorapool.producer.client.handle import JobHandle
+from lorapool.shared.server.settings import connect, redis_settings
 from tests.e2e.conftest import RealPool
 
 JOBS, OBSERVED_S = 500, 5.0

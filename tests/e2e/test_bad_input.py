@@ -11,8 +11,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from lorapool.producer.client import Client
-from lorapool.shared.catalog import AdapterRecord, Catalog
+from lorapool.producer.client.client import Client
+from lorapool.shared.catalog.catalog import AdapterRecord, Catalog
 from lorapool.shared.digest import adapter_digest
 from lorapool.shared.errors import (
     AdapterNotReady,
@@ -22,7 +22,7 @@ from lorapool.shared.errors import (
     JobFailed,
     UnknownAdapter,
 )
-from lorapool.shared.settings import connect, redis_settings
+from lorapool.shared.server.settings import connect, redis_settings
 from tests.e2e.conftest import ADAPTERS, CONTEXT, RealPool
 from tests.fleet import until
 

@@ -10,8 +10,8 @@ from typing import Any
 
 from redis.asyncio import Redis
 
-from lorapool.producer.client import Client
-from lorapool.producer.handle import JobHandle
+from lorapool.producer.client.client import Client
+from lorapool.producer.client.handle import JobHandle
 from lorapool.shared.errors import LorapoolError
 from lorapool.shared.job import JobState
 from tests.fake_model import BROKEN

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from lorapool.producer.client import Client
+from lorapool.producer.client.client import Client
 from lorapool.shared.errors import JobCancelled, JobExpired
 from lorapool.shared.job import JobState, Result
 from tests.e2e.conftest import RealPool

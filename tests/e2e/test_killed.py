@@ -11,9 +11,9 @@ import pytest
 from redis.asyncio import Redis
 
 from examples.voices import UNSEEN
-from lorapool.producer.client import Client
+from lorapool.producer.client.client import Client
 from lorapool.shared.job import JobState, Result
-from lorapool.shared.settings import connect, redis_settings
+from lorapool.shared.server.settings import connect, redis_settings
 from tests.e2e.conftest import ADAPTERS, NAMES, RealPool, register_all
 from tests.fleet import real_worker, until
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from lorapool.producer.client import Client
+from lorapool.producer.client.client import Client
 from tests.e2e.conftest import RealPool
 
 
@@ -13,7 +13,7 @@ async def test_the_loop_loads_no_torch(real_pool: RealPool, pool: Client) -> Non
     await (await pool.submit("ceo", messages=[{"role": "user", "content": "What next?"}], max_new_tokens=2)).result()
     loop = real_pool.worker.process.pid
     assert "libtorch" not in _mapped(loop)
-    engines = [pid for pid in _children(loop) if "lorapool.worker.engine_child" in _command(pid)]
+    engines = [pid for pid in _children(loop) if "lorapool.worker.engine_process.child" in _command(pid)]
     assert 1 == len(engines)
     assert "libtorch" in _mapped(engines[0])
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from redis.asyncio import Redis
 
-from lorapool.shared.catalog import Catalog
+from lorapool.shared.catalog.catalog import Catalog
 from tests.conftest import running_server
 from tests.fleet import ROOT, alive, fake_worker
 

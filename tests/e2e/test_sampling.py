@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 import torch
 
-from lorapool.producer.client import Client
+from lorapool.producer.client.client import Client
 from lorapool.shared.job import Result, SamplingParams
-from lorapool.worker.sampler import uniform
+from lorapool.worker.native.sampler import uniform
 from tests.e2e.peft_reference import MARGIN, PeftReference
 from tests.transformers_sampling import interval, warped
 

@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from lorapool.shared.job import BASE_REF, SamplingParams
-from lorapool.worker.adapter_source import AdapterSource
 from lorapool.worker.config import WorkerConfig
-from lorapool.worker.engine_port import EnginePort, Lost, Request, Start, Update
-from lorapool.worker.engine_process import EngineProcess, Program
-from lorapool.worker.engine_thread import EngineThread
+from lorapool.worker.engine.adapter_source import AdapterSource
+from lorapool.worker.engine.port import EnginePort, Lost, Request, Start, Update
+from lorapool.worker.engine.thread import EngineThread
+from lorapool.worker.engine_process.supervisor import EngineProcess, Program
 from tests.engine_port.model import PortModel
 
 PATIENCE_S = 60.0

@@ -16,15 +16,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from lorapool.shared.catalog.pool_config import PoolConfig
 from lorapool.shared.errors import BaseModelError
-from lorapool.shared.pool_config import PoolConfig
-from lorapool.worker.adapter_source import AdapterSource
-from lorapool.worker.adapters import AdapterCache
 from lorapool.worker.config import WorkerConfig
-from lorapool.worker.engine import Engine
-from lorapool.worker.model import Parts, Say
-from lorapool.worker.scheduler import Scheduler
-from lorapool.worker.sequence import Batch, Drawn
+from lorapool.worker.engine.adapter_cache import AdapterCache
+from lorapool.worker.engine.adapter_source import AdapterSource
+from lorapool.worker.engine.engine import Engine
+from lorapool.worker.engine.model import Parts, Say
+from lorapool.worker.engine.scheduler import Scheduler
+from lorapool.worker.engine.sequence import Batch, Drawn
 from tests.fake_runner import FakeRunner, FakeStore, WordDetokenizer
 
 DIE, SLEEP, SLEEP_IN_C, BABBLE, LIE, LEAK, BREAK, SICKEN, LONG_WORDS, NAP = range(901, 911)

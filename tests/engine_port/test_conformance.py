@@ -11,10 +11,10 @@ import pytest_asyncio
 
 from lorapool.shared.errors import AdapterConflict, InvalidRequest
 from lorapool.shared.job import FinishReason
-from lorapool.worker.adapter_source import AdapterSource
-from lorapool.worker.engine_port import name_of
-from lorapool.worker.engine_process import EngineProcess
-from lorapool.worker.timesheet import Timesheet
+from lorapool.worker.engine.adapter_source import AdapterSource
+from lorapool.worker.engine.busy_time import Timesheet
+from lorapool.worker.engine.port import name_of
+from lorapool.worker.engine_process.supervisor import EngineProcess
 from tests.engine_port.bench import Bench, in_process, in_thread, request
 from tests.engine_port.model import BREAK, CONTEXT, LEAK, LONG_WORDS, NAP
 from tests.fake_runner import completion

@@ -13,9 +13,10 @@ import pytest
 import pytest_asyncio
 
 from lorapool.shared.errors import BaseModelError
-from lorapool.worker import engine_process, spawned_engine
-from lorapool.worker.engine_port import EngineDown, EngineFailed, Lost
-from lorapool.worker.engine_process import MOST_FRUITLESS
+from lorapool.worker.engine.port import EngineDown, EngineFailed, Lost
+from lorapool.worker.engine_process import spawned as spawned_engine
+from lorapool.worker.engine_process import supervisor as engine_process
+from lorapool.worker.engine_process.supervisor import MOST_FRUITLESS
 from tests.engine_port.bench import Bench, descriptors, gone, in_process, loads, process, quiet, request
 from tests.engine_port.model import BABBLE, DIE, LIE, SICKEN, SLEEP, SLEEP_IN_C
 from tests.fake_runner import completion

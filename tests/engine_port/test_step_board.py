@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from lorapool.worker.step_board import MOST_ROWS, StepBoard
+from lorapool.worker.engine_process.step_board import MOST_ROWS, StepBoard
 
 
 @pytest.fixture

@@ -12,10 +12,9 @@ from hypothesis import strategies as st
 from lorapool.shared import errors
 from lorapool.shared.errors import LorapoolError
 from lorapool.shared.job import FinishReason, SamplingParams
-from lorapool.worker import engine_port
-from lorapool.worker import engine_wire as wire
-from lorapool.worker.adapter_source import AdapterSource
-from lorapool.worker.engine_port import (
+from lorapool.worker.engine import port as engine_port
+from lorapool.worker.engine.adapter_source import AdapterSource
+from lorapool.worker.engine.port import (
     EngineCounters,
     EngineError,
     EngineSick,
@@ -27,6 +26,7 @@ from lorapool.worker.engine_port import (
     Update,
     name_of,
 )
+from lorapool.worker.engine_process import wire
 
 TEXT = st.text(max_size=20)
 ANY_TEXT = st.text(st.characters(), max_size=20)  # halves of characters too

@@ -61,7 +61,7 @@ async def test_a_loading_engine_dies_with_the_worker(tmp_path: Path) -> None:
 
 async def test_one_that_comes_too_late_ends_at_once() -> None:
     """The worker had gone before its engine's process could ask to be told."""
-    command = [sys.executable, "-m", "lorapool.worker.engine_child", "0", "0", "1"]
+    command = [sys.executable, "-m", "lorapool.worker.engine_process.child", "0", "0", "1"]
     process = subprocess.Popen(command, cwd=ROOT, stdin=subprocess.DEVNULL)  # noqa: ASYNC220  waited for below
     status = await until(lambda: process.poll() is not None and [process.returncode])
     assert [0] == status

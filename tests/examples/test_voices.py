@@ -13,14 +13,14 @@ from examples.train_adapters import FOLDER
 from examples.voices import QUESTIONS, UNSEEN, VOICES
 from lorapool.shared.digest import adapter_digest
 from lorapool.shared.job import BASE_REF, Job, Message, SamplingParams
-from lorapool.worker.adapter_source import AdapterSource, confined
-from lorapool.worker.adapters import AdapterCache
-from lorapool.worker.checkpoint import load_checkpoint
-from lorapool.worker.engine import Engine
-from lorapool.worker.runner import ModelRunner
-from lorapool.worker.scheduler import Scheduler
-from lorapool.worker.sequence import Sequence
-from lorapool.worker.tokenizer import Tokenizer
+from lorapool.worker.adapters.checkpoint import load_checkpoint
+from lorapool.worker.engine.adapter_cache import AdapterCache
+from lorapool.worker.engine.adapter_source import AdapterSource, confined
+from lorapool.worker.engine.engine import Engine
+from lorapool.worker.engine.scheduler import Scheduler
+from lorapool.worker.engine.sequence import Sequence
+from lorapool.worker.native.runner import ModelRunner
+from lorapool.worker.text.tokenizer import Tokenizer
 
 ASKED = UNSEEN[:8]
 PARAMS = SamplingParams(max_new_tokens=64)

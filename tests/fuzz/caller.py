@@ -8,15 +8,15 @@ from random import Random
 
 from redis.asyncio import Redis
 
-from lorapool.producer.client import Client
-from lorapool.shared.broker import Broker
-from lorapool.shared.catalog import Catalog
-from lorapool.shared.chores import ChoreBook
+from lorapool.producer.client.client import Client
+from lorapool.shared.catalog.catalog import Catalog
 from lorapool.shared.errors import LorapoolError
-from lorapool.shared.timetable import Timetable
-from lorapool.shared.upkeep import Upkeep
-from lorapool.worker.chores import Chores
-from lorapool.worker.due_jobs import DueJobs
+from lorapool.shared.queue.broker import Broker
+from lorapool.shared.queue.upkeep import Upkeep
+from lorapool.shared.timetable.chores import ChoreBook
+from lorapool.shared.timetable.timetable import Timetable
+from lorapool.worker.maintenance.chores import Chores
+from lorapool.worker.maintenance.due_runs import DueJobs
 from tests.fuzz.scribbler import JOBS, KEYS, VICTIMS
 
 CALL_S = 20.0  # for one call, on a busy machine

@@ -10,13 +10,13 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from lorapool.producer.folder import describe
-from lorapool.shared.adapter_record import AdapterRecord, encoded, told_by
+from lorapool.producer.client.folder import describe
+from lorapool.shared.catalog.adapter_record import AdapterRecord, encoded, told_by
 from lorapool.shared.digest import CONFIG_NAME, WEIGHTS_NAME, json_object
 from lorapool.shared.errors import CheckpointError, LorapoolError
 from lorapool.shared.prompt_format import TEMPLATE_NAME
-from lorapool.worker.lineage import check_lineage
-from lorapool.worker.peft_config import PeftConfig
+from lorapool.worker.adapters.peft_config import PeftConfig
+from lorapool.worker.adapters.trained_on_merged import check_lineage
 from tests.fuzz import mutation
 from tests.fuzz.target import Target
 
@@ -151,7 +151,7 @@ def check_loaded(case: tuple[bytes, bytes, bytes]) -> None:
     """What a worker loads: a refusal, or finite weights of the right shapes."""
     import torch
 
-    from lorapool.worker.checkpoint import load_checkpoint
+    from lorapool.worker.adapters.checkpoint import load_checkpoint
 
     with Folder(case) as folder:
         weights = load_checkpoint(folder, _spec(), 16)
@@ -163,7 +163,7 @@ def check_loaded(case: tuple[bytes, bytes, bytes]) -> None:
 def _spec() -> Any:
     import torch
 
-    from lorapool.worker.checkpoint import ModelSpec, ModuleSpec
+    from lorapool.worker.adapters.checkpoint import ModelSpec, ModuleSpec
 
     modules = {
         name: ModuleSpec(inputs, outputs, "linear", torch.zeros(outputs, inputs))

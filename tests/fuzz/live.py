@@ -14,7 +14,7 @@ from random import Random
 
 from redis.exceptions import ResponseError
 
-from lorapool.producer.patience import end
+from lorapool.producer.client.patience import end
 from tests.containment.bystanders import Bystanders
 from tests.containment.pool import ContainedPool, contained
 from tests.fuzz.caller import Caller, chores_of

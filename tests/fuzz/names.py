@@ -9,15 +9,15 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from lorapool.producer.adapters import _exact, _parent
-from lorapool.producer.folder import as_uri, describe
-from lorapool.shared import keys
-from lorapool.shared.aliases import alias_of
+from lorapool.producer.client.adapters import _exact, _parent
+from lorapool.producer.client.folder import as_uri, describe
+from lorapool.shared.catalog.aliases import alias_of
 from lorapool.shared.errors import LorapoolError
 from lorapool.shared.job import check_name
 from lorapool.shared.redaction import redact
 from lorapool.shared.remote import check_place, check_uri, is_remote, is_under
-from lorapool.worker.adapter_source import confined
+from lorapool.shared.server import keys
+from lorapool.worker.engine.adapter_source import confined
 from tests.fuzz import mutation
 from tests.fuzz.target import Target
 

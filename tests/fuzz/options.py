@@ -5,7 +5,7 @@ from __future__ import annotations
 from random import Random
 from typing import Any
 
-from lorapool.producer.client import Client
+from lorapool.producer.client.client import Client
 from lorapool.shared.errors import InvalidRequest
 from lorapool.worker.config import WorkerConfig, parse_bytes
 from tests.fuzz import mutation

@@ -6,10 +6,10 @@ from functools import cache
 from random import Random
 from typing import Any
 
-from lorapool.shared.adapter_record import encoded
+from lorapool.shared.catalog.adapter_record import encoded
 from lorapool.shared.job import Message
 from lorapool.shared.prompt_format import PromptFormat
-from lorapool.worker.template_process import TemplateProcesses
+from lorapool.worker.text.template_process import TemplateProcesses
 from tests.fuzz import mutation
 from tests.fuzz.target import Target
 

@@ -9,12 +9,12 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from lorapool.producer.batch_file import BatchFile
-from lorapool.producer.publishing import ManifestItem, read_manifest
-from lorapool.producer.request import Request
-from lorapool.shared import arguments
+from lorapool.producer.client.batch_file import BatchFile
+from lorapool.producer.client.publishing import ManifestItem, read_manifest
+from lorapool.producer.client.request import Request
 from lorapool.shared.codec import decode_job
 from lorapool.shared.errors import InvalidRequest, LorapoolError
+from lorapool.shared.queue import arguments
 from tests.fuzz import mutation
 from tests.fuzz.target import Target
 

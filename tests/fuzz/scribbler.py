@@ -13,7 +13,7 @@ from typing import Any
 
 from lorapool.shared.codec import encode_job
 from lorapool.shared.job import Job
-from lorapool.shared.keys import LANES, Keys, PoolKeys
+from lorapool.shared.server.keys import LANES, Keys, PoolKeys
 from tests.fuzz import mutation
 from tests.fuzz.stored import ADAPTER, ANSWER, ENTRY, HEAD, LETTER, RECORD
 

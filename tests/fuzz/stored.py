@@ -10,20 +10,21 @@ from typing import Any
 
 import msgpack
 
-from lorapool.producer import record
 from lorapool.producer.aos import status
+from lorapool.producer.client import record
+from lorapool.producer.client.stream import Splicer
 from lorapool.producer.commands import fleet
-from lorapool.producer.stream import Splicer
-from lorapool.shared import codec, replies
-from lorapool.shared.adapter_record import AdapterRecord
-from lorapool.shared.aliases import _move
+from lorapool.shared import codec
+from lorapool.shared.catalog.adapter_record import AdapterRecord
+from lorapool.shared.catalog.aliases import _move
 from lorapool.shared.errors import MalformedEntry
-from lorapool.shared.explain import explanation
-from lorapool.shared.fsck import checked
 from lorapool.shared.job import Job
-from lorapool.shared.keys import Keys
 from lorapool.shared.malformed import readable, required, text_map
-from lorapool.shared.timetable import _entry_or_error
+from lorapool.shared.queue import replies
+from lorapool.shared.queue.explain import explanation
+from lorapool.shared.queue.fsck import checked
+from lorapool.shared.server.keys import Keys
+from lorapool.shared.timetable.timetable import _entry_or_error
 from lorapool.worker import cli
 from tests.fuzz import mutation
 from tests.fuzz.target import Target

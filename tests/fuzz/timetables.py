@@ -5,7 +5,7 @@ from __future__ import annotations
 from random import Random
 from typing import Any
 
-from lorapool.shared.schedule import MAX_COUNTED, Schedule, moment_ms, zone
+from lorapool.shared.timetable.schedule import MAX_COUNTED, Schedule, moment_ms, zone
 from tests.fuzz import mutation
 from tests.fuzz.target import Target
 

@@ -14,14 +14,14 @@ from torch import Tensor
 
 from lorapool.shared.digest import adapter_digest
 from lorapool.shared.job import BASE_REF, SamplingParams
-from lorapool.worker.adapter_source import AdapterSource
-from lorapool.worker.adapters import AdapterCache
-from lorapool.worker.checkpoint import AdapterWeights, load_checkpoint
-from lorapool.worker.engine import Engine
-from lorapool.worker.engine_port import Update
-from lorapool.worker.runner import ModelRunner
-from lorapool.worker.scheduler import Scheduler
-from lorapool.worker.sequence import Sequence as Row
+from lorapool.worker.adapters.checkpoint import AdapterWeights, load_checkpoint
+from lorapool.worker.engine.adapter_cache import AdapterCache
+from lorapool.worker.engine.adapter_source import AdapterSource
+from lorapool.worker.engine.engine import Engine
+from lorapool.worker.engine.port import Update
+from lorapool.worker.engine.scheduler import Scheduler
+from lorapool.worker.engine.sequence import Sequence as Row
+from lorapool.worker.native.runner import ModelRunner
 from tests.fake_runner import WordDetokenizer
 from tests.parity.verdict import Tally, judge
 from tests.parity.worlds import base_model, oracle_logits

@@ -19,7 +19,7 @@ from hypothesis import HealthCheck, given, seed, settings
 from hypothesis import strategies as st
 
 from lorapool.shared.job import BASE_REF
-from lorapool.worker.sequence import Batch, Drawn
+from lorapool.worker.engine.sequence import Batch, Drawn
 from tests.parity.bench import Bench, Job, runner_of
 from tests.parity.conftest import EXAMPLES, SEED
 from tests.parity.verdict import BOUNDS, Tally, may_differ, uniform

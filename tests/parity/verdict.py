@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from lorapool.shared.job import SamplingParams
-from lorapool.worker.sampler import uniform
+from lorapool.worker.native.sampler import uniform
 
 BOUNDS = {torch.float32: 1e-4, torch.bfloat16: 0.25}
 MEAN_BOUND = 0.03  # of the same distance, on average over a test's positions, in bfloat16

@@ -15,14 +15,14 @@ from typing import Literal
 
 from redis.asyncio import Redis
 
-from lorapool.producer.patience import end
-from lorapool.shared.broker import Broker
-from lorapool.shared.catalog import Catalog
+from lorapool.producer.client.patience import end
+from lorapool.shared.catalog.catalog import Catalog
 from lorapool.shared.codec import decode_job, encode_detail
 from lorapool.shared.job import Job
-from lorapool.shared.keys import Keys
-from lorapool.shared.protocol import ClaimedJob, Delta, Held, Settlement
-from lorapool.shared.settings import connect, redis_settings
+from lorapool.shared.queue.broker import Broker
+from lorapool.shared.queue.protocol import ClaimedJob, Delta, Held, Settlement
+from lorapool.shared.server.keys import Keys
+from lorapool.shared.server.settings import connect, redis_settings
 
 DIGEST = "d" * 64
 

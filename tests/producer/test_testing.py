@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from lorapool.producer import Client, JobFailed, Result
-from lorapool.producer.canned import CannedFailure, CannedPool, CannedRequest
 from lorapool.producer.sync import Client as SyncClient
 from lorapool.producer.testing import lorapool_pool, lorapool_server
+from lorapool.producer.testing.canned import CannedFailure, CannedPool, CannedRequest
 
 __all__ = ["lorapool_pool", "lorapool_server"]
 

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 from redis.asyncio import Redis
 
-from lorapool.shared.broker import Broker, ClaimedJob, Settlement
 from lorapool.shared.job import Job
-from lorapool.shared.keys import Keys, new_job_id
+from lorapool.shared.queue.broker import Broker, ClaimedJob, Settlement
+from lorapool.shared.server.keys import Keys, new_job_id
 
 START_MS = 1_800_000_000_000
 LEASE_MS = 15_000

@@ -2,9 +2,10 @@ from __future__ import annotations
 
 import pytest
 
-from lorapool.shared import malformed, replies
+from lorapool.shared import malformed
 from lorapool.shared.errors import MalformedEntry
-from lorapool.shared.keys import Keys
+from lorapool.shared.queue import replies
+from lorapool.shared.server.keys import Keys
 
 KEYS = Keys("default")
 

@@ -8,8 +8,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from redis.asyncio import Redis
 
-from lorapool.shared.adapter_record import AdapterRecord, encoded, told_by
-from lorapool.shared.catalog import Catalog
+from lorapool.shared.catalog.adapter_record import AdapterRecord, encoded, told_by
+from lorapool.shared.catalog.catalog import Catalog
 from lorapool.shared.plain_text import encodable, plain_text, plain_values
 
 HOSTILE = "a\ud800b\0c\x1b[31m\x9b\x7fd"

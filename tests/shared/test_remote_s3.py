@@ -14,8 +14,8 @@ from lorapool.producer import Client
 from lorapool.shared.digest import CONFIG_NAME, WEIGHTS_NAME, adapter_digest
 from lorapool.shared.errors import CheckpointError
 from lorapool.shared.remote import RemoteFolder
-from lorapool.worker.adapter_files import AdapterFiles
-from lorapool.worker.adapter_source import AdapterSource
+from lorapool.worker.adapters.files import AdapterFiles
+from lorapool.worker.engine.adapter_source import AdapterSource
 
 CFO = Path(__file__).parents[2] / "examples" / "adapters" / "cfo"
 URI = "s3://models/adapters/cfo"

@@ -13,7 +13,7 @@ from redis import exceptions as redis_errors
 
 from lorapool.producer.sync import Client
 from lorapool.shared.errors import RedisAuthFailed
-from lorapool.shared.keys import Keys, PoolKeys
+from lorapool.shared.server.keys import Keys, PoolKeys
 from tests.fleet import WorkerProcess
 from tests.trust.conftest import CFO, OTHER, POOL, ROLES, url_of
 

@@ -17,7 +17,7 @@ import typer
 from typer.testing import CliRunner
 
 from lorapool.producer.cli import app
-from lorapool.producer.client import Client
+from lorapool.producer.client.client import Client
 from lorapool.producer.sync import Client as SyncClient
 from lorapool.shared.errors import JobCancelled
 from tests.fake_model import UNREADABLE, expected

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from lorapool.producer.client import Client
+from lorapool.producer.client.client import Client
 from lorapool.shared.errors import RedisUnreachable
 from tests.fake_model import expected
 from tests.fleet import fake_worker

@@ -13,11 +13,11 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from lorapool.shared.job import BASE_REF, SamplingParams
-from lorapool.worker import attention
-from lorapool.worker.engine import Engine
-from lorapool.worker.engine_port import Update
-from lorapool.worker.runner import ModelRunner
-from lorapool.worker.sequence import Sequence
+from lorapool.worker.engine.engine import Engine
+from lorapool.worker.engine.port import Update
+from lorapool.worker.engine.sequence import Sequence
+from lorapool.worker.native import attention
+from lorapool.worker.native.runner import ModelRunner
 from tests.fake_runner import WordDetokenizer
 
 VOCABULARY = 101

@@ -1,0 +1,106 @@
+"""PoolUpkeep: what an operator does to a pool: pause and resume, limits, dead letters, purging, check and repair.
+
+``client.upkeep``. Takes names as ``submit`` does and goes through the pages that the partition's Upkeep hands out.
+Builds no Redis command.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+from lorapool.producer.client.adapters import Adapters
+from lorapool.shared.errors import InvalidRequest
+from lorapool.shared.job import check_name
+from lorapool.shared.queue.broker import Broker
+from lorapool.shared.queue.protocol import DeadLetter, Enqueued, Finding, Limits
+from lorapool.shared.queue.upkeep import MAX_PAGE, POOL, Upkeep
+from lorapool.shared.server.keys import split_id
+
+
+class PoolUpkeep:
+    """An operator's side of a pool. Names are refs, aliases or ids; ``_base`` is the base model."""
+
+    def __init__(self, broker: Broker, upkeep: Upkeep, adapters: Adapters) -> None:
+        self._broker, self._upkeep, self._adapters = broker, upkeep, adapters
+
+    async def pause(self, adapter: str) -> str:
+        """Have no more of its jobs claimed; it still takes them. Returns the exact ref. Raises UnknownAdapter."""
+        ref = await self._adapters.ref(adapter)
+        await self._broker.pause(ref)
+        return ref
+
+    async def resume(self, adapter: str) -> str:
+        """Have its jobs claimed again. Returns the exact ref. Raises UnknownAdapter."""
+        ref = await self._adapters.ref(adapter)
+        await self._broker.resume(ref)
+        return ref
+
+    async def limits(self, adapter: str | None, **changes: float | None) -> Limits:
+        """The limits of an adapter, or of the whole pool (None), after ``changes``.
+
+        Names: max_depth, max_inflight, agent_window, weight; the pool has max_depth alone. None is the default again.
+        Raises InvalidRequest, UnknownAdapter.
+        """
+        return await self._upkeep.limits(POOL if adapter is None else await self._adapters.ref(adapter), **changes)
+
+    async def dead(self, adapter: str | None = None, *, n: int | None = None) -> list[DeadLetter]:
+        """Dead letters, newest first: the latest ``n`` or all, of one adapter or of all."""
+        letters: list[DeadLetter] = []
+        async for letter in self._dead(adapter, n):
+            letters.append(letter)
+            if len(letters) == n:
+                break
+        return letters
+
+    async def redrive(self, job_id: str) -> Enqueued:
+        """Submit a dead letter's request again, as a new job; a repeat finds that job.
+
+        Raises UnknownJob, InvalidRequest (not a dead letter), ResultExpired (its request is gone), QueueFull,
+        AdapterClosed, UnknownAdapter.
+        """
+        check_name("job id", split_id(job_id)[1])
+        return await self._upkeep.redrive(job_id)
+
+    async def purge_dead(self, adapter: str | None = None, *, older_than: float = 0.0) -> int:
+        """Drop the dead letters of one adapter or of all that died ``older_than`` seconds ago; returns how many."""
+        if not 0 <= older_than < float("inf"):
+            raise InvalidRequest(f"older_than = {older_than!r}: expected seconds, 0 or more")
+        ref = None if adapter is None else await self._adapters.ref(adapter)
+        count, cursor = 0, ""
+        while True:
+            purged = await self._upkeep.purge_dead(ref, older_than_ms=round(older_than * 1000), cursor=cursor)
+            count, cursor = count + purged.count, purged.cursor
+            if not cursor:
+                return count
+
+    async def purge_waiting(self, adapter: str) -> int:
+        """Cancel all jobs that wait for an adapter; returns how many. Running ones go on."""
+        ref = await self._adapters.ref(adapter)
+        count, cursor = 0, ""
+        while True:
+            purged = await self._upkeep.purge_waiting(ref, cursor)
+            count, cursor = count + purged.count, purged.cursor
+            if not cursor:
+                return count
+
+    async def fsck(self) -> list[Finding]:
+        """Check the whole pool and repair what is damaged; harmless while clients and workers are at it."""
+        findings: list[Finding] = []
+        cursor = ""
+        while True:
+            step = await self._upkeep.fsck(cursor)
+            findings += step.findings
+            cursor = step.cursor
+            if not cursor:
+                return findings
+
+    async def _dead(self, adapter: str | None, n: int | None) -> AsyncIterator[DeadLetter]:
+        ref = None if adapter is None else await self._adapters.ref(adapter)
+        cursor = ""
+        while True:
+            page = await self._upkeep.dead(ref, cursor, MAX_PAGE if n is None else n)
+            for letter in page.letters:
+                yield letter
+            cursor = page.cursor
+            if not cursor:
+                return

@@ -1,0 +1,1 @@
+"""What a pool serves: adapter versions, aliases, and the config that all its workers agree on."""

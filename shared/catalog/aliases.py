@@ -1,0 +1,110 @@
+"""Aliases: names that point at adapter versions, moved one at a time, and back.
+
+A role, a persona, an agent with a purpose (``ceo.leadership``): each is a name of its own, case-folded. Every move is
+one script that remembers where the name pointed and knows its own repeat by a token. Knows nothing of jobs: one that
+was submitted has an exact version already.
+"""
+
+from __future__ import annotations
+
+import secrets
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from lorapool.shared.errors import AdapterClosed, AdapterNotReady, AdapterRefused, InvalidRequest, UnknownAdapter
+from lorapool.shared.job import check_name
+from lorapool.shared.malformed import readable, text_map
+from lorapool.shared.scripts import Scripts
+from lorapool.shared.server.connection import Server
+from lorapool.shared.server.keys import PoolKeys
+from lorapool.shared.server.terms import Terms
+
+if TYPE_CHECKING:
+    from redis.asyncio import Redis
+
+
+def alias_of(agent: str, purpose: str | None = None) -> str:
+    """The alias of an agent, or of an agent in one of its purposes: ``alias_of("CEO", "leadership")``.
+
+    Case-folded, as all aliases are. Raises InvalidRequest for what is no name.
+    """
+    name = check_name("agent", agent) if purpose is None else f"{agent}.{check_name('purpose', purpose)}"
+    return check_name("alias", name).casefold()
+
+
+@dataclass(frozen=True, slots=True)
+class Move:
+    """One entry of an alias's log. ``how``: register, set, rollback or delete; an empty ref is nowhere."""
+
+    at_ms: int
+    how: str
+    before: str
+    after: str
+
+
+class Aliases:
+    """The aliases of one pool."""
+
+    def __init__(self, redis: Redis, pool: str, *, terms: Terms | None = None) -> None:
+        self._pool, self._server, self._keys = pool, Server(redis), PoolKeys(pool)
+        self._scripts = Scripts(self._server, self._keys.prefix, terms or Terms())
+
+    async def all(self) -> dict[str, str]:
+        """Alias → ref."""
+        return text_map(await self._server.command("HGETALL", self._keys.aliases))
+
+    async def move(self, name: str, ref: str) -> str:
+        """Point ``name`` at an exact ref; returns the ref it had, empty if it is new.
+
+        A name in use moves only to a ready version; a new one may point at a pending one. Raises UnknownAdapter,
+        AdapterNotReady, AdapterRefused, AdapterClosed.
+        """
+        answer = await self._run("alias", name, ref)
+        if answer[0] != "moved":
+            raise _refusal(answer[0], name, ref, self._pool)
+        return answer[1]
+
+    async def delete(self, name: str) -> str:
+        """Let ``name`` mean nothing; returns the ref it had. ``rollback`` brings it back. Raises UnknownAdapter."""
+        answer = await self._run("alias", name, "")
+        if answer[0] != "moved":
+            raise _refusal(answer[0], name, "", self._pool)
+        return answer[1]
+
+    async def rollback(self, name: str) -> tuple[str, str]:
+        """Point ``name`` back at its latest earlier target that still serves; (ref it had, ref it has).
+
+        Once more goes further back. Raises InvalidRequest when none is left.
+        """
+        answer = await self._run("rollback", name)
+        if answer[0] != "moved":
+            now = f"it stays at {answer[1]}" if answer[1] else "it points nowhere"
+            raise InvalidRequest(f"alias {name!r} has no earlier version that still serves; {now}")
+        return answer[1], answer[2]
+
+    async def history(self, name: str) -> list[Move]:
+        """The latest moves of ``name`` (at most 32), latest first; empty for a name that was never used."""
+        key = self._keys.moves(check_name("alias", name).casefold())
+        lines = await self._server.command("LRANGE", key, 0, -1)
+        return readable("move of an alias", lines, _move)
+
+    async def _run(self, script: str, name: str, *args: str) -> list[str]:
+        token = secrets.token_hex(8)
+        answer = await self._scripts.run(script, check_name("alias", name).casefold(), *args, token)
+        return [part.decode(errors="replace") for part in answer]
+
+
+def _move(line: bytes) -> Move:
+    at_ms, how, before, after, _token = line.decode().split(" ")
+    return Move(int(at_ms), how, *("" if ref == "-" else ref for ref in (before, after)))
+
+
+def _refusal(word: str, name: str, ref: str, pool: str) -> Exception:
+    if word == "pending":
+        return AdapterNotReady(f"alias {name!r} stays where it is: no worker has validated {ref} yet")
+    if word == "refused":
+        return AdapterRefused(f"alias {name!r} stays where it is: a worker refused {ref}", reason="refused")
+    if word == "removed":
+        return AdapterClosed(f"alias {name!r} stays where it is: {ref} was removed; register it again to serve it")
+    what = f"adapter version {ref!r}" if ref else f"alias {name!r}"
+    return UnknownAdapter(f"no {what} in pool {pool!r}")

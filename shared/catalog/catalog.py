@@ -1,0 +1,313 @@
+"""Catalog: what a pool serves and who serves it: its config, adapter versions, aliases, live workers.
+
+Adapter versions are immutable; a version is pending until a worker decides. One pool has one base model. Knows
+nothing of jobs, except that a ready adapter is opened for them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, NamedTuple
+
+from redis.asyncio import Redis
+
+from lorapool.shared.catalog.adapter_record import BASE_RECORD, AdapterRecord, encoded
+from lorapool.shared.catalog.aliases import Aliases
+from lorapool.shared.catalog.layout import FIRST, Layout
+from lorapool.shared.catalog.pool_config import LAYOUT_VERSION, PoolConfig
+from lorapool.shared.errors import (
+    AdapterConflict,
+    AdapterInUse,
+    MalformedEntry,
+    PoolMismatch,
+    RedisAuthFailed,
+    UnknownAdapter,
+)
+from lorapool.shared.fleet.membership import Beats, Membership
+from lorapool.shared.job import BASE_REF, check_name
+from lorapool.shared.malformed import readable, required, text_map
+from lorapool.shared.plain_text import plain_text
+from lorapool.shared.queue.broker import Broker
+from lorapool.shared.queue.replies import numbers
+from lorapool.shared.scripts import Scripts
+from lorapool.shared.server.connection import PIPELINED, Arg, Server
+from lorapool.shared.server.keys import Keys, PoolKeys, partition_of
+from lorapool.shared.server.terms import Terms
+
+__all__ = ["LAYOUT_VERSION", "AdapterRecord", "Catalog", "PoolConfig", "encoded"]
+
+REFS = 1000  # looked at in one call
+
+
+class Judging(NamedTuple):
+    """Where a judgement stands: ``begun``, ``busy`` (another worker is at it: ``names``), ``ended``, or ``gone`` (it is
+    decided, or no longer ours). ``deaths``: how many judges vanished over this version, ``names`` being their workers.
+    """
+
+    word: str
+    deaths: int
+    names: str
+
+
+Records = list[AdapterRecord]
+Refs = list[str]
+
+
+class Catalog:
+    """All methods raise RedisUnreachable, RedisAuthFailed or RedisFull besides what they name."""
+
+    def __init__(self, redis: Redis, pool: str, clock: str | None = None, *, terms: Terms | None = None) -> None:
+        self._pool = check_name("pool", pool)
+        self._redis, self._server = redis, Server(redis)
+        self._keys = PoolKeys(pool)
+        self._terms = terms or Terms()
+        self._scripts = Scripts(self._server, self._keys.prefix, self._terms, clock)
+        self.names = Aliases(redis, pool, terms=terms)
+        self.layout = Layout(self._server, pool)
+        self.members = Membership(self._server, self._keys, self._scripts)
+
+    # -- the pool
+
+    async def create_or_check_config(self, config: PoolConfig) -> PoolConfig:
+        """The config that holds. Raises PoolMismatch, naming both values, when ours differs; or the keys' layout."""
+        await self.layout.check()
+        fields = {name: str(value) for name, value in config.model_dump().items()}
+        holds = _config(await self._scripts.run("configure", *_flat(fields)))
+        for name, ours in config.model_dump().items():
+            theirs = getattr(holds, name)
+            if theirs != ours:
+                raise PoolMismatch(
+                    f"pool {self._pool!r} has {name} {theirs!r}, this worker brings {ours!r}; use another --pool, "
+                    f"or a worker that agrees"
+                )
+        return holds
+
+    async def config(self) -> PoolConfig | None:
+        """The pool's config, or None before its first worker."""
+        found = await self._server.command("HGETALL", self._keys.config)
+        return _config(found) if found else None
+
+    # -- adapters
+
+    async def register(self, record: AdapterRecord) -> AdapterRecord:
+        """Add a version, pending; the same id, version and digest again is the same version.
+
+        A version refused or removed before becomes pending again. Raises AdapterConflict for another digest or prompt
+        format; a record that says nothing of the format takes the one that is there.
+        """
+        for kind, name in (("adapter id", record.id), ("version", record.version)):
+            check_name(kind, name)
+        aliases = [check_name("alias", alias).casefold() for alias in record.aliases]
+        fields = record.model_copy(update={"aliases": tuple(aliases)}).stored()
+        head: tuple[Arg, ...] = (record.ref, record.id, record.version, record.digest, len(aliases), *aliases)
+        outcome, digest = await self._scripts.run("register", *head, *_flat(fields))
+        if outcome == b"conflict":
+            raise AdapterConflict(
+                f"{record.ref} is registered with digest {digest.decode(errors='replace')[:12]}…, these files have "
+                f"{record.digest[:12]}…; versions are immutable: register another version"
+            )
+        if outcome != b"exists":
+            await self._ask({"op": "validate", "ref": record.ref})  # all look at what is pending now and then anyway
+        stored = await self.get(record.ref)
+        if record.prompt_format not in {None, stored.prompt_format}:
+            raise AdapterConflict(
+                f"{record.ref} is registered with another prompt format, which is part of a version; versions are "
+                f"immutable: register another version"
+            )
+        return stored
+
+    async def resolve(self, name: str | None) -> AdapterRecord:
+        """The version that a name means: exact ref, then alias, then id. None is the base model. Any status."""
+        if name is None or name == BASE_REF:
+            return BASE_RECORD
+        for part in name.split("@", 1):
+            check_name("adapter", part)
+        fields = await self._scripts.run("resolve", name, name.casefold())
+        if not fields:
+            raise UnknownAdapter(
+                f"no adapter, alias or version {name!r} in pool {self._pool!r}; see `lorapool adapters`"
+            )
+        return AdapterRecord.of_reply(fields)
+
+    async def get(self, ref: str) -> AdapterRecord:
+        """Raises UnknownAdapter."""
+        fields = await self._server.command("HGETALL", self._keys.adapter(ref))
+        if not fields:
+            raise UnknownAdapter(f"no adapter version {ref!r} in pool {self._pool!r}")
+        return AdapterRecord.of_reply(fields)
+
+    async def list(self) -> Records:
+        """Every version, oldest first."""
+        return await self._records(await self._server.command("ZRANGE", self._keys.adapters, 0, -1))
+
+    async def refs(self) -> Refs:
+        """Every version that is not removed, oldest first, without their records: a call for 1,000."""
+        refs: Refs = []
+        looked = 0
+        while True:
+            seen, *found = await self._scripts.run("refs", looked, REFS)
+            refs += readable("ref of an adapter", found, bytes.decode)
+            looked += seen
+            if seen < REFS:
+                return refs
+
+    async def pending(self) -> Records:
+        """Versions that wait for a worker's verdict."""
+        return await self._records(sorted(await self._server.command("SMEMBERS", self._keys.pending)))
+
+    async def decide(
+        self,
+        ref: str,
+        status: Literal["ready", "refused"],
+        reason: str = "",
+        facts: Mapping[str, Any] | None = None,
+    ) -> AdapterRecord:
+        """Record a worker's verdict; the first one stands. A ready adapter is opened for jobs first."""
+        record = await self.get(ref)
+        if status == "ready" and record.status == "pending":
+            await (await self._broker_of(ref)).open_adapter(ref, record.digest)
+        fields = encoded({"status": status, "reason": plain_text(reason), **(facts or {})})
+        head: tuple[Arg, ...] = (ref, record.digest, record.id, record.version, len(record.aliases), *record.aliases)
+        await self._scripts.run("decide", *head, *_flat(fields))
+        decided = await self.get(ref)
+        if decided.status == "removed" and status == "ready":  # while the verdict was on its way
+            await (await self._broker_of(ref)).close_adapter(ref)
+        return decided
+
+    async def begin_judging(self, record: AdapterRecord, worker: str, token: str, hold_ms: int) -> Judging:
+        """Mark a pending version as being judged by ``worker``, for ``hold_ms`` unless renewed; ``token`` is unique to
+        this judgement. A mark that was left behind counts as a death: its judge vanished over it."""
+        return await self._judge("begin", record.ref, worker, token, record.digest, hold_ms)
+
+    async def renew_judging(self, ref: str, worker: str, token: str, hold_ms: int) -> Judging:
+        """Still at it."""
+        return await self._judge("renew", ref, worker, token, hold_ms)
+
+    async def end_judging(
+        self, ref: str, worker: str, token: str, how: Literal["died", "unreached", "left"], reason: str = ""
+    ) -> Judging:
+        """Without a verdict: its judge died of it, this worker cannot reach it (and says why), or was told to leave."""
+        return await self._judge("end", ref, worker, token, how, plain_text(reason))
+
+    async def ask_to_validate(self, ref: str, *, but: str) -> None:
+        """Have another live worker look at what is pending."""
+        await self._ask({"op": "validate", "ref": ref}, but=but)
+
+    async def remove(self, ref: str) -> None:
+        """Take a version out of the catalog: no name leads to it any more; its ref stays taken by its content.
+
+        Jobs it has are served to their end; who takes no new ones is the queue's word. Raises UnknownAdapter,
+        AdapterInUse (aliases point at it).
+        """
+        word, *aliases = (part.decode(errors="replace") for part in await self._scripts.run("remove", ref))
+        if word == "unknown":
+            raise UnknownAdapter(f"no adapter version {ref!r} in pool {self._pool!r}")
+        if word == "aliases":
+            raise AdapterInUse(
+                f"{ref} is what {', '.join(sorted(aliases))} means: move or delete the alias first",
+                aliases=tuple(sorted(aliases)),
+            )
+
+    async def ask_to_verify(self, ref: str, token: str) -> str:
+        """Have a live worker look at an adapter's files again; returns its name, or nothing if none is alive."""
+        return await self._ask({"op": "verify", "ref": ref, "token": token})
+
+    async def verified(self, ref: str, token: str, worker: str, problem: str) -> None:
+        """A worker's answer to that."""
+        fields = {"verified": token, "verified_by": worker, "problem": plain_text(problem)}
+        await self._server.command("HSET", self._keys.adapter(ref), *_flat(fields))
+
+    # -- names
+
+    async def alias(self, name: str, ref: str) -> None:
+        """Point an alias at a version; see ``Aliases.move``."""
+        await self.names.move(name, ref)
+
+    async def aliases(self) -> dict[str, str]:
+        """Alias → ref."""
+        return await self.names.all()
+
+    # -- workers
+
+    async def beat(
+        self,
+        worker: str,
+        fields: Mapping[str, str | int | float],
+        ttl_ms: int,
+        *,
+        boot: str = "",
+        counted: Mapping[str, int] | None = None,
+    ) -> str:
+        """I am alive; see ``Membership.beat``."""
+        return await self.members.beat(worker, fields, ttl_ms, boot=boot, counted=counted)
+
+    async def usage(self) -> dict[str, int | float]:
+        """What all workers there ever were did together: ``up_ms busy_ms steps …``, ``open_ms`` with any worker there.
+
+        ``since_ms`` and ``last_ms`` are the server's time of the first and the last beat.
+        """
+        return numbers(await self._server.command("HGETALL", self._keys.usage))
+
+    async def leave(self, worker: str, boot: str = "") -> None:
+        """This worker is gone, on purpose; see ``Membership.leave``."""
+        await self.members.leave(worker, boot)
+
+    async def workers(self) -> Beats:
+        """Live workers by name, whole: what each said with its last beat; see ``Membership.all``."""
+        return await self.members.all()
+
+    async def eviction_policy(self) -> str:
+        """The server's ``maxmemory-policy``: anything but ``noeviction`` may lose jobs. Empty if not told."""
+        try:
+            memory = await self._server.command("INFO", "memory")
+        except RedisAuthFailed:
+            return ""
+        return str(memory.get("maxmemory_policy", ""))
+
+    # -- within
+
+    async def _judge(self, *args: Arg) -> Judging:
+        word, deaths, names = await self._scripts.run("judge", *args)
+        return Judging(word.decode(), int(deaths), names.decode())
+
+    async def _ask(self, request: Mapping[str, str], but: str = "") -> str:
+        """Send a request to one live worker; returns its name, or nothing if none is alive."""
+        worker = await self.members.liveliest(but)
+        if not worker:
+            return ""
+        await self._broker(0).send_control(worker, request)
+        return worker
+
+    async def _broker_of(self, ref: str) -> Broker:
+        config = await self.config()
+        return self._broker(partition_of(ref, "", config.partitions if config else 1))
+
+    def _broker(self, partition: int) -> Broker:
+        return Broker(self._redis, Keys(self._pool, partition), terms=self._terms)
+
+    async def _records(self, refs: Sequence[bytes]) -> Records:
+        """Those that this release can read: one of a newer one is left to newer readers."""
+        names = readable("ref of an adapter", refs, bytes.decode)
+        records: Records = []
+        for start in range(0, len(names), PIPELINED):
+            part = names[start : start + PIPELINED]
+            found = await self._server.pipeline([("HGETALL", self._keys.adapter(ref)) for ref in part])
+            stored = ((ref, fields) for ref, fields in zip(part, found, strict=True) if fields)
+            records += readable("record of an adapter", stored, _record)
+        return records
+
+
+def _record(found: tuple[str, Any]) -> AdapterRecord:
+    ref, fields = found
+    record = AdapterRecord.of_reply(fields)
+    if record.ref != ref:
+        raise MalformedEntry(f"the record of adapter {ref!r} says that it is {record.ref!r:.60}")
+    return record
+
+
+def _config(reply: Any) -> PoolConfig:
+    return required("the pool's config", lambda: PoolConfig.model_validate({"layout": FIRST, **text_map(reply)}))
+
+
+def _flat(fields: Mapping[str, Arg]) -> list[Arg]:
+    return [part for pair in fields.items() for part in pair]

@@ -1,0 +1,1 @@
+"""Who is there and what was done: workers' membership and beats, counters."""

@@ -1,0 +1,1 @@
+"""The claim protocol: jobs from enqueue to their one end."""

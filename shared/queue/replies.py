@@ -1,0 +1,308 @@
+"""Replies: what the scripts and streams answer, read into the protocol's words.
+
+The other half of the scripts' ``returns`` lines. Of many items those that cannot be read are stepped over
+(malformed.py). Pure; knows no connection.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
+from typing import Any, Literal, cast
+
+from lorapool.shared.errors import (
+    AdapterClosed,
+    AdapterNotReady,
+    Fate,
+    InvalidRequest,
+    JobConflict,
+    LorapoolError,
+    MalformedEntry,
+    QueueFull,
+    UnknownAdapter,
+)
+from lorapool.shared.job import Job, JobState, check_name
+from lorapool.shared.malformed import UNREADABLE, readable, required, step_over, text_map
+from lorapool.shared.queue.protocol import (
+    Claim,
+    ClaimedJob,
+    DeadLetter,
+    DeadPage,
+    Enqueued,
+    Held,
+    Limits,
+    Notice,
+    Settled,
+    StreamItem,
+    View,
+    WaitingAdapter,
+)
+from lorapool.shared.server.keys import Keys
+
+RESULT_FIELDS = (
+    "state",
+    "ref",
+    "digest",
+    "agent",
+    "seed",
+    "attempts",
+    "worker",
+    "submitted_ms",
+    "started_ms",
+    "first_token_ms",
+    "finished_ms",
+    "load_ms",
+    "resident",
+    "device",
+    "dtype",
+    "text",
+    "detail",
+    "finish_reason",
+    "prompt_tokens",
+    "completion_tokens",
+    "error",
+    "message",
+)
+
+MOST = 1e300  # of a counter: beyond, sums and means are no numbers
+_STATES = frozenset(JobState)
+_ANSWER_FIELDS = tuple(
+    name for name in RESULT_FIELDS if name not in {"text", "detail", "error", "message"}
+)  # of a notice, in this order
+
+
+def enqueued(answer: str, job: Job, keys: Keys) -> Enqueued | LorapoolError:
+    """One answer of enqueue.lua."""
+    word, _, rest = answer.partition(" ")
+    full_id = keys.full_id(job.id)
+    match word:
+        case "new" | "same":
+            state = _state(rest) or JobState.FAILED  # damaged: whoever reads the record is told
+            return Enqueued(full_id, state, created=word == "new")
+        case "conflict":
+            conflict = JobConflict(f"job {full_id} exists with another request; use another id, or none")
+            return conflict.of_job(full_id, Fate.NOT_QUEUED)
+        case "invalid":
+            said = f"job {full_id} was refused by the queue: its {rest} is none that lorapool writes; see shared/job.py"
+            return InvalidRequest(said).of_job(full_id, Fate.NOT_QUEUED)
+    return refusal(answer, job.ref, job.agent).of_job(full_id, Fate.NOT_QUEUED)
+
+
+def refusal(answer: str, ref: str, agent: str) -> LorapoolError:
+    """Why an adapter takes no job of that agent (admission.lua)."""
+    word, _, rest = answer.partition(" ")
+    match word:
+        case "unknown":
+            return UnknownAdapter(f"adapter {ref} takes no jobs in this pool: not registered, or not validated yet")
+        case "pending":
+            return AdapterNotReady(f"adapter {ref} is not validated yet")
+        case "full":
+            return required("a refusal", lambda: _queue_full(rest, ref, agent))
+    return AdapterClosed(f"adapter {ref} is {word} and takes no new jobs")
+
+
+def _queue_full(rest: str, ref: str, agent: str) -> QueueFull:
+    scope, depth, limit, retry_ms = rest.split()
+    whose = f"agent {agent} has" if scope == "agent" else "there are"
+    where = "in the pool" if scope == "pool" else f"on {ref}"
+    retry_s = int(retry_ms) / 1000
+    return QueueFull(
+        f"{whose} {depth} jobs waiting {where}, the {scope} limit is {limit}; try again in {retry_s:g} s",
+        scope=scope,
+        depth=int(depth),
+        limit=int(limit),
+        retry_after_s=retry_s,
+    )
+
+
+def claim(answer: list[bytes], lease: str, keys: Keys) -> Claim:
+    """The answer of claim.lua. Raises MalformedEntry for what no script of this release answers."""
+    return required("a claim", lambda: _claim(answer, lease, keys))
+
+
+def _claim(answer: list[bytes], lease: str, keys: Keys) -> Claim:
+    jobs: list[ClaimedJob] = []
+    unreadable: list[Held] = []
+    for head, payload in zip(answer[1::2], answer[2::2], strict=True):
+        try:
+            jobs.append(_claimed(head.decode(), payload, lease, keys))
+        except UNREADABLE as error:
+            step_over("head of a claimed job", head, error)
+            unreadable += readable("id of a claimed job", [head], partial(_held, lease=lease, keys=keys))
+    return Claim(tuple(jobs), view(answer[0].decode(errors="replace")), tuple(unreadable))
+
+
+def _held(head: bytes, lease: str, keys: Keys) -> Held:
+    """Whose head it is, if that much can be read."""
+    return Held(keys.full_id(check_name("job id", head.partition(b" ")[0].decode())), lease)
+
+
+def _claimed(head: str, payload: bytes, lease: str, keys: Keys) -> ClaimedJob:
+    bare, ref, digest, agent, attempt, lost, fence, seed, submitted, claimed, deadline = head.split(" ")
+    return ClaimedJob(
+        keys.full_id(bare),
+        lease,
+        ref,
+        "" if digest == "-" else digest,
+        agent,
+        int(attempt),
+        int(lost),
+        int(fence),
+        int(seed),
+        int(submitted),
+        int(claimed),
+        None if deadline == "-" else int(deadline),
+        payload,
+    )
+
+
+def view(text: str) -> View:
+    """The text of view.lua."""
+    return required("a view of the queue", lambda: _view(text))
+
+
+def _view(text: str) -> View:
+    now, due, ready, behind, apart, suspects, *rest = text.split(" ")
+    waiting = readable("waiting adapter", (rest[i : i + 4] for i in range(0, len(rest), 4)), _waiting)
+    next_due_ms = None if due == "-" else int(due)
+    return View(int(now), tuple(waiting), next_due_ms, int(ready), apart == "1", int(suspects), behind == "1")
+
+
+def _waiting(words: list[str]) -> WaitingAdapter:
+    ref, since, depth, served = words
+    return WaitingAdapter(ref, int(float(since)), int(depth), float(served))
+
+
+def state(text: bytes | None) -> JobState | MalformedEntry | None:
+    """One answer of states.lua."""
+    if text is None:
+        return None
+    found = _state(text.decode(errors="replace"))
+    return found or MalformedEntry(f"the job's record says state {text!r:.60}, which is none of ours")
+
+
+def _state(text: str) -> JobState | None:
+    return JobState(text) if text in _STATES else None
+
+
+def settled(answer: str, job_id: str) -> Settled:
+    """One answer of settle.lua."""
+    outcome, _, state = answer.partition(" ")
+    return Settled(job_id, cast("Literal['settled', 'stale']", outcome), "" if state == "-" else state)
+
+
+def record(found: Any) -> dict[str, str | bytes] | None:
+    """A job's hash: text, but for ``detail``. Raises MalformedEntry where there is something else."""
+    if not found:
+        return None
+    fields = text_map(found)
+    return {**fields, "detail": found[b"detail"]} if b"detail" in found else {**fields}
+
+
+def result(values: Sequence[bytes | None]) -> dict[str, str | bytes] | None:
+    """One answer of results.lua: text, but for ``detail``."""
+    if values[0] is None:
+        return None
+    return {
+        name: value if name == "detail" else value.decode(errors="replace")
+        for name, value in zip(RESULT_FIELDS, values, strict=True)
+        if value is not None
+    }
+
+
+def notices(entry_id: str, fields: Mapping[str, bytes], keys: Keys) -> Iterator[Notice]:
+    """One entry of an inbox: by job id a state, or an answer (settle.lua)."""
+    for job_id, value in fields.items():
+        try:
+            yield _notice(entry_id, keys.full_id(job_id), value)
+        except UNREADABLE as error:  # still a hint; and without it the reader would not get past the entry
+            step_over("notice", value, error)
+            yield Notice(entry_id, keys.full_id(job_id), None)
+
+
+def _notice(entry_id: str, job_id: str, value: bytes) -> Notice:
+    head, _, rest = value.partition(b"\n")
+    state, *values = head.decode().split("\t")
+    return Notice(entry_id, job_id, JobState(state), _answer(state, values, rest) if values else None)
+
+
+def _answer(state: str, values: list[str], rest: bytes) -> dict[str, str | bytes]:
+    text_bytes = int(values.pop())
+    record: dict[str, str | bytes] = dict(zip(_ANSWER_FIELDS, (state, *values), strict=True))
+    record["text"], record["detail"] = rest[:text_bytes].decode(), rest[text_bytes:]
+    return record
+
+
+def token_item(entry_id: str, fields: Mapping[str, bytes]) -> StreamItem:
+    """One entry of a job's token stream; one that cannot be read says no more than where to read on."""
+    try:
+        return _token_item(entry_id, {name: value.decode() for name, value in fields.items()})
+    except UNREADABLE as error:
+        step_over("entry of a token stream", fields, error)
+        return StreamItem(entry_id, "unreadable", 0)
+
+
+def _token_item(entry_id: str, text: Mapping[str, str]) -> StreamItem:
+    kind = cast("Literal['delta', 'restart', 'end']", text["kind"])
+    return StreamItem(
+        entry_id=entry_id,
+        kind=kind,
+        attempt=int(text["attempt"]),
+        offset=int(text.get("offset", 0)),
+        text=text.get("text", ""),
+        token_ids=tuple(map(int, text.get("token_ids", "").split())),
+        state=JobState(text["state"]) if kind == "end" else None,
+    )
+
+
+def control(fields: Mapping[str, bytes], keys: Keys) -> dict[str, str]:
+    """A control request, with its job id made full."""
+    request = {name: value.decode(errors="replace") for name, value in fields.items()}
+    if "job_id" in request:
+        request["job_id"] = keys.full_id(request["job_id"])
+    return request
+
+
+def numbers(answer: Any) -> dict[str, int | float]:
+    """A hash of counters."""
+    return dict(readable("counter", sorted(text_map(answer).items()), _counter))
+
+
+def _counter(field: tuple[str, str]) -> tuple[str, int | float]:
+    name, value = field
+    counted = float(value) if "." in value else int(value)
+    if not abs(counted) < MOST:
+        raise ValueError(f"{name} = {value!r:.40}: expected a number")
+    return name, counted
+
+
+def whole_numbers(answer: Any) -> dict[str, int]:
+    """A hash of numbers of jobs."""
+    return dict(readable("number", text_map(answer).items(), lambda field: (field[0], int(field[1]))))
+
+
+def dead_page(answer: list[Any], keys: Keys) -> DeadPage:
+    """The answer of dead.lua."""
+    cursor, *entries = answer
+    if not isinstance(cursor, bytes):
+        raise MalformedEntry("a page of dead letters cannot be read: it does not begin with where to go on")
+    return DeadPage(
+        tuple(readable("dead letter", entries, partial(_letter, keys=keys))), cursor.decode(errors="replace")
+    )
+
+
+def _letter(entry: list[bytes], keys: Keys) -> DeadLetter:
+    bare, ref, agent, reason, message, attempts, lost, died, again = (part.decode(errors="replace") for part in entry)
+    numbers = (int(attempts), int(lost), int(died))
+    return DeadLetter(keys.full_id(bare), ref, agent, reason, message, *numbers, keys.full_id(again) if again else "")
+
+
+def limits(answer: list[bytes]) -> Limits:
+    """The answer of limits.lua. Raises MalformedEntry."""
+    return required("the limits", lambda: _limits(answer))
+
+
+def _limits(answer: list[bytes]) -> Limits:
+    depth, inflight, window, weight = (value.decode() for value in answer)
+    max_depth, max_inflight, agent_window = (int(text) if text else None for text in (depth, inflight, window))
+    return Limits(max_depth, max_inflight, agent_window, float(weight) if weight else None)

@@ -1,0 +1,1 @@
+"""How a Redis server is talked to: settings, connection, keys, terms, retries."""

@@ -1,0 +1,1 @@
+"""Jobs at stated times: schedules, and the chores that carry them out."""

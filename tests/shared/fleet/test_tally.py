@@ -1,0 +1,48 @@
+"""What is counted beside jobs: adapters loaded, requests refused; and what waits and runs right now."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+import pytest
+from redis.asyncio import Redis
+
+from lorapool.shared.queue.broker import Broker
+from lorapool.shared.queue.protocol import Backlog
+from lorapool.shared.server.keys import Keys
+from tests.shared.conftest import job
+
+
+@pytest.fixture
+async def broker(redis: Redis) -> AsyncIterator[Broker]:
+    broker = Broker(redis, Keys("default"))
+    await broker.open_adapter("cfo@1", "ab")
+    yield broker
+    await broker.close()
+
+
+async def test_a_report_of_loads_counts_once(broker: Broker) -> None:
+    """Sent again after a lost reply it changes nothing; the next one adds up."""
+    for report in ("r-0", "r-0", "r-1"):
+        await broker.tally.add_loads("w1", report, {"cfo@1": 2})
+    assert 4 == (await broker.stats("cfo@1"))["loads"]
+
+
+async def test_refusals_are_counted_by_reason(broker: Broker) -> None:
+    """From several clients, each report once."""
+    for client, report in (("c1", "r-0"), ("c1", "r-0"), ("c2", "r-0")):
+        await broker.tally.add_refusals(client, report, {"UnknownAdapter": 1, "InvalidRequest": 2})
+    assert {"UnknownAdapter": 2, "InvalidRequest": 4} == await broker.tally.refusals()
+
+
+async def test_the_backlog_is_what_waits_and_runs(broker: Broker) -> None:
+    """By adapter, with the longest wait; and an adapter knows when it was last claimed."""
+    assert Backlog({}, {}, None) == await broker.backlog()
+    await broker.enqueue_many([job(id=f"job{n}") for n in range(3)])
+    assert "claimed_ms" not in await broker.adapter("cfo@1")
+    [claimed] = (await broker.claim("w1", "L", ["cfo@1"], 1, 1, 15_000)).jobs
+    backlog = await broker.backlog()
+    assert ({"cfo@1": 2}, {"cfo@1": 1}) == (backlog.waiting, backlog.running)
+    assert backlog.oldest_wait_ms is not None
+    assert 0 <= backlog.oldest_wait_ms < 60_000
+    assert claimed.claimed_ms == int((await broker.adapter("cfo@1"))["claimed_ms"])

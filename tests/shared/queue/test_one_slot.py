@@ -1,0 +1,90 @@
+from __future__ import annotations
+
+import asyncio
+import itertools
+import socket
+from collections.abc import AsyncIterator
+
+import pytest
+from redis.asyncio import Redis
+
+from lorapool.shared.catalog.catalog import AdapterRecord, Catalog, PoolConfig
+from lorapool.shared.queue.broker import Broker, Delta, Held, Settlement
+from lorapool.shared.queue.upkeep import Upkeep
+from lorapool.shared.server.keys import Keys
+from lorapool.shared.server.settings import connect, redis_settings
+from tests.conftest import running_server
+from tests.shared.conftest import job
+
+
+@pytest.fixture
+async def node() -> AsyncIterator[Redis]:
+    """One node of a cluster, which owns all slots: a script that touches two slots fails on it."""
+    with socket.socket() as probe:  # the default bus port, 10,000 above the other, may be beyond the last
+        probe.bind(("127.0.0.1", 0))
+        bus = probe.getsockname()[1]
+    with running_server("--cluster-enabled", "yes", "--cluster-port", str(bus)) as url:
+        client = connect(redis_settings(url))
+        await client.execute_command("CLUSTER ADDSLOTSRANGE", 0, 16383)
+        async with asyncio.timeout(20):
+            await _ready(client)
+        yield client
+        await client.aclose()
+
+
+async def _ready(client: Redis) -> None:
+    for pause_s in itertools.repeat(0.02):
+        state = (await client.execute_command("CLUSTER INFO"))["cluster_state"]
+        if state == "ok":
+            return
+        await asyncio.sleep(pause_s)
+
+
+async def test_every_operation_stays_in_one_slot(node: Redis) -> None:
+    """Partition-ready: no operation on one partition, nor on the catalog, touches keys of two Cluster slots."""
+    catalog = Catalog(node, "default")
+    broker = Broker(node, Keys("default", 0))
+    await catalog.create_or_check_config(PoolConfig(base_model="smol"))
+    await catalog.beat("w1", {"device": "cpu"}, 5_000)
+    await catalog.register(AdapterRecord(id="cfo", version="1", digest="ab", uri="file:///x", aliases=("CFO",)))
+    await catalog.decide("cfo@1", "ready")
+    assert (await catalog.resolve("CFO")).status == "ready"
+    jobs = [job(id=f"job{i}", stream=True, client="c", deadline_ms=60_000, delay_ms=1_000 * (i == 5)) for i in range(6)]
+    await broker.enqueue_many(jobs)
+    assert await broker.wait_for_work("w1", 1)
+    claimed = (await broker.claim("w1", "L", ["cfo@1"], 8, 8, 15_000, residents=["cfo@1"])).jobs
+    assert len(claimed) == 5
+    await broker.emit([Delta(c.job_id, "L", 1, 0, "x", (1,)) for c in claimed])
+    await broker.renew([Held(c.job_id, "L") for c in claimed], 15_000)
+    await broker.cancel(claimed[0].job_id)
+    await broker.cancel("job5")
+    assert len(await broker.control("w1", "0-0", 0)) == 2
+    outcomes = ("cancelled", "succeeded", "failed", "retry")
+    await broker.settle([Settlement(c.job_id, "L", outcome) for c, outcome in zip(claimed, outcomes, strict=False)])
+    await broker.release([Held(claimed[4].job_id, "L")])
+    await broker.lose([Held(claimed[4].job_id, "L")])
+    await broker.pause("cfo@1")
+    assert (await broker.explain(claimed[4].job_id)).reason == "paused"
+    await broker.resume("cfo@1")
+    await broker.expire("job4")
+    await broker.tick("w1", ["cfo@1"])
+    states = await broker.states([j.id for j in jobs])
+    assert ["cancelled", "succeeded", "failed", "delayed", "queued", "cancelled"] == states
+    assert len(await broker.inbox("c", "0-0", 0)) == 4
+    await broker.tally.add_loads("w1", "report-1", {"cfo@1": 2})
+    await broker.tally.add_refusals("c", "report-1", {"UnknownAdapter": 1})
+    assert {"cfo@1": 1} == (await broker.backlog()).waiting
+    assert len(await broker.get_many([j.id for j in jobs])) == 6
+    await upkeep_in_one_slot(Upkeep(node, broker.keys))
+    await broker.close()
+
+
+async def upkeep_in_one_slot(upkeep: Upkeep) -> None:
+    await upkeep.limits("cfo@1", max_depth=10)
+    assert () == (await upkeep.dead()).letters
+    assert 0 == (await upkeep.purge_dead()).count
+    assert 2 == (await upkeep.purge_waiting("cfo@1")).count + (await upkeep.purge_waiting("cfo@1", "delayed 0")).count
+    step = await upkeep.fsck()
+    while step.cursor:
+        assert not step.findings
+        step = await upkeep.fsck(step.cursor)

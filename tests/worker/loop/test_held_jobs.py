@@ -1,0 +1,130 @@
+"""What a worker holds: who may end a job, what is still to be emitted."""
+
+from __future__ import annotations
+
+import pytest
+
+from lorapool.shared.job import SamplingParams
+from lorapool.shared.queue.protocol import ClaimedJob, Delta
+from lorapool.worker.engine.port import Request, Update
+from lorapool.worker.loop.held_jobs import HeldJob, HeldJobs
+
+
+def held(job_id: str = "0.j", *, ref: str = "a@1", deadline_ms: int | None = None, stream: bool = True) -> HeldJob:
+    claimed = ClaimedJob(job_id, "lease", ref, "d", "agent", 1, 0, 1, 7, 100, 110, deadline_ms, b"")
+    request = Request(f"{job_id}:1", ref, [1], SamplingParams(), 7)
+    return HeldJob(claimed, request, stream=stream)
+
+
+def test_only_one_may_end_a_job() -> None:
+    """Of two that want to settle a job, the second is told no."""
+    jobs, job = HeldJobs(), held()
+    jobs.add(job)
+    assert jobs.end(job)
+    assert not jobs.end(job)
+    jobs.check_integrity()
+
+
+def test_ended_is_held_until_dropped() -> None:
+    """A job whose settlement is on its way still has its lease renewed, but takes no row."""
+    jobs, job = HeldJobs(), held()
+    jobs.add(job)
+    jobs.end(job)
+    assert (0, 1) == (jobs.unfinished(), len(jobs.leases()))
+    jobs.drop(job)
+    assert [] == jobs.leases()
+    jobs.check_integrity()
+
+
+def test_expected_takes_a_row_until_it_is_met() -> None:
+    """From its claim to its admission a job counts as unfinished and its lease is renewed, once in each respect."""
+    jobs, mine, other = HeldJobs(), held("0.j"), held("0.k", ref="b@1")
+    jobs.expect([mine.claimed, other.claimed])
+    assert ({"a@1": 1, "b@1": 1}, 0) == (jobs.unfinished_by_adapter(), len(jobs))
+    assert ["0.j", "0.k"] == [lease.job_id for lease in jobs.leases()]
+    jobs.add(mine)
+    jobs.met(mine.claimed)
+    jobs.met(other.claimed)  # refused: it was never added
+    assert ({"a@1": 1}, 1, ["0.j"]) == (
+        jobs.unfinished_by_adapter(), len(jobs), [lease.job_id for lease in jobs.leases()]
+    )  # fmt: skip
+    jobs.check_integrity()
+
+
+def test_what_is_expected_no_more_is_given_back() -> None:
+    """When nobody is left to admit them, their leases are told, and they take no row."""
+    jobs, mine, waiting = HeldJobs(), held("0.j"), held("0.k")
+    jobs.expect([mine.claimed, waiting.claimed])
+    jobs.add(mine)
+    jobs.met(mine.claimed)
+    jobs.recall(waiting.lease)
+    assert [waiting.lease] == jobs.expect_no_more()
+    assert ({"a@1": 1}, [mine.lease], []) == (jobs.unfinished_by_adapter(), jobs.leases(), jobs.expect_no_more())
+    assert not jobs.is_recalled(waiting.claimed)
+    jobs.check_integrity()
+
+
+def test_dropping_an_older_claim_keeps_the_newer() -> None:
+    """The late settlement of an older claim does not forget the same job claimed again."""
+    jobs, older, newer = HeldJobs(), held(), held()
+    jobs.add(older)
+    jobs.drop(older)
+    jobs.add(newer)
+    jobs.drop(older)
+    assert jobs.get("0.j") is newer
+    jobs.check_integrity()
+
+
+def test_claimed_twice_is_our_mistake() -> None:
+    """Two claims of one job are never held together."""
+    jobs = HeldJobs()
+    jobs.add(held())
+    with pytest.raises(AssertionError, match="held already"):
+        jobs.add(held())
+
+
+def test_unfinished_by_adapter() -> None:
+    """Unfinished jobs are counted by adapter, for the claim policy."""
+    jobs, done = HeldJobs(), held("0.c", ref="b@1")
+    for job in (held("0.a"), held("0.b"), done):
+        jobs.add(job)
+    jobs.end(done)
+    assert {"a@1": 2} == jobs.unfinished_by_adapter()
+
+
+def test_every_change_is_told() -> None:
+    """Whoever waits for a free row hears of each job that ends or goes."""
+    told: list[int] = []
+    jobs, job = HeldJobs(lambda: told.append(1)), held()
+    jobs.add(job)
+    jobs.end(job)
+    jobs.drop(job)
+    assert 2 == len(told)
+
+
+def test_deltas_grow_while_unsent() -> None:
+    """Updates that pile up become one delta, from the first one's offset on."""
+    job = held()
+    job.absorb(Update("0.j:1", "one ", (1,), 0, first=True), now_ms=130)
+    job.absorb(Update("0.j:1", "two ", (2,), 1), now_ms=140)
+    assert Delta("0.j", "lease", 1, 0, "one two ", (1, 2)) == job.take_delta()
+    assert job.take_delta() is None
+    job.absorb(Update("0.j:1", "three ", (3,), 2), now_ms=150)
+    assert Delta("0.j", "lease", 1, 2, "three ", (3,)) == job.take_delta()
+    assert 130 == job.first_token_ms
+
+
+def test_no_deltas_unless_streamed() -> None:
+    """A job that was not submitted with stream has nothing to emit."""
+    job = held(stream=False)
+    job.absorb(Update("0.j:1", "one ", (1,), 0, first=True), now_ms=130)
+    assert job.take_delta() is None
+
+
+def test_overdue() -> None:
+    """Unfinished jobs past their deadline, and only those, are overdue."""
+    jobs, ended = HeldJobs(), held("0.ended", deadline_ms=50)
+    for job in (held("0.late", deadline_ms=50), held("0.soon", deadline_ms=51), held("0.never"), ended):
+        jobs.add(job)
+    jobs.end(ended)
+    assert ["0.late"] == [job.job_id for job in jobs.overdue(50)]

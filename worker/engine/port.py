@@ -1,0 +1,199 @@
+"""The Engine port: all that the worker's loop knows of an engine.
+
+Requests go in; what steps did comes out in reports. Where the engine runs is its own business: a thread of this
+process, or a process of its own, which may die or hang and be started again without the worker. Knows no torch and no
+Redis.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, replace
+from typing import Literal, NamedTuple, Protocol
+
+from lorapool.shared.errors import LorapoolError
+from lorapool.shared.job import FinishReason, SamplingParams
+from lorapool.worker.engine.adapter_source import AdapterSource
+
+
+class Request(NamedTuple):
+    """One job for the engine. ``seq_id`` is unique to the attempt; the same seed draws the same tokens anywhere.
+    ``source``: where its adapter comes from, None for the base model."""
+
+    seq_id: str
+    ref: str
+    prompt_ids: list[int]
+    params: SamplingParams
+    seed: int
+    source: AdapterSource | None = None
+
+
+class Start(NamedTuple):
+    """A sequence got its row. ``resident``: its adapter was in a slot when it was first looked at."""
+
+    seq_id: str
+    load_ms: int  # waited for the adapter's slot
+    resident: bool
+
+
+class Update(NamedTuple):
+    """What one step did to one sequence. With ``finish_reason`` or ``error`` set it has left the engine.
+
+    ``offset`` is the index of ``token_ids[0]`` in the completion; ``first`` marks its first token. ``text_delta``
+    lags behind the tokens while text is held back. ``logprobs``: one a token where the request asked for them.
+    """
+
+    seq_id: str
+    text_delta: str = ""
+    token_ids: tuple[int, ...] = ()
+    offset: int = 0
+    finish_reason: FinishReason | None = None
+    error: Exception | None = None
+    first: bool = False
+    logprobs: tuple[float, ...] = ()
+
+
+class Lost(NamedTuple):
+    """The engine ended with all that was inside. ``blamed``: the sequences that it was busy with, of those; none where
+    the device itself is at fault."""
+
+    why: Literal["died", "hung", "sick"]
+    reason: str  # for people
+    inside: frozenset[str]
+    blamed: frozenset[str]
+
+
+@dataclass(slots=True)
+class Report:
+    """What one or more steps brought, in order; ``lost`` stands for the end of all that was inside."""
+
+    starts: list[Start] = field(default_factory=list)
+    updates: list[Update] = field(default_factory=list)
+    lost: Lost | None = None
+
+    def __bool__(self) -> bool:
+        return bool(self.starts or self.updates or self.lost)
+
+
+@dataclass(frozen=True, slots=True)
+class Residency:
+    """Where each adapter's weights are: refs in a device slot, on the way there, in host memory."""
+
+    device: frozenset[str]
+    loading: frozenset[str]
+    host: frozenset[str]
+
+
+@dataclass(slots=True)
+class EngineCounters:
+    """Monotone counts since the start. ``mixed_steps[n]``: steps of n adapters together with base rows;
+    ``joins``: steps at which a sequence joined while others ran; ``loaded``: adapters that went into a
+    slot, each time; ``shrinks``: times that rows were given up for want of device memory."""
+
+    steps: int = 0
+    step_rows: int = 0
+    prefill_tokens: int = 0
+    decode_tokens: int = 0
+    joins: int = 0
+    failed_steps: int = 0
+    shrinks: int = 0
+    preemptions: int = 0
+    adapter_loads: int = 0
+    evictions: int = 0
+    mixed_steps: Counter[int] = field(default_factory=Counter)
+    loaded: Counter[str] = field(default_factory=Counter)
+
+    def __add__(self, other: EngineCounters) -> EngineCounters:
+        names = [field.name for field in fields(self)]
+        return EngineCounters(**{name: getattr(self, name) + getattr(other, name) for name in names})
+
+    def copy(self) -> EngineCounters:
+        """As they are now, while the engine goes on counting."""
+        return replace(self, mixed_steps=Counter(self.mixed_steps), loaded=Counter(self.loaded))
+
+
+class Health(NamedTuple):
+    """``state``: running; starting while it loads, at first or again. ``ails``: what is wrong, for people, or empty."""
+
+    state: Literal["running", "starting"]
+    ails: str
+    step_age_s: float  # since it last passed a boundary between two steps
+    restarts: int
+
+
+class OutOfMemory(Exception):
+    """The device has no memory for so many rows at once; for fewer it may."""
+
+
+class EngineSick(LorapoolError):
+    """The device does not compute: every row of a step failed alone, and a check that needs no row failed too."""
+
+
+class EngineDown(LorapoolError):
+    """The engine is not there at this moment: what was asked of it has not begun."""
+
+
+class EngineFailed(LorapoolError):
+    """The engine cannot be brought up (again): the worker has nothing to serve with."""
+
+
+class EngineError(Exception):
+    """What a step raised in another process, by the name that it had there."""
+
+    def __init__(self, name: str, message: str) -> None:
+        super().__init__(message)
+        self.name = name
+
+
+def name_of(error: Exception) -> str:
+    """The stable name of what a sequence ended with."""
+    return error.name if isinstance(error, EngineError) else type(error).__name__
+
+
+class EnginePort(Protocol):
+    """Methods are called on the event loop; only those that are awaited wait for anything."""
+
+    def start(self) -> None:
+        """Serve from now on."""
+        ...
+
+    async def close(self) -> None:
+        """Let the current step end, within a bound; what is still inside is dropped."""
+        ...
+
+    def add(self, *requests: Request) -> None:
+        """Queue requests, so that they can join the same step; what is wrong with one comes back as its update."""
+        ...
+
+    def abort(self, seq_id: str) -> None:
+        """Take a sequence out before the next step; no updates of it matter from now on."""
+        ...
+
+    def near(self, source: AdapterSource) -> None:
+        """Bring an adapter towards a slot before any request asks for it."""
+        ...
+
+    async def report(self) -> Report:
+        """What came since the last call, once there is something. Raises EngineFailed, or what ended the engine."""
+        ...
+
+    async def up(self) -> None:
+        """Return once requests can be added."""
+        ...
+
+    def residency(self) -> Residency:
+        """As of a recent step."""
+        ...
+
+    def counters(self) -> EngineCounters:
+        """As of a recent step."""
+        ...
+
+    def busy_time(self) -> Mapping[str, int]:
+        """Milliseconds up and busy, by the names that the heartbeat gives them."""
+        ...
+
+    def health(self) -> Health:
+        """Whether it gets on."""
+        ...

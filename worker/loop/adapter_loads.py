@@ -1,0 +1,32 @@
+"""LoadReport: tells the pool how often this worker brought each adapter into a device slot, each time counted once.
+
+A report that may not have arrived is sent again as it was, under the same name, before there is a new one. Knows no
+adapters but by ref; what it reports are differences of the engine's own counts.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections import Counter
+from collections.abc import Mapping
+
+from lorapool.shared.fleet.tally import Tally
+
+
+class LoadReport:
+    """One worker's, from its start to its end."""
+
+    def __init__(self, tally: Tally, worker: str) -> None:
+        self._tally, self._worker, self._boot = tally, worker, secrets.token_hex(6)
+        self._told: Counter[str] = Counter()
+        self._telling: Counter[str] = Counter()
+        self._number = 0
+
+    async def send(self, loaded: Mapping[str, int]) -> None:
+        """Report what came since the last time; nothing new, no round trip. Raises what a broker raises."""
+        self._telling = self._telling or Counter(loaded) - self._told
+        if not self._telling:
+            return
+        await self._tally.add_loads(self._worker, f"{self._boot}-{self._number}", self._telling)
+        self._told += self._telling
+        self._telling, self._number = Counter(), self._number + 1

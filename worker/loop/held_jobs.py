@@ -1,0 +1,172 @@
+"""HeldJobs: what this worker has claimed and not yet settled, and what has become of each so far.
+
+The one owner of that list on the event loop: claimer, publisher, lease keeper and control all act through it.
+Knows nothing of Redis, nor of how a batch is run. A job is *unfinished* until the engine is done with it, and
+*held* (its lease renewed) until its settlement was answered. Before that it is *expected*, from its claim to its
+admission: it counts as unfinished.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+
+from lorapool.shared.queue.broker import ClaimedJob, Delta, Held
+from lorapool.worker.engine.port import Request, Update
+
+
+@dataclass(slots=True, eq=False)
+class HeldJob:
+    """One claimed job, what was asked of the engine for it, and what has come of that so far."""
+
+    claimed: ClaimedJob
+    request: Request
+    stream: bool
+    text: str = ""
+    output_ids: list[int] = field(default_factory=list)
+    logprobs: list[float] = field(default_factory=list)
+    started: bool = False  # it has a row of the batch
+    first_token_ms: int | None = None  # server clock
+    load_ms: int = 0
+    resident: bool = False
+    unsent: Delta | None = None
+    ended: bool = False
+
+    @property
+    def job_id(self) -> str:
+        return self.claimed.job_id
+
+    @property
+    def seq_id(self) -> str:
+        return self.request.seq_id
+
+    @property
+    def lease(self) -> Held:
+        return Held(self.claimed.job_id, self.claimed.lease)
+
+    def absorb(self, update: Update, now_ms: int) -> None:
+        """Take in what one step added to this job."""
+        if update.first:
+            self.first_token_ms = now_ms
+        self.text += update.text_delta
+        self.output_ids += update.token_ids
+        self.logprobs += update.logprobs
+        if self.stream and (update.token_ids or update.text_delta):
+            self.unsent = self._grown(update)
+
+    def take_delta(self) -> Delta | None:
+        """What was not yet emitted, once."""
+        delta, self.unsent = self.unsent, None
+        return delta
+
+    def _grown(self, update: Update) -> Delta:
+        """The unsent delta with this update added: a publisher that lags sends fewer, longer deltas."""
+        last = self.unsent
+        return Delta(
+            job_id=self.claimed.job_id,
+            lease=self.claimed.lease,
+            attempt=self.claimed.attempt,
+            offset=update.offset if last is None else last.offset,
+            text=update.text_delta if last is None else last.text + update.text_delta,
+            token_ids=update.token_ids if last is None else last.token_ids + update.token_ids,
+        )
+
+
+class HeldJobs:
+    """Held jobs by id; at most one claim of a job at a time."""
+
+    def __init__(self, on_change: Callable[[], None] = lambda: None) -> None:
+        self._jobs: dict[str, HeldJob] = {}
+        self._by_sequence: dict[str, HeldJob] = {}
+        self._expected: list[ClaimedJob] = []
+        self._recalled: list[ClaimedJob] = []
+        self._unfinished: Counter[str] = Counter()  # by adapter ref
+        self._on_change = on_change
+
+    def __len__(self) -> int:
+        return len(self._jobs)
+
+    def __iter__(self) -> Iterator[HeldJob]:
+        return iter(tuple(self._jobs.values()))
+
+    def get(self, job_id: str) -> HeldJob | None:
+        return self._jobs.get(job_id)
+
+    def of_sequence(self, seq_id: str) -> HeldJob | None:
+        return self._by_sequence.get(seq_id)
+
+    def expect(self, claimed: Iterable[ClaimedJob]) -> None:
+        """They take rows, and their leases are renewed, until each was ``met``."""
+        for job in claimed:
+            self._expected.append(job)
+            self._unfinished[job.ref] += 1
+
+    def recall(self, lease: Held) -> None:
+        """It is to be cancelled; heeded if that job is expected, whose admission asks ``is_recalled``."""
+        self._recalled += [job for job in self._expected if lease == (job.job_id, job.lease)]
+
+    def is_recalled(self, claimed: ClaimedJob) -> bool:
+        return claimed in self._recalled
+
+    def met(self, claimed: ClaimedJob) -> None:
+        """It was added, or refused."""
+        self._expected.remove(claimed)
+        self._recalled = [job for job in self._recalled if job is not claimed]
+        self._finish(claimed.ref)
+
+    def expect_no_more(self) -> list[Held]:
+        """Who was to admit them is gone: the leases, to be given back."""
+        leases = [Held(job.job_id, job.lease) for job in self._expected]
+        for job in tuple(self._expected):
+            self.met(job)
+        return leases
+
+    def add(self, job: HeldJob) -> None:
+        assert job.job_id not in self._jobs, f"{job.job_id} is held already"
+        self._jobs[job.job_id] = self._by_sequence[job.seq_id] = job
+        self._unfinished[job.claimed.ref] += 1
+
+    def end(self, job: HeldJob) -> bool:
+        """Mark as out of the batch; False if it was, or is no longer held: only one caller may settle it."""
+        if job.ended or self._jobs.get(job.job_id) is not job:
+            return False
+        job.ended = True
+        self._finish(job.claimed.ref)
+        self._on_change()
+        return True
+
+    def drop(self, job: HeldJob) -> None:
+        """Forget a job that was settled, released or lost."""
+        self.end(job)
+        if self._jobs.get(job.job_id) is job:
+            del self._jobs[job.job_id], self._by_sequence[job.seq_id]
+            self._on_change()
+
+    def leases(self) -> list[Held]:
+        expected = [Held(job.job_id, job.lease) for job in self._expected]
+        return [*(job.lease for job in self._jobs.values()), *expected]
+
+    def unfinished(self) -> int:
+        return self._unfinished.total()
+
+    def unfinished_by_adapter(self) -> dict[str, int]:
+        return dict(self._unfinished)
+
+    def overdue(self, now_ms: int) -> list[HeldJob]:
+        """Unfinished jobs whose deadline has passed."""
+        return [job for job in self._jobs.values() if not job.ended and _passed(job.claimed.deadline_ms, now_ms)]
+
+    def check_integrity(self) -> None:
+        assert len(self._jobs) == len(self._by_sequence)
+        running = [job.claimed for job in self._jobs.values() if not job.ended]
+        assert self._unfinished == Counter(job.ref for job in (*running, *self._expected))
+
+    def _finish(self, ref: str) -> None:
+        self._unfinished[ref] -= 1
+        if not self._unfinished[ref]:
+            del self._unfinished[ref]
+
+
+def _passed(deadline_ms: int | None, now_ms: int) -> bool:
+    return deadline_ms is not None and deadline_ms <= now_ms

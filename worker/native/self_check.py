@@ -1,0 +1,118 @@
+"""The start-up check: does a row in a batch get the answer that the unchanged model gives it alone?
+
+Runs a small ragged batch with chunks and decode steps through a runner and compares each row's logits with those of
+transformers' own eager forward of the whole row. It stands in for a list of architectures: what passes may be served,
+what does not is refused. Windows are longer than these rows, so that they are compared with the config by name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from lorapool.shared.errors import BaseModelError
+from lorapool.shared.job import BASE_REF, SamplingParams
+from lorapool.worker.engine.sequence import Batch, Sequence, Work
+
+if TYPE_CHECKING:
+    from lorapool.worker.native.runner import ModelRunner
+
+_LENGTHS = (2, 9, 5)
+_DECODES = 2
+_TOLERANCE = {
+    torch.float64: 1e-8,
+    torch.float32: 1e-3,
+    torch.bfloat16: 0.15,
+    torch.float16: 0.05,
+}  # of the logits' spread, between a row in a batch and alone
+_HALF_TOLERANCE = 0.5
+"""Between us and transformers, at the median position, in half precision: where each rounds on its own, a position with
+large activations may be off by more than the spread on either side (seen: 1.4, in SmolLM2's bf16 eager forward)."""
+
+
+class _Silent:
+    def push(self, token_id: int) -> str:
+        return ""
+
+
+def check(runner: ModelRunner) -> None:
+    """Raise BaseModelError if a row's logits in a batch differ from those alone, or from transformers' own."""
+    vocabulary, tolerance = runner.vocabulary, _TOLERANCE[runner.dtype]
+    rows = [
+        [(7 * row + 13 * place + 1) % vocabulary for place in range(n + _DECODES)] for row, n in enumerate(_LENGTHS)
+    ]
+    rows = [row[: runner.max_model_len] for row in rows]
+    together = _teacher_forced(runner, rows)
+    alone = [_teacher_forced(runner, [row])[0] for row in rows]
+    _compare(runner, "differ from those alone", _distances(together, alone).max(), tolerance)
+    own = _distances(together, [runner.reference_logits(row).double() for row in rows])
+    exact = runner.dtype in {torch.float32, torch.float64}
+    worst, allowed = (own.max(), tolerance) if exact else (own.median(), _HALF_TOLERANCE)
+    _compare(runner, "differ from those of transformers' own forward", worst, allowed)
+
+
+def _distances(found: list[Tensor], expected: list[Tensor]) -> Tensor:
+    """Of each position, the largest difference in units of its row's spread."""
+    pairs = zip(found, expected, strict=True)
+    return torch.cat([(one - other).abs().amax(-1) / other.std().clamp_min(1e-12) for one, other in pairs])
+
+
+def _compare(runner: ModelRunner, what: str, off: Tensor, allowed: float) -> None:
+    if not float(off) <= allowed:
+        raise BaseModelError(
+            f"{type(runner.model).__name__} fails the self-check: a row's logits in a batch {what} by {float(off):.2g} "
+            f"of their spread (at most {allowed:g} expected): not served"
+        )
+
+
+def check_windows(config: Any, windows: Mapping[int, int | None]) -> None:
+    """Raise BaseModelError unless each layer told the attention function the window that the config gives it."""
+    kinds = getattr(config, "layer_types", None) or ["sliding_attention"] * len(windows)
+    own = getattr(config, "sliding_window", None)
+    if unknown := set(kinds) - {"full_attention", "sliding_attention"}:
+        raise BaseModelError(f"layers of type {'/'.join(sorted(unknown))} are not served: only full and sliding ones")
+    for layer, kind in enumerate(kinds):
+        expected = own if kind == "sliding_attention" else None
+        if windows[layer] != expected:
+            raise BaseModelError(
+                f"layer {layer} is {kind} with a window of {expected} by config.json, and asks for {windows[layer]}: "
+                "not served"
+            )
+
+
+def _teacher_forced(runner: ModelRunner, rows: list[list[int]]) -> list[Tensor]:
+    """Logits [steps, vocab] of each row: its prompt in two chunks, then one given token at a time."""
+    params = SamplingParams(max_new_tokens=_DECODES)
+    sequences = [
+        Sequence(f"check-{at}", BASE_REF, row[:-_DECODES], params, 0, _Silent(), row[-_DECODES:])
+        for at, row in enumerate(rows)
+    ]
+    for sequence in sequences:
+        assert runner.reserve(sequence.seq_id, sequence.length), "the KV cache is too small for the self-check"
+    try:
+        return _steps(runner, sequences)
+    finally:
+        for sequence in sequences:
+            runner.release(sequence.seq_id)
+
+
+def _steps(runner: ModelRunner, sequences: list[Sequence]) -> list[Tensor]:
+    """Each row at its own pace, so that prompts, chunks and decode steps meet in one batch."""
+    seen: dict[str, list[Tensor]] = {sequence.seq_id: [] for sequence in sequences}
+    while works := [Work(row, row.computed, _next(row)) for row in sequences if row.computed < row.length]:
+        batch = Batch.of(works)
+        logits = runner.all_logits(batch).double()
+        offset = 0
+        for work in batch.works:
+            seen[work.sequence.seq_id].append(logits[offset : offset + work.count])
+            offset += work.count
+            work.sequence.computed += work.count
+    return [torch.cat(seen[sequence.seq_id]) for sequence in sequences]
+
+
+def _next(row: Sequence) -> int:
+    prompt = len(row.prompt_ids) - row.computed
+    return min(4, prompt) if prompt > 0 else 1
