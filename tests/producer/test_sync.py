@@ -21,12 +21,10 @@ from lorapool.producer import (
     RedisUnreachable,
     Result,
     UnknownJob,
-    adapters,
-    client,
-    handle,
     sync,
-    upkeep,
 )
+from lorapool.producer.client import adapters, client, handle
+from lorapool.producer.operator import upkeep
 from lorapool.producer.sync import Client, JobHandle, LoopThread
 
 

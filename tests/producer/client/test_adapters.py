@@ -17,8 +17,8 @@ from lorapool.producer import (
     InvalidRequest,
     NoWorker,
     UnknownAdapter,
-    adapters,
 )
+from lorapool.producer.client import adapters
 from lorapool.shared.digest import adapter_digest
 from tests.producer.canned_worker import CannedWorker, serving
 

@@ -31,9 +31,8 @@ from lorapool.producer import (
     ResultTimeout,
     UnknownAdapter,
     UnknownJob,
-    inbox,
-    record,
 )
+from lorapool.producer.client import inbox, record
 from tests.producer.canned_worker import CannedWorker, serving
 
 

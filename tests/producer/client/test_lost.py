@@ -18,9 +18,8 @@ from lorapool.producer import (
     JobLost,
     LorapoolError,
     Result,
-    inbox,
-    resubmission,
 )
+from lorapool.producer.client import inbox, resubmission
 from tests.conftest import free_port, running_server
 from tests.producer.canned_worker import serving
 

@@ -119,6 +119,7 @@ async def test_a_disk_that_takes_no_snapshot(tmp_path: Path) -> None:
     """MISCONF: the last save to disk failed."""
     with running_server("--dir", str(tmp_path), "--save", "3600 1000000") as url:
         async with ours_and_admin(url) as (client, admin):
+            await until(lambda: _says(admin, "persistence", "loading", 0))  # it has looked for a dump by then
             (tmp_path / "dump.rdb" / "in the way").mkdir(parents=True)
             await admin.bgsave()
             await until(lambda: _says(admin, "persistence", "rdb_last_bgsave_status", "err"))
