@@ -8,6 +8,7 @@ from lorapool.producer.client.handle import JobHandle
 from lorapool.producer.client.request import Request
 from lorapool.producer.client.stream import TextDelta
 from lorapool.producer.operator.cost import Bill, Tariff
+from lorapool.shared import __version__
 from lorapool.shared.catalog.aliases import alias_of
 from lorapool.shared.errors import (
     AdapterClosed,
@@ -96,5 +97,6 @@ __all__ = [
     "UnknownSchedule",
     "UnsupportedVersion",
     "Usage",
+    "__version__",
     "alias_of",
 ]

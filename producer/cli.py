@@ -14,6 +14,7 @@ from typer.core import TyperGroup
 
 from lorapool.producer.commands import adapters, fleet, jobs, publishing, schedule, upkeep
 from lorapool.producer.commands.cost import cost
+from lorapool.producer.commands.options import Version
 from lorapool.producer.commands.render import failure
 
 USAGE = 2
@@ -62,6 +63,13 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+
+@app.callback()
+def _lorapool(version: Version = False) -> None:
+    """What comes before a command."""
+
+
 app.command(rich_help_panel="Jobs")(jobs.submit)
 app.command(rich_help_panel="Jobs")(jobs.result)
 app.command(rich_help_panel="Jobs")(jobs.job)

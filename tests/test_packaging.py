@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 from typer.main import get_command
+from typer.testing import CliRunner
 
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
@@ -86,6 +87,21 @@ def test_wheel_carries_the_licence_and_both_commands(wheel):
     assert "lorapool-worker = lorapool.worker.cli:main" in text
 
 
+@pytest.mark.parametrize("side", SIDES)
+def test_version_is_that_of_pyproject(side):
+    """Each side says which release it is, and the one place that states it is pyproject.toml."""
+    assert PROJECT["project"]["version"] == import_module(f"lorapool.{side}").__version__
+
+
+@pytest.mark.parametrize("side", ["producer", "worker"])
+def test_both_commands_say_their_version(side):
+    """--version prints it and does nothing else; an environment variable cannot ask for it."""
+    app = import_module(f"lorapool.{side}.cli").app
+    outcome = CliRunner().invoke(app, ["--version"])
+    assert (outcome.exit_code, outcome.stdout) == (0, f"lorapool {PROJECT['project']['version']}\n")
+    assert "Usage" in CliRunner().invoke(app, ["--help"], env={"LORAPOOL_VERSION": "1"}).stdout
+
+
 def imported_by(statement: str) -> set[str]:
     """Top-level modules that a fresh interpreter has loaded after ``statement``."""
     code = f"import sys; {statement}; print(*sorted({{name.split('.')[0] for name in sys.modules}}))"
@@ -113,8 +129,8 @@ def _name(requirement: str) -> str:
 
 
 def options_of(command: Any, path: str) -> Iterator[tuple[str, Any]]:
-    """Every option of a command and of its subcommands, with the command it belongs to."""
-    yield from ((path, param) for param in command.params if param.param_type_name == "option" and param.name != "help")
+    """Every option of a command and its subcommands, with the command it belongs to; --help and --version are none."""
+    yield from ((path, param) for param in command.params if param.param_type_name == "option" and not param.is_eager)
     for name, subcommand in getattr(command, "commands", {}).items():
         yield from options_of(subcommand, f"{path} {name}")
 

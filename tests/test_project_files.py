@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import pytest
 import yaml
 
 ROOT = Path(__file__).parents[1]
+CATEGORIES = {"Added", "Changed", "Deprecated", "Removed", "Fixed", "Security"}
 TARGET = re.compile(r"^([a-z]+):", re.MULTILINE)
 TEMPLATES = sorted((ROOT / ".github/ISSUE_TEMPLATE").glob("*.yml"))
 
@@ -49,6 +51,17 @@ def test_pages_name_targets_of_the_makefile(page: str) -> None:
     named = set(re.findall(r"(?:^|`)make ([a-z]+)", (ROOT / page).read_text(), re.MULTILINE))
     assert named
     assert named <= targets()
+
+
+def test_changelog_goes_by_version_and_category() -> None:
+    """Unreleased comes first, then versions, newest first, the current one among them; all after 0.1.0 by category."""
+    _, *sections = re.split(r"(?m)^## ", (ROOT / "CHANGELOG.md").read_text())
+    unreleased, *versions = (section.partition("\n")[0].split()[0] for section in sections)
+    assert "Unreleased" == unreleased
+    assert versions == sorted(versions, key=lambda version: [int(part) for part in version.split(".")], reverse=True)
+    assert tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"] == versions[0]
+    for section in sections[: versions.index("0.1.0") + 1]:
+        assert {*re.findall(r"(?m)^### (.+)$", section)} <= CATEGORIES, section[:20]
 
 
 @pytest.mark.parametrize("path", TEMPLATES, ids=lambda path: path.name)

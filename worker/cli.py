@@ -15,7 +15,6 @@ import socket
 import time
 from collections.abc import Coroutine, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -25,7 +24,7 @@ from pydantic import ValidationError
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-from lorapool.shared import logs
+from lorapool.shared import __version__, logs
 from lorapool.shared.catalog.catalog import Catalog, PoolConfig
 from lorapool.shared.errors import InvalidRequest, LorapoolError
 from lorapool.shared.job import explain_validation
@@ -101,8 +100,19 @@ CacheBytes = Annotated[str, _option("--adapter-cache-bytes", "what --adapter-cac
 CacheEvery = Annotated[float, _option("--adapter-cache-every", "seconds between looks at it", min=0.1)]
 
 
+def _print_version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"lorapool {__version__}")
+        raise typer.Exit
+
+
+Version = Annotated[
+    bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
+]
+
+
 @app.callback()
-def _worker() -> None:
+def _worker(version: Version = False) -> None:
     """A worker owns one device and serves one base model with many adapters."""
 
 
@@ -258,7 +268,7 @@ async def serve(config: WorkerConfig, settings: RedisSettings, host: Host) -> in
             log.info("stopped while it loaded", worker=config.worker_id)
             return 0
         load_ms = round(1000 * (time.monotonic() - began_s))
-        identity = {"version": version("lorapool"), "model_load_ms": load_ms, **served.facts}
+        identity = {"version": __version__, "model_load_ms": load_ms, **served.facts}
         worker = Worker(config, broker, catalog, served, identity=identity, presence=presence)
         worker.stop_on_signals()
         gc.freeze()  # what is here stays: no collection needs to look at it

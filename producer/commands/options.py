@@ -11,6 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
+from lorapool.shared import __version__
 from lorapool.shared.job import Priority
 
 
@@ -19,6 +20,17 @@ def flag(name: str, text: str, *more: str, **options: Any) -> Any:
     variable = "LORAPOOL_" + name.removeprefix("--").replace("-", "_").upper()
     return typer.Option(name, *more, envvar=variable, show_envvar=False, help=text, **options)
 
+
+def _print_version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"lorapool {__version__}")
+        raise typer.Exit
+
+
+# No environment variable: it is asked for, not set.
+Version = Annotated[
+    bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
+]
 
 _WHERE = {"rich_help_panel": "Where"}
 _HOW = {"rich_help_panel": "Sampling (default: greedy)"}
