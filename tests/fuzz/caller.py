@@ -16,7 +16,7 @@ from lorapool.shared.queue.upkeep import Upkeep
 from lorapool.shared.timetable.chores import ChoreBook
 from lorapool.shared.timetable.timetable import Timetable
 from lorapool.worker.maintenance.chores import Chores
-from lorapool.worker.maintenance.due_runs import DueJobs
+from lorapool.worker.maintenance.due_runs import DueRuns
 from tests.fuzz.scribbler import JOBS, KEYS, VICTIMS
 
 CALL_S = 20.0  # for one call, on a busy machine
@@ -25,8 +25,8 @@ CALL_S = 20.0  # for one call, on a busy machine
 def chores_of(redis: Redis) -> Chores:
     """The chores of that pool, as a maintenance worker does them."""
     catalog, broker = Catalog(redis, KEYS.pool), Broker(redis, KEYS)
-    due_jobs = DueJobs(Timetable(redis, KEYS.pool), catalog, lambda _: broker)
-    return Chores(catalog, ChoreBook(redis, KEYS.pool), [Upkeep(redis, KEYS)], due_jobs)
+    due_runs = DueRuns(Timetable(redis, KEYS.pool), catalog, lambda _: broker)
+    return Chores(catalog, ChoreBook(redis, KEYS.pool), [Upkeep(redis, KEYS)], due_runs)
 
 
 class Caller:

@@ -1,1 +1,1 @@
-"""arq's part: schedules and chores, beside the queue. The claim protocol never depends on it."""
+"""Chores beside the queue, by arq: scheduled jobs, check and repair, what the dead left. The queue needs none of it."""

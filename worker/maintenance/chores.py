@@ -1,14 +1,14 @@
 """Chores: what a pool wants done now and then, in bounded pieces: due jobs, fsck, dead letters, dead workers.
 
 Each returns what it did, as flat facts. Any may be cut off or done twice without harm. Knows no ticks: when a chore is
-done, and that it is done once, is Maintenance's.
+due, and that it is done once, is ChoreScheduler's.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 import structlog
 
@@ -18,10 +18,10 @@ from lorapool.shared.malformed import number, step_over
 from lorapool.shared.queue.protocol import Checked, DeadLetter
 from lorapool.shared.queue.upkeep import MAX_PAGE, Upkeep
 from lorapool.shared.timetable.chores import ChoreBook
-from lorapool.worker.maintenance.due_runs import DueJobs
+from lorapool.worker.maintenance.due_runs import DueRuns
 
 FSCK_STEPS = 200  # of one tick: about 20,000 keys
-BREATH_S = 0.002  # between steps, for the others on the server
+PAUSE_S = 0.002  # between steps, for the others on the server
 DIGEST_PAGES = 20  # the newest 10,000 dead letters
 
 Facts = Mapping[str, int | str]
@@ -36,29 +36,37 @@ class Chores:
         catalog: Catalog,
         book: ChoreBook,
         upkeeps: Sequence[Upkeep],
-        due_jobs: DueJobs,
-        breath_s: float = BREATH_S,
+        due_runs: DueRuns,
     ) -> None:
-        self._catalog, self._book, self._upkeeps, self._due_jobs = catalog, book, upkeeps, due_jobs
+        self._catalog, self._book, self._upkeeps, self._due_runs = catalog, book, upkeeps, due_runs
+
+    def by_name(self) -> dict[str, Callable[[], Awaitable[Facts]]]:
+        """All of them, by the names that the book and the flags know them by."""
+        return {
+            "schedule": self.schedule,
+            "fsck": self.fsck,
+            "dead_letters": self.dead_letters,
+            "dead_workers": self.dead_workers,
+        }
 
     async def schedule(self) -> Facts:
         """Enqueue the jobs of the timetable that are due."""
-        return vars(await self._due_jobs.make())
+        return vars(await self._due_runs.make())
 
     async def fsck(self) -> Facts:
         """Some steps of the endless round through every partition; the cursor lies in the book."""
         at, _, cursor = (await self._book.recall("fsck.cursor")).partition(" ")
-        partition, found, rounds, steps = int(number(at)) % len(self._upkeeps), 0, 0, 0
+        partition, damaged, rounds, steps = int(number(at)) % len(self._upkeeps), 0, 0, 0
         while steps < FSCK_STEPS and not rounds:
             step = await self._look(partition, cursor)
-            steps, found, cursor = steps + 1, found + len(step.findings), step.cursor
+            steps, damaged, cursor = steps + 1, damaged + len(step.findings), step.cursor
             for finding in step.findings:
                 log.warning("fsck", damage=finding.damage, of=finding.subject, repair=finding.repair)
             if not cursor:
                 partition = (partition + 1) % len(self._upkeeps)
                 rounds = int(partition == 0)
-            await asyncio.sleep(BREATH_S)
-        return {"steps": steps, "found": found, "rounds": rounds, "cursor": f"{partition} {cursor}".strip()}
+            await asyncio.sleep(PAUSE_S)
+        return {"steps": steps, "found": damaged, "rounds": rounds, "cursor": f"{partition} {cursor}".strip()}
 
     async def _look(self, partition: int, cursor: str) -> Checked:
         """One step. A place in the book that is none ends the partition's turn; the next round begins it anew."""
@@ -73,8 +81,8 @@ class Chores:
         letters: list[DeadLetter] = []
         more = 0
         for upkeep in self._upkeeps:
-            found, cursor = await _letters(upkeep)
-            letters, more = letters + found, more + bool(cursor)
+            newest, cursor = await _letters(upkeep)
+            letters, more = letters + newest, more + bool(cursor)
         totals: dict[str, int | str] = {"total": len(letters), "more": more}
         if letters:
             by_reason = dict(Counter(letter.reason for letter in letters).most_common())

@@ -1,4 +1,4 @@
-"""DueJobs: makes the runs of the pool's timetable that are due: enqueues an ordinary job for each, once.
+"""DueRuns: makes the runs of the pool's timetable that are due: enqueues an ordinary job for each, once.
 
 A run's job id says entry and time, and enqueue knows an id that it has seen: any number of workers, a crash between
 enqueue and record, a lost reply all give one job. A run that is refused (queue full, adapter unknown) stays due and is
@@ -21,12 +21,12 @@ from lorapool.shared.server.keys import partition_of
 from lorapool.shared.timetable.schedule import Schedule
 from lorapool.shared.timetable.timetable import Timetable
 
-ABREAST = 16  # runs made at a time
+AT_ONCE = 16  # runs made at a time
 log = structlog.get_logger()
 
 
 @dataclass
-class Made:
+class RunCounts:
     """What one look at the timetable came to."""
 
     runs: int = 0
@@ -34,48 +34,48 @@ class Made:
     refused: int = 0
 
 
-class DueJobs:
+class DueRuns:
     """``broker_of`` gives the broker of a partition."""
 
     def __init__(self, timetable: Timetable, catalog: Catalog, broker_of: Callable[[int], Broker]) -> None:
         self._timetable, self._catalog, self._broker_of = timetable, catalog, broker_of
 
-    async def make(self) -> Made:
+    async def make(self) -> RunCounts:
         """Everything that is due now."""
-        made = Made()
+        counts = RunCounts()
         now_ms, entries, damaged = await self._timetable.due()
         for name, error in damaged.items():
-            made.refused += 1
+            counts.refused += 1
             log.warning("schedule not understood", schedule=name, error=str(error))
-        for start in range(0, len(entries), ABREAST):
-            part = entries[start : start + ABREAST]
-            ends = await asyncio.gather(*(self._try(entry, now_ms, made) for entry in part), return_exceptions=True)
+        for start in range(0, len(entries), AT_ONCE):
+            part = entries[start : start + AT_ONCE]
+            ends = await asyncio.gather(*(self._try(entry, now_ms, counts) for entry in part), return_exceptions=True)
             for failure in ends:
                 if failure is not None:
                     raise failure
-        return made
+        return counts
 
-    async def _try(self, entry: Schedule, now_ms: int, made: Made) -> None:
+    async def _try(self, entry: Schedule, now_ms: int, counts: RunCounts) -> None:
         try:
-            await self._make(entry, now_ms, made)
+            await self._make(entry, now_ms, counts)
         except (RedisUnreachable, RedisFull):
             raise
         except (LorapoolError, *UNREADABLE, OSError) as error:  # OSError: a time beyond what the system can tell
-            made.refused += 1
+            counts.refused += 1
             log.warning("scheduled run refused", schedule=entry.name, error=str(error))
             await self._timetable.refused(entry, f"{type(error).__name__}: {error}")
 
-    async def _make(self, entry: Schedule, now_ms: int, made: Made) -> None:
+    async def _make(self, entry: Schedule, now_ms: int, counts: RunCounts) -> None:
         due = entry.due(now_ms)
         if due.missed:
             log.warning("scheduled runs missed", schedule=entry.name, runs=due.missed)
         if due.run_ms is None:
             if await self._timetable.passed_over(entry, due.next_ms, missed=due.missed):
-                made.missed += due.missed
+                counts.missed += due.missed
             return
         job_id = await self._enqueue(entry, due.run_ms)
         if await self._timetable.ran(entry, due.next_ms, run_ms=due.run_ms, job_id=job_id, missed=due.missed):
-            made.runs, made.missed = made.runs + 1, made.missed + due.missed
+            counts.runs, counts.missed = counts.runs + 1, counts.missed + due.missed
             log.info("scheduled", schedule=entry.name, job=job_id, due=entry.shown(due.run_ms))
 
     async def _enqueue(self, entry: Schedule, run_ms: int) -> str:

@@ -17,7 +17,7 @@ from lorapool.shared.timetable.chores import ChoreBook
 from lorapool.shared.timetable.timetable import Timetable
 from lorapool.worker.maintenance import chores as chores_module
 from lorapool.worker.maintenance.chores import Chores
-from lorapool.worker.maintenance.due_runs import DueJobs
+from lorapool.worker.maintenance.due_runs import DueRuns
 
 PARTITIONS = 2
 
@@ -28,8 +28,8 @@ class Bench:
         self.keys = [Keys("default", p) for p in range(PARTITIONS)]
         self.brokers = [Broker(redis, keys) for keys in self.keys]
         upkeeps = [Upkeep(redis, keys) for keys in self.keys]
-        due_jobs = DueJobs(Timetable(redis, "default"), self.catalog, lambda p: self.brokers[p])
-        self.chores = Chores(self.catalog, self.book, upkeeps, due_jobs)
+        due_runs = DueRuns(Timetable(redis, "default"), self.catalog, lambda p: self.brokers[p])
+        self.chores = Chores(self.catalog, self.book, upkeeps, due_runs)
 
     async def tick_of_fsck(self) -> dict[str, Any]:
         said = dict(await self.chores.fsck())

@@ -16,7 +16,7 @@ from lorapool.shared.queue.broker import Broker
 from lorapool.shared.server.keys import Keys
 from lorapool.shared.timetable.schedule import Schedule, moment_ms
 from lorapool.shared.timetable.timetable import Timetable
-from lorapool.worker.maintenance.due_runs import DueJobs, Made
+from lorapool.worker.maintenance.due_runs import DueRuns, RunCounts
 from tests.fleet import add_adapters
 
 CLOCK = "lp:{default}:clock"
@@ -40,16 +40,16 @@ class Bench:
         self.timetable = Timetable(redis, "default", CLOCK)
         self.catalog, self.broker = Catalog(redis, "default"), Broker(redis, Keys("default"))
 
-    def due_jobs(self, timetable: Timetable | None = None) -> DueJobs:
-        return DueJobs(timetable or self.timetable, self.catalog, lambda _: self.broker)
+    def due_runs(self, timetable: Timetable | None = None) -> DueRuns:
+        return DueRuns(timetable or self.timetable, self.catalog, lambda _: self.broker)
 
     async def add(self, next_ms: int = EIGHT, **fields: Any) -> None:
         morning = {"name": "morning", "cron": "0 8 * * *", "adapter": "a", "prompt": "hi"}
         await self.timetable.add(Schedule.parse(**morning | fields), next_ms)
 
-    async def make(self, now_ms: int) -> Made:
+    async def make(self, now_ms: int) -> RunCounts:
         await self.redis.set(CLOCK, now_ms)
-        return await self.due_jobs().make()
+        return await self.due_runs().make()
 
     async def jobs(self) -> list[str]:
         keys = [key.decode() async for key in self.redis.scan_iter("lp:{default/0}:job:*")]
@@ -70,7 +70,7 @@ async def bench(redis: Redis) -> AsyncIterator[Bench]:
 async def test_a_due_run_becomes_an_ordinary_job(bench: Bench):
     """As submitted: adapter, agent, prompt, params, deadline; and the entry says which job it was."""
     await bench.add(agent="board", params={"top_k": 3}, deadline_ms=60_000, priority="high")
-    assert Made(runs=1) == await bench.make(EIGHT + 3000)
+    assert RunCounts(runs=1) == await bench.make(EIGHT + 3000)
     job = decode_job(await bench.redis.get(f"lp:{{default/0}}:payload:{FIRST_ID}"))
     assert ("a@1", "board", "hi", 3, 60_000, "high") == (
         job.ref, job.agent, job.prompt, job.params.top_k, job.deadline_ms, job.priority
@@ -83,7 +83,7 @@ async def test_a_due_run_becomes_an_ordinary_job(bench: Bench):
 
 async def test_nothing_is_made_before_its_time_or_again(bench: Bench):
     await bench.add()
-    assert [Made(), Made(runs=1), Made()] == [await bench.make(EIGHT + ms) for ms in (-1, 0, 5000)]
+    assert [RunCounts(), RunCounts(runs=1), RunCounts()] == [await bench.make(EIGHT + ms) for ms in (-1, 0, 5000)]
     assert [FIRST_ID] == await bench.jobs()
 
 
@@ -92,7 +92,7 @@ async def test_any_number_of_workers_make_a_run_once(bench: Bench):
     await bench.add()
     for day in range(2):
         await bench.redis.set(CLOCK, EIGHT + day * DAY_MS)
-        made = await asyncio.gather(*(bench.due_jobs().make() for _ in range(10)))
+        made = await asyncio.gather(*(bench.due_runs().make() for _ in range(10)))
         assert 1 == sum(one.runs for one in made)
     assert [FIRST_ID, SECOND_ID] == await bench.jobs()
     assert 2 == (await bench.entry()).runs
@@ -104,9 +104,9 @@ async def test_a_crash_before_the_record_makes_no_second_job(bench: Bench):
     await bench.add()
     await bench.redis.set(CLOCK, EIGHT)
     with pytest.raises(RedisUnreachable):
-        await bench.due_jobs(Forgetful(bench.redis, "default", CLOCK)).make()
+        await bench.due_runs(Forgetful(bench.redis, "default", CLOCK)).make()
     assert (await bench.entry()).runs == 0
-    assert Made(runs=1) == await bench.make(EIGHT + 5000)
+    assert RunCounts(runs=1) == await bench.make(EIGHT + 5000)
     assert [FIRST_ID] == await bench.jobs()
 
 
@@ -116,9 +116,9 @@ async def test_a_crash_and_an_alias_that_moves_make_no_second_job(bench: Bench):
     await bench.add(adapter="money")
     await bench.redis.set(CLOCK, EIGHT)
     with pytest.raises(RedisUnreachable):
-        await bench.due_jobs(Forgetful(bench.redis, "default", CLOCK)).make()
+        await bench.due_runs(Forgetful(bench.redis, "default", CLOCK)).make()
     await bench.catalog.alias("money", "b@1")
-    assert Made(runs=1) == await bench.make(EIGHT + 5000)
+    assert RunCounts(runs=1) == await bench.make(EIGHT + 5000)
     assert [FIRST_ID] == await bench.jobs()
     assert f"0.{FIRST_ID}" == (await bench.entry()).last_job
 
@@ -137,7 +137,7 @@ async def test_the_adapter_is_looked_up_at_each_run(bench: Bench):
 async def test_after_a_standstill_one_run_is_made(bench: Bench):
     """Three days away: the latest run, if it is not too late; the others are missed, and counted."""
     await bench.add()
-    assert Made(runs=1, missed=2) == await bench.make(EIGHT + 2 * DAY_MS + 5000)
+    assert RunCounts(runs=1, missed=2) == await bench.make(EIGHT + 2 * DAY_MS + 5000)
     assert ["at-20261203T080000Z-morning"] == await bench.jobs()
     assert 2 == (await bench.entry()).missed
 
@@ -145,9 +145,9 @@ async def test_after_a_standstill_one_run_is_made(bench: Bench):
 async def test_a_run_too_late_is_not_made(bench: Bench):
     """The entry goes on with the next day."""
     await bench.add()
-    assert Made(missed=1) == await bench.make(EIGHT + DAY_MS // 2)
+    assert RunCounts(missed=1) == await bench.make(EIGHT + DAY_MS // 2)
     assert [] == await bench.jobs()
-    assert Made(runs=1) == await bench.make(EIGHT + DAY_MS)
+    assert RunCounts(runs=1) == await bench.make(EIGHT + DAY_MS)
 
 
 async def test_a_refused_run_is_made_when_there_is_room(bench: Bench):
@@ -155,11 +155,11 @@ async def test_a_refused_run_is_made_when_there_is_room(bench: Bench):
     await bench.add()
     await bench.add(name="second")
     await bench.broker.open_adapter("a@1", (await bench.catalog.get("a@1")).digest, max_depth=1)
-    assert Made(runs=1, refused=1) == await bench.make(EIGHT)
+    assert RunCounts(runs=1, refused=1) == await bench.make(EIGHT)
     waiting = next(entry for entry in await bench.timetable.list() if not entry.runs)
     assert "QueueFull" in waiting.last_error
     await bench.broker.cancel((await bench.jobs())[0])
-    assert Made(runs=1) == await bench.make(EIGHT + 60_000)
+    assert RunCounts(runs=1) == await bench.make(EIGHT + 60_000)
     assert ["", ""] == [entry.last_error for entry in await bench.timetable.list()]
     assert 2 == len(await bench.jobs())
 
@@ -168,9 +168,9 @@ async def test_an_adapter_that_never_comes_is_missed(bench: Bench):
     """Refused until it is too late, then left out; the others are made meanwhile."""
     await bench.add(adapter="ghost")
     await bench.add(name="other")
-    assert Made(runs=1, refused=1) == await bench.make(EIGHT)
+    assert RunCounts(runs=1, refused=1) == await bench.make(EIGHT)
     assert "UnknownAdapter" in (await bench.entry()).last_error
-    assert Made(missed=1) == await bench.make(EIGHT + DAY_MS // 2)
+    assert RunCounts(missed=1) == await bench.make(EIGHT + DAY_MS // 2)
     assert EIGHT + DAY_MS == (await bench.entry()).next_ms
 
 
@@ -178,7 +178,7 @@ async def test_an_entry_of_a_newer_release_waits_for_a_newer_worker(bench: Bench
     """It is refused with the reason, and stays due."""
     await bench.add()
     await bench.redis.hset("lp:{default}:schedule:morning", "v", 2)
-    assert Made(refused=1) == await bench.make(EIGHT)
+    assert RunCounts(refused=1) == await bench.make(EIGHT)
     entry = await bench.entry()
     assert ("schema version 2" in entry.last_error, EIGHT) == (True, entry.next_ms)
     assert [] == await bench.jobs()
@@ -189,4 +189,4 @@ async def test_a_stored_expression_that_is_none_is_refused(bench: Bench):
     await bench.add()
     await bench.add(name="other")
     await bench.redis.hset("lp:{default}:schedule:morning", "cron", "every day")
-    assert Made(runs=1, refused=1) == await bench.make(EIGHT)
+    assert RunCounts(runs=1, refused=1) == await bench.make(EIGHT)

@@ -13,7 +13,6 @@ from hashlib import sha256
 from pathlib import Path
 
 import pytest
-from arq.cron import cron
 from arq.worker import Worker as ArqWorker
 from redis.asyncio import Redis
 from redis.exceptions import WatchError
@@ -25,8 +24,7 @@ from lorapool.shared.server.settings import redis_settings
 from lorapool.shared.timetable.chores import ChoreBook
 from lorapool.worker.adapters.cache_folder import CacheFolder
 from lorapool.worker.cli import app
-from lorapool.worker.maintenance.arq_redis import arq_redis
-from lorapool.worker.maintenance.maintenance import Maintenance, Periods, TickingArq
+from lorapool.worker.maintenance.maintenance import Maintenance, Periods
 from tests.conftest import free_port, running_server
 from tests.fake_model import expected
 from tests.fleet import WorkerProcess, add_adapters, alive, fake_worker, started, until
@@ -63,23 +61,6 @@ async def test_three_workers_do_each_chore_once_a_tick(redis_url: str, redis: Re
     assert [] == outside
     lasting = [key async for key in redis.scan_iter("*") if await redis.ttl(key) == -1]
     assert set(lasting) <= {b"lp:{default}:maintenance"}  # arq's queue: gone when it is empty
-
-
-async def test_a_tick_that_arq_hands_out_again_is_not_done_again(redis_url: str):
-    """It repeats what a stalled worker enqueues late; the book knows. A chore that fails ends its tick."""
-    done: list[int] = []
-
-    async def work() -> dict[str, int]:
-        done.append(len(done))
-        raise RuntimeError("once is enough")
-
-    workers = [Maintenance(redis_settings(redis_url), Periods(), name=name) for name in ("m1", "m2")]
-    for tick_ms in (1000, 1000, 2000, 1000):
-        for worker in workers:
-            await worker._at_tick("fsck", work)({"job_id": f"fsck:{tick_ms}"})
-    assert 2 == len(done)
-    for worker in workers:
-        await worker._close()
 
 
 async def test_a_scheduled_job_is_answered_once(redis_url: str, redis: Redis):
@@ -193,31 +174,6 @@ async def test_the_protocol_needs_no_maintenance(redis_url: str, redis: Redis):
     assert not await redis.exists("lp:{default}:chores", "lp:{default}:maintenance")
 
 
-async def test_ticks_are_multiples_of_the_period_by_the_servers_clock(redis_url: str, monkeypatch: pytest.MonkeyPatch):
-    """Each once, the first after the start; when the clock was set back, the ticks are those of its new time."""
-    now = [10_000]
-
-    async def server_ms() -> int:
-        return now[0]
-
-    enqueued: list[str] = []
-
-    async def work(ctx: object) -> None: ...
-
-    redis = arq_redis(redis_settings(redis_url))
-    options = {"cron_jobs": [cron(work, name="fsck")], "redis_pool": redis, "handle_signals": False}
-    arq = TickingArq(server_ms, {"fsck": 5000}, **options)
-
-    async def enqueue(name: str, *, _job_id: str, _queue_name: str | None) -> None:
-        enqueued.append(_job_id)
-
-    monkeypatch.setattr(arq.pool, "enqueue_job", enqueue)
-    for now[0] in (10_000, 14_999, 15_000, 15_500, 21_000, 31_000, 6_000, 9_999, 10_001):
-        await arq.run_cron(datetime.now(UTC), 0.5)
-    assert ["fsck:15000", "fsck:20000", "fsck:30000", "fsck:5000", "fsck:10000"] == enqueued
-    await redis.aclose()
-
-
 @pytest.mark.parametrize("flags", [("--adapter-cache-bytes", "much"), ("--schedule-every", "0"), ("--pool", "a b")])
 def test_wrong_flags_are_told_in_a_line(flags: tuple[str, ...]):
     """Before anything is connected; exit code 2."""
@@ -226,5 +182,5 @@ def test_wrong_flags_are_told_in_a_line(flags: tuple[str, ...]):
 
 
 def test_defaults_are_those_of_the_command_line():
-    """Said twice, in the flags and in Periods; the same."""
+    """They stand twice, in the flags and in Periods."""
     assert Periods(5, 60, 900, 60, 600) == Periods()
