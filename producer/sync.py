@@ -20,7 +20,6 @@ from lorapool.producer.client.adapters import DEFAULT_VERSION
 from lorapool.producer.client.adapters import Adapters as AsyncAdapters
 from lorapool.producer.client.handle import JobHandle as AsyncJobHandle
 from lorapool.producer.client.home import Home
-from lorapool.producer.client.patience import end
 from lorapool.producer.client.publishing import Imported, Verified
 from lorapool.producer.client.schedules import Schedules as AsyncSchedules
 from lorapool.producer.client.sender import Item
@@ -33,6 +32,7 @@ from lorapool.shared.errors import ClientClosed, ForeignClient, LorapoolError
 from lorapool.shared.job import JobState, Result
 from lorapool.shared.prompt_format import PromptFormat
 from lorapool.shared.queue.protocol import Backlog, DeadLetter, Enqueued, Explanation, Finding, Limits, Retired
+from lorapool.shared.tasks import cancel_and_wait
 from lorapool.shared.timetable.schedule import Schedule
 
 T = TypeVar("T")
@@ -122,7 +122,7 @@ class LoopThread:
 
     async def _wind_up(self) -> None:
         """End all that runs on this loop."""
-        await end(*(asyncio.all_tasks() - {asyncio.current_task()}))
+        await cancel_and_wait(*(asyncio.all_tasks() - {asyncio.current_task()}))
         await self._loop.shutdown_asyncgens()
 
 

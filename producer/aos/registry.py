@@ -18,7 +18,7 @@ from lorapool.producer.aos.config import LoRAxConfig
 from lorapool.producer.aos.errors import IgnoredSetting
 from lorapool.producer.client.client import Client
 from lorapool.producer.client.folder import as_uri, expanded, local_folder
-from lorapool.producer.client.patience import Slices
+from lorapool.producer.client.slices import Slices
 from lorapool.shared.catalog.catalog import AdapterRecord
 from lorapool.shared.digest import read_config
 from lorapool.shared.errors import AdapterRefused, CheckpointError, InvalidRequest, UnknownAdapter

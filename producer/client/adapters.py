@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any
 
 from lorapool.producer.client.folder import Facts, absolute, as_uri, describe
-from lorapool.producer.client.patience import Slices
 from lorapool.producer.client.publishing import (
     Imported,
     Verified,
@@ -26,6 +25,7 @@ from lorapool.producer.client.publishing import (
     read_manifest,
     verify_files,
 )
+from lorapool.producer.client.slices import Slices
 from lorapool.shared.catalog.aliases import Move
 from lorapool.shared.catalog.catalog import AdapterRecord, Catalog
 from lorapool.shared.errors import (

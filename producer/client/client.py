@@ -19,10 +19,10 @@ from lorapool.producer.client.handle import JobHandle, outcome_of
 from lorapool.producer.client.home import Home, at_home
 from lorapool.producer.client.inbox import Inbox
 from lorapool.producer.client.outbox import Outbox
-from lorapool.producer.client.patience import Slices
 from lorapool.producer.client.request import Request, Seconds
 from lorapool.producer.client.schedules import Schedules
 from lorapool.producer.client.sender import Item, Sender
+from lorapool.producer.client.slices import Slices
 from lorapool.producer.operator.cost import Bill, Meter, Tariff
 from lorapool.producer.operator.upkeep import PoolUpkeep
 from lorapool.shared.catalog.catalog import Catalog, PoolConfig

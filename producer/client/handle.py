@@ -5,17 +5,19 @@ Knows the broker's calls on one job and the inbox that hears of its end. Holds n
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import suppress
 from functools import partial
 from typing import TypeVar
 
+from lorapool.producer.client.host_log import warn
 from lorapool.producer.client.inbox import Inbox
-from lorapool.producer.client.patience import back_off
 from lorapool.producer.client.record import Record, gone, result_of, state_of
 from lorapool.producer.client.stream import Splicer, TextDelta
 from lorapool.producer.client.ticket import Ticket
+from lorapool.shared.backoff import backoff
 from lorapool.shared.errors import (
     Fate,
     InvalidRequest,
@@ -116,14 +118,16 @@ class JobHandle:
 
     async def _outlast(self, ask: Callable[[], Awaitable[T]], give_up_at: float | None) -> T:
         """The answer; a server that is away is waited for until the time is up."""
-        pause_s = 0.0
+        pauses = backoff()
         while True:
             try:
                 return await ask()
             except RedisAuthFailed:
                 raise
             except RedisUnreachable as error:
-                pause_s = await back_off("stream_unreachable", error, pause_s)
+                pause_s = next(pauses)
+                warn("stream_unreachable", error=str(error), retry_s=pause_s)
+                await asyncio.sleep(pause_s)
                 self._block_s(give_up_at)
                 self._shaken = True
 

@@ -16,10 +16,12 @@ from collections.abc import Coroutine, Iterable, Sequence
 from weakref import WeakValueDictionary
 
 from lorapool.producer.client.home import Home
-from lorapool.producer.client.patience import Slices, back_off, end, mention
+from lorapool.producer.client.host_log import warn
 from lorapool.producer.client.record import Record, gone, state_of
 from lorapool.producer.client.resubmission import Resubmission
+from lorapool.producer.client.slices import Slices
 from lorapool.producer.client.ticket import Ticket
+from lorapool.shared.backoff import backoff
 from lorapool.shared.errors import (
     ClientClosed,
     JobLost,
@@ -31,6 +33,7 @@ from lorapool.shared.errors import (
 )
 from lorapool.shared.job import JobState
 from lorapool.shared.queue.broker import Broker
+from lorapool.shared.tasks import cancel_and_wait
 
 BLOCK_S = 7.0
 AUDIT_S = 10.0
@@ -99,7 +102,7 @@ class Inbox:
 
     async def close(self) -> None:
         """End both tasks; who still waits gets an error, and the job goes on."""
-        await end(*(task for task in (self._reader, self._sweeper) if task is not None))
+        await cancel_and_wait(*(task for task in (self._reader, self._sweeper) if task is not None))
         self._fail(ClientClosed("the client was closed while a job was awaited"))
 
     def check_integrity(self) -> None:
@@ -170,15 +173,15 @@ class Inbox:
     # -- the reader: one blocking read for all
 
     async def _listen(self) -> None:
-        pause_s = 0.0
+        pauses = backoff()
         while self._open:
             try:
                 await self._hear()
-                pause_s = 0.0
+                pauses = backoff()
             except RedisAuthFailed as error:
                 self._fail(error)
             except (RedisUnreachable, MalformedEntry) as error:  # an inbox that is none is made anew by the next notice
-                pause_s = await back_off("inbox_unreachable", error, pause_s)
+                await _wait_out("inbox_unreachable", error, next(pauses))
                 self._doubt()
 
     async def _hear(self) -> None:
@@ -252,15 +255,15 @@ class Inbox:
     # -- the sweeper: what no notice tells
 
     async def _sweep(self) -> None:
-        pause_s = 0.0
+        pauses = backoff()
         while self._open:
             try:
                 await self._round()
-                pause_s = 0.0
+                pauses = backoff()
             except RedisAuthFailed as error:
                 self._fail(error)
             except (RedisUnreachable, MalformedEntry) as error:
-                pause_s = await back_off("sweep_unreachable", error, pause_s)
+                await _wait_out("sweep_unreachable", error, next(pauses))
 
     async def _round(self) -> None:
         now = time.monotonic()
@@ -313,13 +316,18 @@ class Inbox:
             self._last_id, self._read = "0-0", 0
             self._doubt()
         elif self._read < self._written:  # what was there a round ago has not come: it was trimmed away
-            mention("inbox_gap", read=self._read, written=self._written)
+            warn("inbox_gap", read=self._read, written=self._written)
             self._read = self._written
             self._doubt()
         self._written = written
         sample = max(AUDIT_SAMPLE, len(self._open) // AUDIT_ROUNDS)
         for ticket in sorted(self._open.values(), key=lambda ticket: ticket.checked_at)[:sample]:
             ticket.due = 0.0
+
+
+async def _wait_out(event: str, error: Exception, pause_s: float) -> None:
+    warn(event, error=str(error), retry_s=pause_s)
+    await asyncio.sleep(pause_s)
 
 
 def _told(future: asyncio.Future[Record]) -> Record | LorapoolError | None:

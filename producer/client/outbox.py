@@ -10,11 +10,11 @@ from __future__ import annotations
 import asyncio
 
 from lorapool.producer.client.home import Home
-from lorapool.producer.client.patience import end
 from lorapool.shared.errors import ClientClosed, Fate, LorapoolError
 from lorapool.shared.job import Job
 from lorapool.shared.queue.broker import Broker
 from lorapool.shared.queue.protocol import Enqueued
+from lorapool.shared.tasks import cancel_and_wait
 
 BATCH = 512  # jobs of one call; the broker splits it further by size
 Letter = tuple[Job, asyncio.Future[Enqueued]]
@@ -44,7 +44,7 @@ class Outbox:
     async def close(self) -> None:
         """Send nothing more; who waits gets an error."""
         if self._sender is not None:
-            await end(self._sender)
+            await cancel_and_wait(self._sender)
         self._give_up()  # a sender that never began has told nobody
 
     async def _send(self) -> None:

@@ -10,7 +10,7 @@ import asyncio
 import time
 from collections.abc import Sequence
 
-from lorapool.producer.client.patience import mention
+from lorapool.producer.client.host_log import warn
 from lorapool.producer.client.record import gone
 from lorapool.producer.client.ticket import Ticket
 from lorapool.shared.errors import Fate, JobExpired, JobLost, LorapoolError, QueueFull, RedisFull, RedisUnreachable
@@ -52,7 +52,7 @@ def _note(ticket: Ticket, outcome: Enqueued | LorapoolError | None) -> None:
     if isinstance(outcome, Enqueued):
         ticket.accepted(outcome.state)
         ticket.due = float("inf") if ticket.deadline_at is None else ticket.deadline_at
-        mention("job_resubmitted", job_id=ticket.job_id, losses=ticket.losses + 1)
+        warn("job_resubmitted", job_id=ticket.job_id, losses=ticket.losses + 1)
     elif isinstance(outcome, PASSING):
         ticket.due = time.monotonic() + getattr(outcome, "retry_after_s", RETRY_S)
     if isinstance(outcome, Enqueued) or (outcome is not None and outcome.fate is Fate.UNKNOWN):

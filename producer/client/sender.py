@@ -17,8 +17,8 @@ from lorapool.producer.client.adapters import Adapters
 from lorapool.producer.client.handle import JobHandle
 from lorapool.producer.client.inbox import Inbox
 from lorapool.producer.client.outbox import Outbox
-from lorapool.producer.client.patience import Slices
 from lorapool.producer.client.request import Request, check_on_lost
+from lorapool.producer.client.slices import Slices
 from lorapool.producer.client.ticket import Copy, Ticket
 from lorapool.shared.errors import ClientClosed, Fate, ForeignClient, LorapoolError, QueueFull, RedisUnreachable
 from lorapool.shared.job import BASE_REF, Job

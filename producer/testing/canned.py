@@ -15,7 +15,6 @@ from hashlib import sha256
 from typing import Any, Self, TypeVar
 
 from lorapool.producer.client.client import Client
-from lorapool.producer.client.patience import end
 from lorapool.producer.sync import Client as SyncClient
 from lorapool.producer.sync import LoopThread
 from lorapool.shared.catalog.catalog import AdapterRecord, Catalog, PoolConfig
@@ -26,6 +25,7 @@ from lorapool.shared.queue.broker import Broker
 from lorapool.shared.queue.protocol import ClaimedJob, Delta, Held, Settlement
 from lorapool.shared.server.keys import Keys
 from lorapool.shared.server.settings import connect, redis_settings
+from lorapool.shared.tasks import cancel_and_wait
 
 LEASE_MS = 15_000
 WORKER = "canned"
@@ -116,7 +116,7 @@ class CannedPool:
         self._duties = [asyncio.create_task(duty) for duty in (self._claiming(), self._beating())]
 
     async def _stop(self) -> None:
-        await end(*self._duties, *(task for _, task in self._held.values()))
+        await cancel_and_wait(*self._duties, *(task for _, task in self._held.values()))
         await self._broker.close()
         await self._redis.aclose()
 
@@ -148,7 +148,7 @@ class CannedPool:
                 renewed = await self._broker.renew(held, LEASE_MS)
                 for job_id in renewed.cancelled:
                     job, task = self._held.pop(job_id)
-                    await end(task)
+                    await cancel_and_wait(task)
                     await self._broker.settle([Settlement(job_id, job.lease, "cancelled")])
 
     async def _beat(self) -> None:

@@ -7,7 +7,6 @@ transactions: an operation that must be atomic is a script.
 from __future__ import annotations
 
 import asyncio
-import random
 import socket
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
@@ -16,15 +15,17 @@ from typing import Any
 from redis.asyncio import ConnectionPool, Redis
 from redis.exceptions import BusyLoadingError, RedisError, ResponseError
 
+from lorapool.shared.backoff import jittered
 from lorapool.shared.errors import LorapoolError, MalformedEntry, RedisAuthFailed, RedisUnreachable
 from lorapool.shared.server.settings import READ_MARGIN_S, translated
+from lorapool.shared.tasks import cancellable
 
 Arg = str | bytes | float
 MAX_BLOCKING = 4096  # a blocking read holds its connection: one for every job streamed at a time
 PIPELINED = 256  # commands: the event loop stands still while so many are packed, or their replies read
 Command = Sequence[Arg]
 
-PAUSES_S = (0.02, 0.1, 0.4)  # before the second, third and fourth try
+PAUSES_S = (0.03, 0.13, 0.5)  # before the second, third and fourth try
 
 
 class Server:
@@ -121,11 +122,11 @@ class Server:
                 pause_s = next(pauses_s, None)
                 if pause_s is None or not isinstance(error, RedisUnreachable) or isinstance(error, RedisAuthFailed):
                     raise
-            await asyncio.sleep(pause_s * random.uniform(0.5, 1.5))  # noqa: S311 - jitter
+            await asyncio.sleep(jittered(pause_s))
 
     async def _guarded(self, call: Callable[[], Awaitable[Any]]) -> Any:
         try:
-            return await _cancellable(call)
+            return await cancellable(call)
         except (RedisError, OSError) as error:
             ours = translated(error, self._redis)
             if ours is None:
@@ -133,17 +134,6 @@ class Server:
             half_way = isinstance(ours, MalformedEntry)  # a script that met damage may have done a part
             ours.unsure = half_way or (ours.unsure and not _never_ran(error))
             raise ours from error
-
-
-async def _cancellable(call: Callable[[], Awaitable[Any]]) -> Any:
-    """Heed a cancellation that the call swallowed: redis-py sends through ``asyncio.wait_for``, which on Python 3.11
-    loses one that comes as the sending completes (python/cpython#86296)."""
-    task = asyncio.current_task()
-    asked = task.cancelling() if task else 0
-    reply = await call()
-    if task is not None and task.cancelling() > asked:
-        raise asyncio.CancelledError
-    return reply
 
 
 def _never_ran(error: BaseException) -> bool:

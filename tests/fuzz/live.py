@@ -14,7 +14,7 @@ from random import Random
 
 from redis.exceptions import ResponseError
 
-from lorapool.producer.client.patience import end
+from lorapool.shared.tasks import cancel_and_wait
 from tests.containment.bystanders import Bystanders
 from tests.containment.pool import ContainedPool, contained
 from tests.fuzz.caller import Caller, chores_of
@@ -65,7 +65,7 @@ async def fuzzed(seconds: float, seed: str, on_turn: Callable[[Tally], None] = l
                 try:
                     await _scribble(pool, scribbler, seconds, lambda writes: outcome.count(writes + caller.calls))
                 finally:
-                    await end(calling)
+                    await cancel_and_wait(calling)
                 await bystanders.served(20)
             outcome.judge(pool, bystanders, scribbler)
             for _ in range(3):

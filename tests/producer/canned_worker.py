@@ -15,7 +15,6 @@ from typing import Literal
 
 from redis.asyncio import Redis
 
-from lorapool.producer.client.patience import end
 from lorapool.shared.catalog.catalog import Catalog
 from lorapool.shared.codec import decode_job, encode_detail
 from lorapool.shared.job import Job
@@ -23,6 +22,7 @@ from lorapool.shared.queue.broker import Broker
 from lorapool.shared.queue.protocol import ClaimedJob, Delta, Held, Settlement
 from lorapool.shared.server.keys import Keys
 from lorapool.shared.server.settings import connect, redis_settings
+from lorapool.shared.tasks import cancel_and_wait
 
 DIGEST = "d" * 64
 
@@ -59,8 +59,8 @@ class CannedWorker:
 
     async def stop(self) -> None:
         """Vanish: what runs is neither settled nor released."""
-        await end(*self._duties)
-        await end(*(task for _, task in self._running.values()))
+        await cancel_and_wait(*self._duties)
+        await cancel_and_wait(*(task for _, task in self._running.values()))
         await self.broker.close()
 
     async def _claiming(self) -> None:

@@ -23,7 +23,8 @@ from lorapool.shared.errors import (
     UnknownAdapter,
     UnsupportedVersion,
 )
-from lorapool.shared.server.redis_retry import insist, persist, put_down
+from lorapool.shared.server.redis_retry import retry, retry_until_repaired
+from lorapool.shared.tasks import cancel_and_wait
 from lorapool.worker.adapters.not_here import NotHere
 from lorapool.worker.adapters.trained_on_merged import check_lineage
 from lorapool.worker.confinement.process import ProcessEnded
@@ -59,7 +60,7 @@ class Validator:
     async def verify(self, request: Mapping[str, str], worker: str) -> None:
         """Check a version that is decided already once more, and say what was found. Its status stays."""
         try:
-            record = await persist(lambda: self._catalog.get(request.get("ref", "")), "record to verify")
+            record = await retry(lambda: self._catalog.get(request.get("ref", "")), "record to verify")
         except LorapoolError as error:
             log.warning("adapter not verified", request=dict(request), error=str(error))
             return
@@ -68,14 +69,14 @@ class Validator:
             problem = ""
         except Exception as error:  # noqa: BLE001  whatever is wrong with the files is the answer
             problem = str(error) or type(error).__name__
-        await persist(lambda: self._catalog.verified(record.ref, request.get("token", ""), worker, problem), "verified")
+        await retry(lambda: self._catalog.verified(record.ref, request.get("token", ""), worker, problem), "verified")
         log.info("adapter verified", adapter=record.ref, problem=problem)
 
     async def run(self) -> None:
         """Until cancelled."""
         while True:
             self._busy = False
-            for record in await insist(self._catalog.pending, "pending adapters"):
+            for record in await retry_until_repaired(self._catalog.pending, "pending adapters"):
                 try:
                     await self.validate(record)
                 except Exception:
@@ -87,7 +88,7 @@ class Validator:
         if record.ref in self.not_here:
             return
         token = secrets.token_hex(8)
-        begin = persist(lambda: self._catalog.begin_judging(record, self._worker, token, HOLD_MS), "begin to judge")
+        begin = retry(lambda: self._catalog.begin_judging(record, self._worker, token, HOLD_MS), "begin to judge")
         judging = await begin
         if judging.word != "begun":
             self._busy |= judging.word == "busy"
@@ -106,17 +107,17 @@ class Validator:
             raise
         finally:
             self.judging = ""
-            await put_down([holding])
+            await cancel_and_wait(holding)
 
     async def _hold(self, ref: str, token: str) -> None:
         while True:
             await asyncio.sleep(HOLD_S / 3)
-            await persist(lambda: self._catalog.renew_judging(ref, self._worker, token, HOLD_MS), "hold a judgement")
+            await retry(lambda: self._catalog.renew_judging(ref, self._worker, token, HOLD_MS), "hold a judgement")
 
     async def _verdict(self, record: AdapterRecord) -> Mapping[str, Any] | Exception:
         """Facts, or what was raised instead."""
         try:
-            config = await persist(self._catalog.config, "pool's config")
+            config = await retry(self._catalog.config, "pool's config")
             check_lineage(record, config.base_model if config else "")
             return await asyncio.to_thread(self._check, record)
         except MalformedEntry:
@@ -135,7 +136,7 @@ class Validator:
                 await self._leave_to_others(record.ref, token, str(found))
             case ProcessEnded():
                 end = self._catalog.end_judging
-                judging = await persist(lambda: end(record.ref, self._worker, token, "died"), "a judge's death")
+                judging = await retry(lambda: end(record.ref, self._worker, token, "died"), "a judge's death")
                 log.warning("judge died", adapter=record.ref, reason=str(found), deaths=judging.deaths)
                 self._busy = True  # look again soon
                 if judging.deaths >= MOST_DEATHS:
@@ -152,8 +153,8 @@ class Validator:
         self.not_here.note(ref, reason)
         log.warning("adapter not here", adapter=ref, reason=reason)
         end = self._catalog.end_judging
-        await persist(lambda: end(ref, self._worker, token, "unreached", reason), "not here")
-        await persist(lambda: self._catalog.ask_to_validate(ref, but=self._worker), "ask another to validate")
+        await retry(lambda: end(ref, self._worker, token, "unreached", reason), "not here")
+        await retry(lambda: self._catalog.ask_to_validate(ref, but=self._worker), "ask another to validate")
 
     async def _refuse(self, record: AdapterRecord, reason: str) -> None:
         await self._decide(record, "refused", reason, {})
@@ -162,13 +163,13 @@ class Validator:
         self, record: AdapterRecord, verdict: Literal["ready", "refused"], reason: str, facts: Mapping[str, Any]
     ) -> None:
         try:
-            await persist(lambda: self._catalog.decide(record.ref, verdict, reason, facts), "verdict")
+            await retry(lambda: self._catalog.decide(record.ref, verdict, reason, facts), "verdict")
         except (MalformedEntry, UnknownAdapter, UnsupportedVersion) as error:
             log.info("adapter gone before its verdict", adapter=record.ref, error=str(error))
             return
         except Exception:  # what a stranger wrote cannot be recorded: say only that
             log.exception("verdict not recorded", adapter=record.ref, verdict=verdict)
-            await persist(lambda: self._catalog.decide(record.ref, "refused", UNTELLABLE), "verdict")
+            await retry(lambda: self._catalog.decide(record.ref, "refused", UNTELLABLE), "verdict")
             return
         log.info("adapter validated", adapter=record.ref, verdict=verdict, reason=reason)
 

@@ -8,7 +8,6 @@ until something was finished. One that cannot be brought up again ends the worke
 from __future__ import annotations
 
 import asyncio
-import random
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -16,8 +15,9 @@ from typing import Any, Literal, NamedTuple
 
 import structlog
 
+from lorapool.shared.backoff import jittered
 from lorapool.shared.errors import InvalidRequest
-from lorapool.shared.server.redis_retry import put_down
+from lorapool.shared.tasks import cancel_and_wait
 from lorapool.worker.engine.adapter_source import AdapterSource
 from lorapool.worker.engine.port import (
     EngineCounters,
@@ -112,7 +112,7 @@ class EngineProcess:
     async def _end_all(self) -> None:
         self._up.clear()
         if self._supervisor is not None:
-            await put_down([self._supervisor])
+            await cancel_and_wait(self._supervisor)
         child, self._child = self._child, None
         if child is not None:
             child.process.kill()
@@ -209,7 +209,7 @@ class EngineProcess:
             said = reading.result() if reading.done() else None
             ended = await child.end(ENDING_S)
         finally:
-            await put_down([reading, watching])
+            await cancel_and_wait(reading, watching)
         if hung:
             return _End("hung", f"no step ended for {self._step_timeout_s:g} s (--step-timeout)")
         return said or _End("died", ended)
@@ -285,7 +285,7 @@ class EngineProcess:
         failure: Exception | None = None
         for attempt in range(MOST_STARTS):
             pause_s = min(LONGEST_PAUSE_S, FIRST_PAUSE_S * 2 ** (2 * (self._fruitless - 1) + attempt))
-            await asyncio.sleep(pause_s * random.uniform(0.5, 1.0))  # noqa: S311  jitter, not a secret
+            await asyncio.sleep(jittered(pause_s))
             try:
                 await self.load(self._say)
             except Exception as error:  # noqa: BLE001  whatever keeps it from starting: tried again, then told

@@ -22,7 +22,8 @@ from lorapool.shared.errors import AdapterConflict, AdapterRefused, InvalidReque
 from lorapool.shared.job import BASE_REF, Job
 from lorapool.shared.prompt_format import PromptFormat
 from lorapool.shared.queue.broker import ClaimedJob
-from lorapool.shared.server.redis_retry import persist, put_down
+from lorapool.shared.server.redis_retry import retry
+from lorapool.shared.tasks import cancel_and_wait
 from lorapool.worker.engine.adapter_source import AdapterSource
 from lorapool.worker.engine.port import EnginePort, Request
 from lorapool.worker.loop.held_jobs import HeldJob, HeldJobs
@@ -100,7 +101,7 @@ class Admission:
 
     async def close(self) -> None:
         """Begin nothing more; what was not ready stays expected, to be given back."""
-        await put_down(tuple(self._slow_ones))
+        await cancel_and_wait(*tuple(self._slow_ones))
         self._slow.close()
 
     def _begin(self, read: _Read) -> None:
@@ -172,7 +173,7 @@ class Admission:
         since_s, record = self._known.get(ref, (0.0, None))
         if record is not None and time.monotonic() - since_s < KNOWN_S:
             return record
-        record = await persist(lambda: self._catalog.get(ref), "adapter record")
+        record = await retry(lambda: self._catalog.get(ref), "adapter record")
         if record.status == "refused":
             raise AdapterRefused(f"adapter {ref} was refused: {record.reason}", reason=record.reason)
         if record.status != "pending":  # a verdict may still tell how messages are written

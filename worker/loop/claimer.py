@@ -14,7 +14,8 @@ from itertools import count
 
 from lorapool.shared.job import BASE_REF
 from lorapool.shared.queue.broker import Broker, Claim, ClaimedJob, Held, Settlement, View
-from lorapool.shared.server.redis_retry import insist, put_down
+from lorapool.shared.server.redis_retry import retry_until_repaired
+from lorapool.shared.tasks import cancel_and_wait
 from lorapool.worker.adapters.not_here import MOST_TOLD, NotHere
 from lorapool.worker.engine.port import Residency
 from lorapool.worker.loop.affinity import Choice, Holding, Homes, Policy, choose, guess
@@ -75,7 +76,9 @@ class Claimer:
         while True:
             await self._apart.wait()
             self._apart.clear()
-            call = insist(lambda: self._broker.wait_for_work(self._worker, BLOCKED_S, own=True), "wait for own work")
+            call = retry_until_repaired(
+                lambda: self._broker.wait_for_work(self._worker, BLOCKED_S, own=True), "wait for own work"
+            )
             if await call:
                 self._heard = True
                 self.stir()
@@ -143,7 +146,7 @@ class Claimer:
     async def _ask_for(self, choice: Choice) -> tuple[ClaimedJob, ...]:
         lease = f"{self._boot_id}.{next(self._nonces)}"
         self._stirred.clear()
-        claim: Claim = await insist(lambda: self._ask(choice, lease), "claim")
+        claim: Claim = await retry_until_repaired(lambda: self._ask(choice, lease), "claim")
         self._see(claim.view)
         if claim.unreadable:
             await self._refuse(claim.unreadable)
@@ -153,7 +156,7 @@ class Claimer:
         """Ours now, but nobody can say what they ask for."""
         said = "what a claim tells of it cannot be read: not written by lorapool, or changed since"
         ends = [Settlement(*held, "failed", error="MalformedEntry", message=said) for held in unreadable]
-        await insist(lambda: self._broker.settle(ends), "settle what cannot be read")
+        await retry_until_repaired(lambda: self._broker.settle(ends), "settle what cannot be read")
 
     async def _ask(self, choice: Choice, lease: str) -> Claim:
         return await self._broker.claim(
@@ -171,7 +174,7 @@ class Claimer:
     async def _tick(self) -> None:
         residents = self._resident()
         self._stirred.clear()
-        self._see(await insist(lambda: self._broker.tick(self._worker, residents), "tick"))
+        self._see(await retry_until_repaired(lambda: self._broker.tick(self._worker, residents), "tick"))
 
     def _see(self, view: View) -> None:
         self._view = view
@@ -195,10 +198,10 @@ class Claimer:
         """Sleep on the wake marker, at most until the next delayed job, lease or deadline is due; True if woken."""
         due_s = IDLE_S if view.next_due_ms is None else (view.next_due_ms - self._clock.now_ms()) / 1000
         timeout_s = min(IDLE_S, max(LEAST_IDLE_S, due_s))
-        call = insist(lambda: self._broker.wait_for_work(self._worker, timeout_s), "wait for work")
+        call = retry_until_repaired(lambda: self._broker.wait_for_work(self._worker, timeout_s), "wait for work")
         waiting, stopping = asyncio.ensure_future(call), asyncio.ensure_future(self._stopping.wait())
         done, pending = await asyncio.wait({waiting, stopping}, return_when=asyncio.FIRST_COMPLETED)
-        await put_down(pending)
+        await cancel_and_wait(*pending)
         return waiting in done and waiting.result()
 
     async def _sleep(self, timeout_s: float) -> None:

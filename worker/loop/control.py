@@ -12,7 +12,7 @@ import structlog
 
 from lorapool.shared.malformed import UNREADABLE, step_over
 from lorapool.shared.queue.broker import Broker
-from lorapool.shared.server.redis_retry import insist
+from lorapool.shared.server.redis_retry import retry_until_repaired
 
 BLOCK_S = 5.0
 log = structlog.get_logger()
@@ -30,7 +30,7 @@ class Control:
     async def run(self) -> None:
         """Until cancelled."""
         while True:
-            for entry_id, request in await insist(self._read, "control"):
+            for entry_id, request in await retry_until_repaired(self._read, "control"):
                 self._last_id = entry_id
                 await self._handle(request)
 

@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from lorapool.shared import malformed
 from lorapool.shared.fleet.membership import DRAINING, LOADING, RUNNING
 from lorapool.shared.fleet.tally import Tally
-from lorapool.shared.server.redis_retry import insist
+from lorapool.shared.server.redis_retry import retry_until_repaired
 from lorapool.worker.adapters.validator import Validator
 from lorapool.worker.engine.port import EngineCounters, EnginePort, Health, Residency
 from lorapool.worker.loop.adapter_loads import LoadReport
@@ -56,7 +56,7 @@ class Heartbeat:
     async def run(self) -> None:
         """Until cancelled."""
         while True:
-            await insist(self.beat, "heartbeat")
+            await retry_until_repaired(self.beat, "heartbeat")
             await asyncio.sleep(self._presence.every_s)
 
     async def beat(self) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 
 from lorapool.shared.queue.broker import Broker
-from lorapool.shared.server.redis_retry import insist
+from lorapool.shared.server.redis_retry import retry_until_repaired
 from lorapool.worker.loop.clock import ServerClock
 from lorapool.worker.loop.held_jobs import HeldJob, HeldJobs
 from lorapool.worker.loop.settler import Publisher
@@ -43,7 +43,7 @@ class LeaseKeeper:
         held = self._jobs.leases()
         if not held:
             return
-        renewed = await insist(lambda: self._broker.renew(held, self._lease_ms), "renew")
+        renewed = await retry_until_repaired(lambda: self._broker.renew(held, self._lease_ms), "renew")
         self._publisher.drop_lost(renewed.lost)
         for job_id in renewed.cancelled:
             if (job := self._jobs.get(job_id)) is not None:

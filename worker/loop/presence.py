@@ -20,7 +20,8 @@ import structlog
 
 from lorapool.shared.errors import WorkerIdTaken
 from lorapool.shared.fleet.membership import LOADING, Fields, Holder, Membership
-from lorapool.shared.server.redis_retry import persist, put_down
+from lorapool.shared.server.redis_retry import retry
+from lorapool.shared.tasks import cancel_and_wait
 
 BEATS_OF_LIFE = 3
 LOOKS_A_BEAT = 4  # at a record that may be dead
@@ -85,7 +86,7 @@ class Presence:
         try:
             yield self._tell
         finally:
-            await put_down([beating])
+            await cancel_and_wait(beating)
 
     async def leave(self) -> None:
         """Give the name up."""
@@ -96,7 +97,7 @@ class Presence:
 
     async def _beat_while_loading(self) -> None:
         while True:
-            await persist(lambda: self.beat({"state": LOADING, "progress": self._progress}), "heartbeat")
+            await retry(lambda: self.beat({"state": LOADING, "progress": self._progress}), "heartbeat")
             await asyncio.sleep(self.every_s)
 
     async def _send(self, fields: Fields, totals: Collection[str], *, changes: bool) -> str:
@@ -109,7 +110,7 @@ class Presence:
         """Try to take the name; or who has it."""
         fields = {**self._identity, "state": LOADING, "progress": self._progress}
         told = {"boot": self.boot, "displace": displace}
-        return await persist(lambda: self._members.join(self.worker, fields, self._ttl_ms, **told), "join")
+        return await retry(lambda: self._members.join(self.worker, fields, self._ttl_ms, **told), "join")
 
     @property
     def _ttl_ms(self) -> int:

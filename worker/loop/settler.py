@@ -25,7 +25,7 @@ from lorapool.shared.errors import (
     UnsupportedVersion,
 )
 from lorapool.shared.queue.broker import Broker, ClaimedJob, Settled, Settlement
-from lorapool.shared.server.redis_retry import insist, persist
+from lorapool.shared.server.redis_retry import retry, retry_until_repaired
 from lorapool.worker.adapters.not_here import NotHere
 from lorapool.worker.engine.port import EngineDown, EnginePort, Lost, Report, Update, name_of
 from lorapool.worker.loop.clock import ServerClock
@@ -85,7 +85,7 @@ class Publisher:
     async def release(self, jobs: Sequence[HeldJob]) -> None:
         """Back to their streams, no attempt burnt: jobs that have ended here."""
         if jobs:
-            await persist(lambda: self._broker.release([job.lease for job in jobs]), "release")
+            await retry(lambda: self._broker.release([job.lease for job in jobs]), "release")
             log.info("released", jobs=len(jobs))
         for job in jobs:
             self._jobs.drop(job)
@@ -97,7 +97,7 @@ class Publisher:
         inside = [job for job in inside if self._jobs.end(job)]
         blamed = [job for job in inside if job.seq_id in lost.blamed]
         if blamed:
-            await persist(lambda: self._broker.lose([job.lease for job in blamed]), "lose")
+            await retry(lambda: self._broker.lose([job.lease for job in blamed]), "lose")
             log.warning("lost with the engine", jobs=[job.job_id for job in blamed], why=lost.why, reason=lost.reason)
         for job in blamed:
             self._jobs.drop(job)
@@ -148,7 +148,7 @@ class Publisher:
     async def _emit(self) -> None:
         deltas = [delta for job in self._jobs if (delta := job.take_delta()) is not None]
         if deltas:
-            self.drop_lost(await insist(lambda: self._broker.emit(deltas), "emit"))
+            self.drop_lost(await retry_until_repaired(lambda: self._broker.emit(deltas), "emit"))
 
     async def _leave_to_others(self, ended: Sequence[tuple[HeldJob, Update]]) -> None:
         """Jobs whose adapter cannot be had here: back to their streams, no attempt burnt."""
@@ -157,7 +157,7 @@ class Publisher:
                 log.warning("adapter not here", adapter=job.claimed.ref, reason=str(update.error))
         if ended:
             leases = [job.lease for job, _ in ended]
-            await persist(lambda: self._broker.release(leases), "release")
+            await retry(lambda: self._broker.release(leases), "release")
         for job, _ in ended:
             self._jobs.drop(job)
 
@@ -173,12 +173,12 @@ class Publisher:
     async def _written(self, settlements: Sequence[Settlement]) -> list[Settled]:
         """Settle them; one that cannot be written as it is fails for that, and takes no other with it."""
         try:
-            return await persist(lambda: self._broker.settle(settlements), "settle")
+            return await retry(lambda: self._broker.settle(settlements), "settle")
         except Exception:
             log.exception("not settled", jobs=[settlement.job_id for settlement in settlements])
             if len(settlements) > 1:
                 return [settled for one in settlements for settled in await self._written([one])]
-            return await insist(lambda: self._broker.settle([_unwritable(settlements[0])]), "settle")
+            return await retry_until_repaired(lambda: self._broker.settle([_unwritable(settlements[0])]), "settle")
 
     def _settlement_of(self, job: HeldJob, update: Update) -> Settlement:
         if update.error is None:

@@ -17,7 +17,8 @@ import structlog
 
 from lorapool.shared.catalog.catalog import Catalog
 from lorapool.shared.queue.broker import Broker, ClaimedJob, Held
-from lorapool.shared.server.redis_retry import insist, persist, put_down
+from lorapool.shared.server.redis_retry import retry, retry_until_repaired
+from lorapool.shared.tasks import cancel_and_wait
 from lorapool.worker.adapters.validator import Validator
 from lorapool.worker.config import WorkerConfig
 from lorapool.worker.engine.model import Served
@@ -118,7 +119,7 @@ class Worker:
                 await self._admission.admit(claimed)
         finally:
             if claiming is not None:
-                await put_down([claiming])
+                await cancel_and_wait(claiming)
 
     def _claim(self) -> asyncio.Task[tuple[ClaimedJob, ...]] | None:
         return None if self._stopping.is_set() else asyncio.create_task(self._claim_and_expect())
@@ -137,7 +138,7 @@ class Worker:
         try:
             await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
         finally:
-            await put_down([wait for wait in waits if not wait.done()])
+            await cancel_and_wait(*(wait for wait in waits if not wait.done()))
 
     async def _step_and_publish(self) -> None:
         while True:
@@ -155,7 +156,7 @@ class Worker:
         """
         self._engine.start()
         try:
-            await insist(self._heartbeat.beat, "first heartbeat")
+            await retry_until_repaired(self._heartbeat.beat, "first heartbeat")
             async with asyncio.TaskGroup() as group:
                 claiming = group.create_task(self._claim_and_admit())
                 duties = [group.create_task(duty) for duty in self._duties()]
@@ -163,10 +164,10 @@ class Worker:
                 await self._stopping.wait()
                 self._heartbeat.drain()
                 await self._within(LAST_WORDS_S, asyncio.wait([claiming]))  # longer only while Redis is away
-                await put_down([claiming])
+                await cancel_and_wait(claiming)
                 await self._admission.close()
                 await self._drain()
-                await put_down([*duties, *self._verifying])
+                await cancel_and_wait(*duties, *self._verifying)
         except BaseExceptionGroup as errors:
             await self._break_off(errors)
             raise _first(errors) from None
@@ -181,7 +182,7 @@ class Worker:
         log.error("worker cannot go on", held=len(self._jobs), exc_info=errors)
         to_blame = [job.lease for job in self._jobs if job.ended]
         if to_blame and not isinstance(_first(errors), EngineFailed):
-            await self._within(LAST_WORDS_S, persist(lambda: self._broker.lose(to_blame), "lose"))
+            await self._within(LAST_WORDS_S, retry(lambda: self._broker.lose(to_blame), "lose"))
         await self._give_back(self._jobs.expect_no_more())
         await self._release(self._jobs)
 
@@ -241,12 +242,14 @@ class Worker:
             self._jobs.drop(job)
 
     async def _give_back(self, leases: Sequence[Held]) -> None:
-        if leases and await self._within(LAST_WORDS_S, insist(lambda: self._broker.release(leases), "release")):
+        if leases and await self._within(
+            LAST_WORDS_S, retry_until_repaired(lambda: self._broker.release(leases), "release")
+        ):
             log.info("released", jobs=len(leases))
 
     async def _leave(self) -> None:
-        await self._within(1.0, persist(self._heartbeat.end, "last loads"))
-        await self._within(1.0, persist(self._presence.leave, "leave"))
+        await self._within(1.0, retry(self._heartbeat.end, "last loads"))
+        await self._within(1.0, retry(self._presence.leave, "leave"))
         log.info("stopped", worker=self._config.worker_id)
 
     # -- what others ask

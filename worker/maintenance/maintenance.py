@@ -23,8 +23,8 @@ from lorapool.shared.errors import LorapoolError, PoolMismatch, RedisAuthFailed
 from lorapool.shared.queue.broker import Broker
 from lorapool.shared.queue.upkeep import Upkeep
 from lorapool.shared.server.keys import Keys
-from lorapool.shared.server.redis_retry import put_down
 from lorapool.shared.server.settings import RedisSettings, connect, translated
+from lorapool.shared.tasks import cancel_and_wait
 from lorapool.shared.timetable.chores import ChoreBook
 from lorapool.shared.timetable.timetable import Timetable
 from lorapool.worker.adapters.cache_folder import CacheFolder
@@ -78,7 +78,7 @@ class Maintenance:
             await asyncio.wait([stopping, *tasks], return_when=asyncio.FIRST_COMPLETED)
             await self._let_finish()
         finally:
-            await put_down([stopping, *tasks])
+            await cancel_and_wait(stopping, *tasks)
             await self._end_scheduler()
             await self._close()
         for task in tasks:
@@ -130,7 +130,7 @@ class Maintenance:
         """End what is left of it."""
         scheduler, self._scheduler = self._scheduler, None
         if scheduler is not None:
-            await put_down(_unfinished(scheduler))
+            await cancel_and_wait(*_unfinished(scheduler))
             await asyncio.gather(*scheduler.tasks.values(), return_exceptions=True)  # logged when they happened
             await scheduler.pool.aclose()
 

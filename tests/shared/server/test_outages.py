@@ -16,7 +16,7 @@ from lorapool.shared.errors import RedisFull, RedisUnreachable
 from lorapool.shared.queue.broker import Broker
 from lorapool.shared.server.connection import Server
 from lorapool.shared.server.keys import Keys
-from lorapool.shared.server.redis_retry import persist
+from lorapool.shared.server.redis_retry import retry
 from lorapool.shared.server.settings import connect, redis_settings, translated
 from tests.conftest import running_server
 from tests.fleet import until
@@ -105,7 +105,7 @@ async def is_outlived(client: Redis, code: str, recover: Callable[[], Awaitable[
     await refused(lambda: catalog.beat("w1", {"state": "running"}, 5_000), code)
     await refused(lambda: server.command("SET", "k", "v"), code)
     await refused(lambda: server.pipeline([("SET", "k", "v"), ("XADD", "x", "*", "f", "v")]), code)
-    opened = asyncio.create_task(persist(lambda: broker.open_adapter("cfo@1", "ab" * 32), "open"))
+    opened = asyncio.create_task(retry(lambda: broker.open_adapter("cfo@1", "ab" * 32), "open"))
     await asyncio.sleep(0.05)
     assert not opened.done()
     await recover()

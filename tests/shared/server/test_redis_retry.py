@@ -1,4 +1,4 @@
-"""Asking until Redis answers, and ending what asks."""
+"""Asking until Redis answers."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ import asyncio
 
 import pytest
 
+from lorapool.shared import backoff
 from lorapool.shared.errors import RedisFull, RedisUnreachable, UnknownAdapter
-from lorapool.shared.server import redis_retry as persistence
-from lorapool.shared.server.redis_retry import persist, put_down
+from lorapool.shared.server.redis_retry import retry
 
 
 @pytest.fixture(autouse=True)
 def no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(persistence, "FIRST_PAUSE_S", 0.0)
+    monkeypatch.setattr(backoff, "FIRST_S", 0.0)
 
 
 async def test_asks_until_answered() -> None:
@@ -26,7 +26,7 @@ async def test_asks_until_answered() -> None:
             raise answer
         return answer
 
-    assert 7 == await persist(call, "test")
+    assert 7 == await retry(call, "test")
 
 
 async def test_other_errors_pass() -> None:
@@ -39,7 +39,7 @@ async def test_other_errors_pass() -> None:
         raise UnknownAdapter("nobody")
 
     with pytest.raises(UnknownAdapter):
-        await persist(call, "test")
+        await retry(call, "test")
     assert calls == 1
 
 
@@ -56,29 +56,10 @@ async def test_swallowed_cancellation_is_heeded() -> None:
 
     async def forever() -> None:
         while True:
-            await persist(lambda: _deaf(60), "test")
+            await retry(lambda: _deaf(60), "test")
 
     task = asyncio.create_task(forever())
     await asyncio.sleep(0.01)
     task.cancel()
     await asyncio.wait([task], timeout=5)
     assert task.cancelled()
-
-
-async def test_put_down_asks_again() -> None:
-    """A task that swallows its first cancellation and works on is cancelled again until it ends."""
-
-    async def stubborn() -> None:
-        await _deaf(60)
-        await asyncio.sleep(60)
-
-    tasks = [asyncio.create_task(stubborn()), asyncio.create_task(asyncio.sleep(60))]
-    await asyncio.sleep(0.01)
-    async with asyncio.timeout(5):
-        await put_down(tasks)
-    assert all(task.cancelled() for task in tasks)
-
-
-async def test_put_down_nothing() -> None:
-    """There may be nothing to end."""
-    await put_down([])

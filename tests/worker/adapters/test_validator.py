@@ -12,7 +12,7 @@ from redis.asyncio import Redis
 
 from lorapool.shared.catalog.catalog import AdapterRecord, Catalog
 from lorapool.shared.errors import AdapterUnavailable, CheckpointError
-from lorapool.shared.server.redis_retry import put_down
+from lorapool.shared.tasks import cancel_and_wait
 from lorapool.worker.adapters import validator
 from lorapool.worker.adapters.validator import Check, Validator
 from lorapool.worker.confinement.process import ProcessEnded
@@ -48,7 +48,7 @@ async def validating(catalog: Catalog, worker: str = "w1", check: Check = check)
     try:
         yield made
     finally:
-        await put_down([task])
+        await cancel_and_wait(task)
 
 
 async def verdict(catalog: Catalog, ref: str) -> AdapterRecord:

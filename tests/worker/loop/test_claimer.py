@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
+from lorapool.shared import backoff
 from lorapool.shared.errors import RedisUnreachable
 from lorapool.shared.job import SamplingParams
 from lorapool.shared.queue.protocol import Claim, ClaimedJob, View, WaitingAdapter
-from lorapool.shared.server import redis_retry as persistence
-from lorapool.shared.server.redis_retry import put_down
+from lorapool.shared.tasks import cancel_and_wait
 from lorapool.worker.adapters.not_here import NotHere
 from lorapool.worker.engine.port import Request, Residency
 from lorapool.worker.loop import claimer
@@ -26,7 +26,7 @@ NOW = 1_000_000
 
 @pytest.fixture(autouse=True)
 def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(persistence, "FIRST_PAUSE_S", 0.0)
+    monkeypatch.setattr(backoff, "FIRST_S", 0.0)
     for name in ("TICK_S", "BLOCKED_S", "IDLE_S"):
         monkeypatch.setattr(claimer, name, 0.05)
 
@@ -160,7 +160,7 @@ async def test_a_worker_apart_hears_of_its_own(monkeypatch: pytest.MonkeyPatch) 
     listening = asyncio.create_task(claims.listen())
     async with asyncio.timeout(2):
         await claims.claim()
-    await put_down([listening])
+    await cancel_and_wait(listening)
     assert (["_base", "a@1"], 0) == ([ref for _, refs, _ in broker.asked for ref in refs], broker.waited)
 
 
