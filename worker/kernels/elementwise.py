@@ -1,18 +1,16 @@
 """What lies between the products, as kernels of our own: root-mean-square norms, and gates of SiLU.
 
-A module is only replaced if its own forward gives the same on random numbers, to the rounding of its dtype: classes are
-not known by name, and a norm that does something else keeps its own code.
+Both round where the models' own code rounds, so that they may stand in for it. Knows numbers and no model: which of a
+model's modules compute just this is asked in `native/replacements.py`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import cache, partial
-from typing import Any
 
 import torch
 from llvmlite.ir import Value
-from torch import Tensor, nn
+from torch import Tensor
 
 from lorapool.worker.kernels.llvm import (
     DTYPES,
@@ -28,76 +26,33 @@ from lorapool.worker.kernels.llvm import (
     side_by_side,
 )
 
-_EQUAL = {torch.float32: 2e-6, torch.bfloat16: 2.0**-7}  # one rounding, relative to the row's largest
 
-Forward = Callable[[Tensor], Tensor]
-
-
-def replacements(model: nn.Module) -> dict[nn.Module, Forward]:
-    """Faster forwards of the model's modules, by module; each was compared with the module's own."""
-    first = next(model.parameters())
-    if first.device.type != "cpu" or first.dtype not in DTYPES:
-        return {}
-    found: dict[nn.Module, Forward] = {}
-    for module in model.modules():
-        made = _made(module, first.dtype)
-        if made is not None and _same(module, *made):
-            found[module] = made[1]
-    return found
+def serves(dtype: torch.dtype, device: torch.device) -> bool:
+    """Whether the kernels compute rows of this dtype, of any width, on this device."""
+    return device.type == "cpu" and dtype in DTYPES
 
 
-def _made(module: Any, dtype: torch.dtype) -> tuple[int, Forward] | None:
-    """A module's width of input and a forward that may be its own."""
-    weight, eps = getattr(module, "weight", None), getattr(module, "variance_epsilon", getattr(module, "eps", None))
-    if "RMSNorm" in type(module).__name__ and isinstance(weight, Tensor) and weight.dtype == dtype and eps is not None:
-        return len(weight), partial(_norm, weight.data, bits(eps), module.forward)
-    if all(isinstance(getattr(module, name, None), nn.Linear) for name in ("gate_proj", "up_proj", "down_proj")):
-        return module.gate_proj.in_features, partial(_gated, module)
-    return None
-
-
-@torch.inference_mode()
-def _same(module: nn.Module, width: int, forward: Forward) -> bool:
-    """Whether ``forward`` gives what the module gives, with numbers of any size."""
-    dtype = next(module.parameters()).dtype
-    generator = torch.Generator().manual_seed(0)
-    for size in (0.01, 1.0, 100.0):
-        x = (torch.randn(1, 5, width, generator=generator) * size).to(dtype)
-        own, ours = module(x), forward(x)
-        if own.shape != ours.shape or own.dtype != ours.dtype:
-            return False
-        off = (own.double() - ours.double()).abs().amax(-1)
-        if not bool((off <= _EQUAL[dtype] * own.double().abs().amax(-1)).all()):
-            return False
-    return True
-
-
-def _norm(weight: Tensor, eps: int, own: Forward, x: Tensor) -> Tensor:
-    """``weight`` · x / √(mean of x² + eps), of each row [..., width]; ``eps`` as a kernel's argument. ``own`` for rows
-    of another dtype."""
-    if x.dtype != weight.dtype:
-        return own(x)
+def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
+    """``weight`` · x / √(mean of x² + eps), of each row [..., width]; both of one dtype."""
     flat = side_by_side(x.reshape(-1, x.shape[-1]))
     out = torch.empty_like(flat)
     _norm_kernel(x.dtype)(
-        arguments(flat.data_ptr(), flat.stride(0), weight.data_ptr(), len(weight), eps, out.data_ptr(), len(flat))
+        arguments(flat.data_ptr(), flat.stride(0), weight.data_ptr(), len(weight), bits(eps), out.data_ptr(), len(flat))
     )
     return out.view(x.shape)
 
 
-def _gated(module: Any, x: Tensor) -> Tensor:
-    """down(SiLU(gate(x)) · up(x))."""
-    gate, up = module.gate_proj(x), module.up_proj(x)
+def silu_gate(gate: Tensor, up: Tensor) -> Tensor:
+    """SiLU(gate) · up, of each row [..., width]; rows may lie apart, a row's numbers side by side."""
     width = gate.shape[-1]
-    gates, ups = gate.view(-1, width), up.view(-1, width)
-    out = torch.empty(*gate.shape, dtype=gate.dtype)
+    gates, ups = side_by_side(gate.view(-1, width)), side_by_side(up.view(-1, width))
+    out = torch.empty(gate.shape, dtype=gate.dtype)
     _gate_kernel(gate.dtype)(
         arguments(
             gates.data_ptr(), gates.stride(0), ups.data_ptr(), ups.stride(0), width, out.data_ptr(), len(gates)
         )
     )  # fmt: skip
-    found: Tensor = module.down_proj(out)
-    return found
+    return out
 
 
 @cache

@@ -21,12 +21,12 @@ from lorapool.shared.errors import BaseModelError
 from lorapool.worker.adapters.checkpoint import ModelSpec
 from lorapool.worker.engine.port import EngineSick, OutOfMemory
 from lorapool.worker.engine.sequence import Batch, Drawn, Segment, Work
-from lorapool.worker.kernels import elementwise as elementwise_kernel
 from lorapool.worker.native import attention
 from lorapool.worker.native.attention import AttentionPlan
 from lorapool.worker.native.kv_cache import KvCache, LayerShape
 from lorapool.worker.native.linear import products
 from lorapool.worker.native.lora import LoraPlan, LoraSlots
+from lorapool.worker.native.replacements import replacements
 from lorapool.worker.native.sampler import Sampler
 from lorapool.worker.native.self_check import check, check_windows
 
@@ -229,7 +229,7 @@ class ModelRunner:
             module: Any = modules[path]
             module.forward = product
             self._wrapped.append(module)
-        for module, forward in elementwise_kernel.replacements(self.model).items():
+        for module, forward in replacements(self.model).items():
             module.forward = forward
             self._wrapped.append(module)
         for path, spec in self.spec.modules.items():

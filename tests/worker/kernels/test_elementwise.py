@@ -1,77 +1,45 @@
-"""Norms and gates that replace a model's own: only where they give the same."""
+"""The elementwise kernels against torch in float64, wherever a row lies and whatever its neighbours are."""
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 import torch
-from torch import Tensor, nn
-from transformers import AutoModelForCausalLM, Gemma2Config, LlamaConfig, Olmo2Config
+from torch.nn.functional import rms_norm, silu
 
 from lorapool.worker.kernels import elementwise as elementwise_kernel
+from lorapool.worker.kernels.llvm import DTYPES
 
-SIZES: dict[str, Any] = {
-    "hidden_size": 40, "intermediate_size": 88, "num_hidden_layers": 1, "num_attention_heads": 2,
-    "num_key_value_heads": 2, "head_dim": 20, "vocab_size": 100,
-    "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0,
-}  # fmt: skip
+_ROUNDINGS = {torch.float32: 1e-6, torch.bfloat16: 2.0**-7}  # relative, of two roundings
 
 
-def _model(config: type, dtype: torch.dtype) -> nn.Module:
-    torch.manual_seed(0)
-    model: nn.Module = AutoModelForCausalLM.from_config(config(**SIZES)).to(dtype).eval()
-    for parameter in model.parameters():
-        parameter.data.add_(torch.randn_like(parameter) * 0.1)
-    return model
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("width", [1, 15, 16, 40, 1_030])
+def test_a_norm_is_that_of_torch(dtype: torch.dtype, width: int) -> None:
+    """Any width, rows side by side or not, and bit for bit the same alone."""
+    torch.manual_seed(width)
+    x, weight = torch.randn(2, 3, 2 * width).to(dtype)[..., :width], torch.randn(width).to(dtype)
+    got = elementwise_kernel.rms_norm(x, weight, 1e-5)
+    want = rms_norm(x.double(), [width], weight.double(), 1e-5)
+    torch.testing.assert_close(got.double(), want, rtol=2 * _ROUNDINGS[dtype], atol=1e-9)
+    assert torch.equal(got[1, 2], elementwise_kernel.rms_norm(x[1, 2], weight, 1e-5))
+    turned = x.reshape(6, width).t().contiguous().t()
+    assert torch.equal(got.view(6, width), elementwise_kernel.rms_norm(turned, weight, 1e-5))
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-@pytest.mark.parametrize("config", [LlamaConfig, Olmo2Config])
-@torch.inference_mode()
-def test_norms_and_gates_are_the_models_own(config: type, dtype: torch.dtype) -> None:
-    """Every norm and every MLP is replaced, and gives what it gave, at widths that are no whole vectors too."""
-    model = _model(config, dtype)
-    found = elementwise_kernel.replacements(model)
-    norms = sum("RMSNorm" in type(module).__name__ for module in model.modules())
-    assert len(found) == norms + 1
-    for module, forward in found.items():
-        width = module.weight.shape[0] if hasattr(module, "weight") else 40
-        x = torch.randn(2, 3, 2 * width).to(dtype)[..., :width]  # a part of something wider
-        torch.testing.assert_close(module(x), forward(x), rtol=2e-2 if dtype == torch.bfloat16 else 1e-5, atol=1e-5)
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("width", [1, 17, 88])
+def test_a_gate_is_that_of_torch(dtype: torch.dtype, width: int) -> None:
+    """Gate and up as halves of one product, and bit for bit the same alone."""
+    torch.manual_seed(width)
+    gate, up = (torch.randn(2, 3, 2 * width) * 10).to(dtype).split(width, dim=-1)
+    got = elementwise_kernel.silu_gate(gate, up)
+    torch.testing.assert_close(got.double(), silu(gate.double()) * up.double(), rtol=2 * _ROUNDINGS[dtype], atol=1e-6)
+    assert torch.equal(got[1, 2], elementwise_kernel.silu_gate(gate[1, 2], up[1, 2]))
 
 
-@torch.inference_mode()
-def test_rows_as_they_may_come() -> None:
-    """Columns of something transposed, and rows of another dtype, are normed as the model does it."""
-    found = elementwise_kernel.replacements(_model(LlamaConfig, torch.bfloat16))
-    for module, forward in found.items():
-        if hasattr(module, "weight"):
-            for x in (torch.randn(40, 3).to(torch.bfloat16).t(), torch.randn(3, 40)):
-                torch.testing.assert_close(module(x), forward(x), rtol=2e-2, atol=1e-5)
-
-
-def test_others_keep_their_own_code() -> None:
-    """Gemma's norm adds one to its weight and its gate is no SiLU; float64 and half precision have no kernels."""
-    assert not elementwise_kernel.replacements(_model(Gemma2Config, torch.float32))
-    assert not elementwise_kernel.replacements(_model(LlamaConfig, torch.float64))
-
-
-@torch.inference_mode()
-def test_extremes_of_the_gate() -> None:
-    """Far to both sides, infinity and not a number, as torch has it."""
-
-    class Mlp(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.gate_proj = self.up_proj = self.down_proj = nn.Linear(6, 6, bias=False)
-            nn.init.eye_(self.down_proj.weight)
-
-        def forward(self, x: Tensor) -> Tensor:
-            return nn.functional.silu(x) * x
-
-    mlp = Mlp()
-    x = torch.tensor([[-1e30, -90.0, 0.0, 90.0, 1e18, float("nan")]])
-    [forward] = elementwise_kernel.replacements(mlp).values()
-    mlp.gate_proj = mlp.up_proj = mlp.down_proj = nn.Identity()  # type: ignore[assignment]
-    torch.testing.assert_close(mlp(x), forward(x), equal_nan=True, rtol=1e-5, atol=1e-30)
+def test_what_they_do_not_compute_they_do_not_claim() -> None:
+    """Float64, half precision and other devices are left to torch."""
+    cpu, other = torch.device("cpu"), torch.device("meta")
+    served = {dtype for dtype in (torch.float64, torch.float16, *DTYPES) if elementwise_kernel.serves(dtype, cpu)}
+    assert set(DTYPES) == served
+    assert not elementwise_kernel.serves(torch.float32, other)

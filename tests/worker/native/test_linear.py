@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
 from lorapool.worker.native.linear import products
@@ -14,6 +14,10 @@ def _modules(dtype: torch.dtype) -> dict[str, nn.Module]:
     torch.manual_seed(0)
     made = {"q": nn.Linear(16, 24, bias=False), "k": nn.Linear(16, 8), "o": nn.Linear(24, 16), "c": Conv1D(5, 16)}
     return {path: module.to(dtype).requires_grad_(requires_grad=False) for path, module in made.items()}
+
+
+def _one_storage(a: Tensor, b: Tensor) -> bool:
+    return a.untyped_storage().data_ptr() == b.untyped_storage().data_ptr()
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
@@ -29,13 +33,23 @@ def test_every_product_is_its_modules(dtype: torch.dtype, order: str) -> None:
             torch.testing.assert_close(modules[path](given), found[path](given))
 
 
+@pytest.mark.parametrize(("dtype", "fused"), [(torch.float32, True), (torch.float64, False)])
+def test_modules_of_one_input_are_one_product(dtype: torch.dtype, *, fused: bool) -> None:
+    """Where weights can be packed, q and k are parts of one output; elsewhere each has its own."""
+    found, x = products(_modules(dtype), [["q", "k"]]), torch.randn(1, 3, 16, dtype=dtype)
+    assert _one_storage(found["q"](x), found["k"](x)) == fused
+
+
 def test_adding_to_one_part_leaves_the_others() -> None:
-    """What adapters add to q in place does not reach k."""
+    """What adapters add to q in place does not reach k, though both lie in one output."""
     modules = _modules(torch.float32)
     found = products(modules, [["q", "k"]])
     x = torch.randn(1, 3, 16)
-    found["q"](x).add_(100.0)
-    torch.testing.assert_close(modules["k"](x), found["k"](x))
+    q = found["q"](x).add_(100.0)
+    k = found["k"](x)
+    assert _one_storage(q, k)
+    torch.testing.assert_close(modules["q"](x) + 100.0, q)
+    torch.testing.assert_close(modules["k"](x), k)
 
 
 def test_a_cpu_without_bfloat16_products(monkeypatch: pytest.MonkeyPatch) -> None:
