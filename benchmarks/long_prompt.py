@@ -23,8 +23,9 @@ from benchmarks.engine import quiet
 from benchmarks.ours import Ours, ResidentAdapters
 from benchmarks.workload import build
 from examples.base_model import prepare
-from lorapool.shared.job import BASE_REF, SamplingParams
+from lorapool.shared.job import BASE_REF
 from lorapool.worker.engine.engine import Engine
+from lorapool.worker.engine.port import Sampling
 from lorapool.worker.engine.scheduler import Scheduler
 from lorapool.worker.engine.sequence import Sequence
 
@@ -71,7 +72,7 @@ def one_round(ours: Ours, prompt: int, chunk: int) -> tuple[float, float, float]
 def _engine(ours: Ours, chunk: int, rows: int) -> Engine:
     """An engine in which ``rows`` rows decode."""
     scheduler = Scheduler(max_batch=ROWS + 1, prefill_tokens=chunk)
-    engine = Engine(ours.runner, ResidentAdapters(), scheduler, ours.tokenizer.eos_ids)
+    engine = Engine(ours.runner, ResidentAdapters(), scheduler)
     for index in range(rows):
         engine.add(ours.sequence(index, active=4))
     while any(row.prefilling for row in (*scheduler.waiting, *scheduler.running)):
@@ -81,7 +82,7 @@ def _engine(ours: Ours, chunk: int, rows: int) -> Engine:
 
 def _long(ours: Ours, prompt: int) -> Sequence:
     ids = [1 + index % 1000 for index in range(prompt)]
-    return Sequence("long", BASE_REF, ids, SamplingParams(max_new_tokens=1), 0, ours.tokenizer.detokenizer())
+    return Sequence("long", BASE_REF, ids, Sampling(1))
 
 
 def _steps_until_drawn(engine: Engine, sequence: Sequence) -> list[float]:

@@ -11,10 +11,10 @@ from collections import Counter
 from typing import ClassVar
 
 from benchmarks.workload import Workload
-from lorapool.shared.job import BASE_REF, SamplingParams
+from lorapool.shared.job import BASE_REF
 from lorapool.worker.adapters.checkpoint import load_checkpoint
 from lorapool.worker.engine.engine import Engine
-from lorapool.worker.engine.port import Residency
+from lorapool.worker.engine.port import Residency, Sampling
 from lorapool.worker.engine.scheduler import Scheduler
 from lorapool.worker.engine.sequence import Sequence
 from lorapool.worker.native.runner import ModelRunner
@@ -54,7 +54,6 @@ class Ours:
         self.runner = ModelRunner.load(
             workload.model,
             dtype=dtype,
-            eos_ids=self.tokenizer.eos_ids,
             slots=max(1, len(workload.adapters)),
             max_rank=rank,
         )
@@ -78,7 +77,7 @@ class Ours:
 
     def _engine(self) -> Engine:
         scheduler = Scheduler(max_batch=len(self.workload.prompts))
-        return Engine(self.runner, ResidentAdapters(), scheduler, self.tokenizer.eos_ids)
+        return Engine(self.runner, ResidentAdapters(), scheduler)
 
     def sequence(self, index: int, active: int) -> Sequence:
         """Request ``index`` as the engine takes it."""
@@ -88,7 +87,5 @@ class Ours:
             seq_id=str(index),
             ref=BASE_REF if adapter is None else str(adapter),
             prompt_ids=self.workload.prompts[index],
-            params=SamplingParams(max_new_tokens=count, min_new_tokens=count),
-            seed=0,
-            detokenizer=self.tokenizer.detokenizer(),
+            params=Sampling(count, min_new_tokens=count, eos_ids=tuple(self.tokenizer.eos_ids)),
         )

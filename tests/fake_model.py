@@ -32,7 +32,7 @@ from lorapool.worker.engine.scheduler import Scheduler
 from lorapool.worker.engine.sequence import Batch, Drawn
 from lorapool.worker.text.template_process import COMPUTES_S
 from tests.chaos.ailments import Ailments
-from tests.fake_runner import FakeRunner, FakeStore, WordDetokenizer, completion
+from tests.fake_runner import FakeRunner, FakeStore, completion
 
 Load: TypeAlias = Callable[[AdapterSource], "FakeWeights"]
 POISON, DEADLY, HANGING, BROKEN, UNREADABLE = "poison", "deadly", "hanging", "broken", "unreadable"
@@ -127,10 +127,10 @@ class FakeModel:
             runner.ailments = Ailments(Path(self.ailments))
             load = _unless_away(load, runner.ailments)
         adapters = AdapterCache(store, load, self.config.host_cache_bytes)
-        engine = Engine(runner, adapters, Scheduler(max_batch=self.config.max_batch), frozenset())
+        engine = Engine(runner, adapters, Scheduler(max_batch=self.config.max_batch))
         sizes = {"slots": self.config.slots, "max_batch": self.config.max_batch}
         facts = {"base_model": self.base_model, "device": self.device, "dtype": "float32", **sizes}
-        return Parts(engine, adapters, WordDetokenizer, self.max_model_len, facts)
+        return Parts(engine, adapters, self.max_model_len, facts)
 
 
 class FoundAdapters:

@@ -26,13 +26,6 @@ def completion(prompt_ids: list[int], digest: str, count: int, vocabulary: int =
     return [token_of(prompt_ids, digest, index, vocabulary) for index in range(count)]
 
 
-class WordDetokenizer:
-    """Shows each token as its number and a space."""
-
-    def push(self, token_id: int) -> str:
-        return f"{token_id} "
-
-
 @dataclass
 class FakeStore:
     """A SlotStore that remembers digests. ``weights`` may be anything with a ``digest``."""

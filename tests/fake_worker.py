@@ -26,10 +26,13 @@ from lorapool.worker.engine_process.supervisor import EngineProcess, Program
 from lorapool.worker.text.template_process import COMPUTES_S, TemplateProcesses
 from tests.chaos import clock
 from tests.fake_model import UNREADABLE, FoundAdapters, prompt_ids, sound
+from tests.fake_tokenizer import WordDetokenizer
 
 
 class FakeTokenizer:
     """A byte is a token; chats need an adapter's own format, and a template of its own is rendered as by any worker."""
+
+    eos_ids = frozenset[int]()
 
     def __init__(self, template_s: float) -> None:
         self._templates = TemplateProcesses(template_s)
@@ -43,6 +46,9 @@ class FakeTokenizer:
         assert job.prompt is not None
         assert not job.prompt.startswith(UNREADABLE)
         return prompt_ids(job.prompt)
+
+    def detokenizer(self) -> WordDetokenizer:
+        return WordDetokenizer()
 
 
 class FakeHost:

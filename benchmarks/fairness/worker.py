@@ -15,7 +15,6 @@ from functools import partial
 
 from benchmarks.queue.noop_model import (
     Clock,
-    NoopDetokenizer,
     NoopModel,
     NoopRunner,
     NoopSlots,
@@ -59,9 +58,9 @@ class SleepingModel(NoopModel):
     def load(self, say: Say) -> Parts:
         adapters = AdapterCache(NoopSlots(self.config.slots), _load, host_bytes=NoopWeights("").nbytes)
         runner, scheduler = SleepingRunner(self.clock), Scheduler(max_batch=self.config.max_batch)
-        engine = Engine(runner, adapters, scheduler, frozenset())
+        engine = Engine(runner, adapters, scheduler)
         facts = {"base_model": "noop", "device": "none", "dtype": "float32"}
-        return Parts(engine, adapters, NoopDetokenizer, runner.max_model_len, facts)
+        return Parts(engine, adapters, runner.max_model_len, facts)
 
 
 def _load(source: AdapterSource) -> NoopWeights:

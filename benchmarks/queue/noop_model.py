@@ -99,8 +99,13 @@ class NoopWeights:
 class NoopTokenizer:
     """A byte is a token."""
 
+    eos_ids = frozenset[int]()
+
     def encode(self, job: Job, form: PromptFormat | None = None) -> list[int]:
         return list((job.prompt or "").encode())
+
+    def detokenizer(self) -> NoopDetokenizer:
+        return NoopDetokenizer()
 
 
 class NoopDetokenizer:
@@ -123,9 +128,9 @@ class NoopModel:
     def load(self, say: Say) -> Parts:
         adapters = AdapterCache(NoopSlots(self.config.slots), _weights, self.config.host_cache_bytes)
         runner = NoopRunner(self.clock)
-        engine = Engine(runner, adapters, Scheduler(max_batch=self.config.max_batch), frozenset())
+        engine = Engine(runner, adapters, Scheduler(max_batch=self.config.max_batch))
         facts = {"base_model": "noop", "device": "none", "dtype": "float32"}
-        return Parts(engine, adapters, NoopDetokenizer, MAX_MODEL_LEN, facts)
+        return Parts(engine, adapters, MAX_MODEL_LEN, facts)
 
 
 def served_in_process(model: NoopModel) -> InProcess:

@@ -9,10 +9,10 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-from lorapool.shared.job import BASE_REF, SamplingParams
+from lorapool.shared.job import BASE_REF
 from lorapool.worker.config import WorkerConfig
 from lorapool.worker.engine.adapter_source import AdapterSource
-from lorapool.worker.engine.port import EnginePort, Lost, Request, Start, Update
+from lorapool.worker.engine.port import EnginePort, Lost, Request, Sampling, Start, Update
 from lorapool.worker.engine.thread import EngineThread
 from lorapool.worker.engine_process.supervisor import EngineProcess, Program
 from tests.engine_port.model import PortModel
@@ -61,7 +61,7 @@ class Bench:
         return [token for update in self.updates if update.seq_id == seq_id for token in update.token_ids]
 
     def ended(self, seq_id: str) -> bool:
-        return any(update.seq_id == seq_id and (update.finish_reason or update.error) for update in self.updates)
+        return any(update.seq_id == seq_id and update.is_last for update in self.updates)
 
     def error(self, seq_id: str) -> Exception:
         [error] = [update.error for update in self.updates if update.seq_id == seq_id and update.error]
@@ -81,7 +81,7 @@ def request(
 ) -> Request:
     """``digest``: the ref itself, if not given."""
     source = None if ref == BASE_REF else AdapterSource(ref, digest or ref, uri)
-    return Request(seq_id, ref, prompt, SamplingParams(max_new_tokens=tokens, **params), 0, source)
+    return Request(seq_id, ref, prompt, Sampling(tokens, **params), source)
 
 
 def program(slots: int = 2, max_batch: int = 4, **model: Any) -> Program:
@@ -115,7 +115,7 @@ async def in_thread(step_timeout_s: float = 60.0, **options: Any) -> AsyncIterat
     """The engine in a thread of this process, started."""
     made = program(**options)
     parts = await asyncio.to_thread(PortModel(made.config, **made.options).load, quiet)
-    engine = EngineThread(parts.engine, parts.adapters, parts.detokenizer, step_timeout_s=step_timeout_s)
+    engine = EngineThread(parts.engine, parts.adapters, step_timeout_s=step_timeout_s)
     engine.start()
     try:
         yield Bench(engine)

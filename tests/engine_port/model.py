@@ -25,7 +25,7 @@ from lorapool.worker.engine.engine import Engine
 from lorapool.worker.engine.model import Parts, Say
 from lorapool.worker.engine.scheduler import Scheduler
 from lorapool.worker.engine.sequence import Batch, Drawn
-from tests.fake_runner import FakeRunner, FakeStore, WordDetokenizer
+from tests.fake_runner import FakeRunner, FakeStore
 
 DIE, SLEEP, SLEEP_IN_C, BABBLE, LIE, LEAK, BREAK, SICKEN, LONG_WORDS, NAP = range(901, 911)
 CONTEXT = 1 << 20
@@ -106,9 +106,9 @@ class PortModel:
         runner = PortRunner(store, step_s=self.step_s, max_model_len=CONTEXT, kv_tokens=4 * CONTEXT)
         adapters = AdapterCache(store, _weights, self.config.host_cache_bytes)
         scheduler = Scheduler(max_batch=self.config.max_batch, prefill_tokens=CONTEXT)
-        engine = Engine(runner, adapters, scheduler, frozenset())
+        engine = Engine(runner, adapters, scheduler)
         facts = {"device": "port", "dtype": "float32"}
-        return Parts(engine, adapters, WordDetokenizer, CONTEXT, facts, {"words": ["of", "the", "model"]})
+        return Parts(engine, adapters, CONTEXT, facts, {"words": ["of", "the", "model"]})
 
     def _begin(self) -> None:
         if not self.diary:

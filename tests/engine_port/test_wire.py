@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from lorapool.shared import errors
 from lorapool.shared.errors import LorapoolError
-from lorapool.shared.job import FinishReason, SamplingParams
+from lorapool.shared.job import FinishReason
 from lorapool.worker.engine import port as engine_port
 from lorapool.worker.engine.adapter_source import AdapterSource
 from lorapool.worker.engine.port import (
@@ -22,6 +22,7 @@ from lorapool.worker.engine.port import (
     Report,
     Request,
     Residency,
+    Sampling,
     Start,
     Update,
     name_of,
@@ -33,29 +34,30 @@ ANY_TEXT = st.text(st.characters(), max_size=20)  # halves of characters too
 COUNT = st.integers(0, 2**63 - 1)
 FLOAT = st.floats(allow_nan=False, width=64)
 PARAMS = st.builds(
-    SamplingParams,
+    Sampling,
+    max_new_tokens=st.integers(5, 500),
+    seed=COUNT,
     temperature=st.floats(0, 2),
     top_p=st.floats(0.01, 1),
     top_k=st.integers(0, 100),
+    min_p=st.floats(0, 1),
     repetition_penalty=st.floats(0.1, 10),
-    seed=st.none() | COUNT,
-    stop=st.lists(st.text(min_size=1, max_size=5), max_size=3).map(tuple),
-    max_new_tokens=st.integers(5, 500),
+    frequency_penalty=st.floats(-2, 2),
+    presence_penalty=st.floats(-2, 2),
     min_new_tokens=st.integers(0, 5),
+    eos_ids=st.lists(COUNT, max_size=3).map(tuple),
     ignore_eos=st.booleans(),
     logprobs=st.booleans(),
 )
 SOURCES = st.none() | st.builds(AdapterSource, TEXT, TEXT, TEXT)
-REQUESTS = st.builds(Request, TEXT, TEXT, st.lists(COUNT, max_size=30), PARAMS, COUNT, SOURCES)
+REQUESTS = st.builds(Request, TEXT, TEXT, st.lists(COUNT, max_size=30), PARAMS, SOURCES)
 UPDATES = st.builds(
     Update,
-    TEXT,
     TEXT,
     st.lists(COUNT, max_size=4).map(tuple),
     COUNT,
     st.none() | st.sampled_from(FinishReason),
     st.none(),
-    st.booleans(),
     st.lists(FLOAT, max_size=4).map(tuple),
 )
 REPORTS = st.builds(
@@ -80,7 +82,7 @@ def test_requests_stay_what_they_are(requests: list[Request]) -> None:
 
 @given(REPORTS)
 def test_reports_stay_what_they_are(report: Report) -> None:
-    """In order, with texts, offsets, reasons and logprobs."""
+    """In order, with tokens, offsets, reasons and logprobs."""
     assert report == wire.report_of(*_carried(wire.packed_report(report)))
 
 

@@ -19,6 +19,7 @@ from lorapool.worker.engine.adapter_source import AdapterSource, confined
 from lorapool.worker.engine.engine import Engine
 from lorapool.worker.engine.scheduler import Scheduler
 from lorapool.worker.engine.sequence import Sequence
+from lorapool.worker.loop.sampling import resolve
 from lorapool.worker.native.runner import ModelRunner
 from lorapool.worker.text.tokenizer import Tokenizer
 
@@ -34,9 +35,7 @@ def answers() -> dict[str, list[str]]:
     """What every role, and the base model, answers greedily to each question, all in one batch."""
     base = prepare()
     tokenizer = Tokenizer.from_folder(base)
-    runner = ModelRunner.load(
-        base, eos_ids=tokenizer.eos_ids, slots=5, max_rank=8, max_model_len=256, names=[BASE_MODEL], self_check=False
-    )
+    runner = ModelRunner.load(base, slots=5, max_rank=8, max_model_len=256, names=[BASE_MODEL], self_check=False)
     cache = AdapterCache(
         runner.lora,
         lambda source: load_checkpoint(confined(source.uri, [FOLDER]), runner.spec, 8, source.digest),
@@ -44,7 +43,7 @@ def answers() -> dict[str, list[str]]:
     )
     for role in VOICES:
         cache.know(AdapterSource(role, adapter_digest(FOLDER / role), (FOLDER / role).as_uri()))
-    engine = Engine(runner, cache, Scheduler(max_batch=48), tokenizer.eos_ids)
+    engine = Engine(runner, cache, Scheduler(max_batch=48))
     texts = dict(_run(engine, cache, tokenizer))
     engine.check_integrity()
     cache.close()
@@ -58,12 +57,13 @@ def _run(engine: Engine, cache: AdapterCache, tokenizer: Tokenizer) -> Iterator[
             messages = (Message(role="user", content=question),)
             job = Job(id=f"{role.strip('_')}.{index}", ref=role, messages=messages, params=PARAMS)
             name = f"{role}.{index}"
-            sequences[name] = Sequence(name, role, tokenizer.encode(job), PARAMS, 0, tokenizer.detokenizer())
+            params = resolve(PARAMS, 0, tokenizer.eos_ids)
+            sequences[name] = Sequence(name, role, tokenizer.encode(job), params)
             engine.add(sequences[name])
     while engine.has_work:
         if not engine.step():
             cache.wait(0.1)
-    yield from ((name, sequence.text) for name, sequence in sequences.items())
+    yield from ((name, tokenizer.decode(sequence.output_ids)) for name, sequence in sequences.items())
 
 
 def markers_in(text: str) -> set[str]:

@@ -13,16 +13,15 @@ import torch
 from torch import Tensor
 
 from lorapool.shared.digest import adapter_digest
-from lorapool.shared.job import BASE_REF, SamplingParams
+from lorapool.shared.job import BASE_REF
 from lorapool.worker.adapters.checkpoint import AdapterWeights, load_checkpoint
 from lorapool.worker.engine.adapter_cache import AdapterCache
 from lorapool.worker.engine.adapter_source import AdapterSource
 from lorapool.worker.engine.engine import Engine
-from lorapool.worker.engine.port import Update
+from lorapool.worker.engine.port import Sampling, Update
 from lorapool.worker.engine.scheduler import Scheduler
 from lorapool.worker.engine.sequence import Sequence as Row
 from lorapool.worker.native.runner import ModelRunner
-from tests.fake_runner import WordDetokenizer
 from tests.parity.verdict import Tally, judge
 from tests.parity.worlds import base_model, oracle_logits
 from tests.worker.tiny import Now, runner_over
@@ -43,14 +42,12 @@ class Job:
     seed: int = 0
 
     @property
-    def params(self) -> SamplingParams:
-        return SamplingParams(
-            max_new_tokens=self.count, temperature=self.temperature, top_k=self.top_k, top_p=self.top_p
-        )
+    def params(self) -> Sampling:
+        return Sampling(self.count, self.seed, temperature=self.temperature, top_k=self.top_k, top_p=self.top_p)
 
     def row(self, seq_id: str, given: Sequence[int] = ()) -> Row:
         """Its sequence; ``given`` tokens of the answer are there already."""
-        return Row(seq_id, self.ref, list(self.prompt), self.params, self.seed, WordDetokenizer(), list(given))
+        return Row(seq_id, self.ref, list(self.prompt), self.params, list(given))
 
 
 @cache
@@ -81,7 +78,7 @@ class Bench:
         for ref, folder in self.folders.items():
             self.know(ref, folder)
         scheduler = Scheduler(max_batch=self.max_batch, prefill_tokens=self.prefill_tokens)
-        self.engine = Engine(self.runner, self.adapters, scheduler, frozenset(), lambda: self.now_s)
+        self.engine = Engine(self.runner, self.adapters, scheduler, lambda: self.now_s)
         self._spy()
 
     def know(self, ref: str, folder: Path) -> None:

@@ -12,13 +12,12 @@ from typing import Any
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from lorapool.shared.job import BASE_REF, SamplingParams
+from lorapool.shared.job import BASE_REF
 from lorapool.worker.engine.engine import Engine
-from lorapool.worker.engine.port import Update
+from lorapool.worker.engine.port import Sampling, Update
 from lorapool.worker.engine.sequence import Sequence
 from lorapool.worker.native import attention
 from lorapool.worker.native.runner import ModelRunner
-from tests.fake_runner import WordDetokenizer
 
 VOCABULARY = 101
 
@@ -47,7 +46,6 @@ def runner_over(model: torch.nn.Module, **changes: Any) -> ModelRunner:
     attention.register()
     model.set_attn_implementation(attention.NAME)  # type: ignore[operator]
     settings: dict[str, Any] = {
-        "eos_ids": frozenset(),
         "slots": 4,
         "max_rank": 16,
         "max_model_len": 256,
@@ -57,7 +55,7 @@ def runner_over(model: torch.nn.Module, **changes: Any) -> ModelRunner:
 
 
 def sequence(seq_id: str, prompt: list[int], ref: str = BASE_REF, seed: int = 0, **params: Any) -> Sequence:
-    return Sequence(seq_id, ref, prompt, SamplingParams(**params), seed, WordDetokenizer())
+    return Sequence(seq_id, ref, prompt, Sampling(**({"max_new_tokens": 128, "seed": seed} | params)))
 
 
 def drain(engine: Engine, limit: int = 5000) -> dict[str, list[Update]]:

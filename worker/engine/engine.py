@@ -87,11 +87,9 @@ class Engine:
         runner: Runner,
         adapters: Adapters,
         scheduler: Scheduler,
-        eos_ids: frozenset[int],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._runner, self._adapters, self._scheduler, self._eos_ids = runner, adapters, scheduler, eos_ids
-        self._clock = clock
+        self._runner, self._adapters, self._scheduler, self._clock = runner, adapters, scheduler, clock
         self.entering: Callable[[Iterator[str]], None] = lambda _: None  # told which sequences are computed next
         self._short: tuple[str, float] | None = None  # who is first in line and finds no KV row, since when
         self._held: set[str] = set()  # sequences that hold a KV row and, unless base, an adapter reference
@@ -303,17 +301,12 @@ class Engine:
     def _append(self, sequence: Sequence, row: Drawn) -> Update:
         self._fresh.discard(sequence.seq_id)
         offset = len(sequence.output_ids)
-        try:
-            delta = sequence.append(row.token_id, row.logprob, self._eos_ids)
-        except Exception as error:  # noqa: BLE001  a token that has no text is this row's fault alone
-            return self._fail(sequence, error)
+        sequence.append(row.token_id)
         if sequence.finish_reason is not None:
             self._scheduler.remove(sequence.seq_id)
             self._release(sequence)
         logprobs = () if row.logprob is None else (row.logprob,)
-        return Update(
-            sequence.seq_id, delta, (row.token_id,), offset, sequence.finish_reason, None, offset == 0, logprobs
-        )
+        return Update(sequence.seq_id, (row.token_id,), offset, sequence.finish_reason, None, logprobs)
 
     def _fail(self, sequence: Sequence, error: Exception) -> Update:
         self._scheduler.remove(sequence.seq_id)

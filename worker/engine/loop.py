@@ -19,7 +19,7 @@ from lorapool.worker.engine.adapter_source import AdapterSource
 from lorapool.worker.engine.busy_time import Timesheet
 from lorapool.worker.engine.engine import Engine
 from lorapool.worker.engine.port import EngineCounters, EngineSick, Report, Request, Residency, Start, Update
-from lorapool.worker.engine.sequence import Detokenizer, Sequence, Status
+from lorapool.worker.engine.sequence import Sequence, Status
 
 IDLE_POLL_S = 0.2  # an idle engine still finishes background loads
 NO_PROGRESS_WAIT_S = 0.001  # all sequences wait for their adapters
@@ -42,11 +42,10 @@ class EngineLoop:
         self,
         engine: Engine,
         adapters: AdapterCache,
-        detokenizer: Callable[[], Detokenizer],
         deliver: Deliver,
         passed: Callable[[], None],
     ) -> None:
-        self._engine, self._adapters, self._detokenizer = engine, adapters, detokenizer
+        self._engine, self._adapters = engine, adapters
         self._deliver, self._passed = deliver, passed
         self.timesheet = Timesheet()
         self._orders: queue.SimpleQueue[Order] = queue.SimpleQueue()
@@ -137,9 +136,7 @@ class EngineLoop:
     def _sequence(self, request: Request) -> Sequence:
         if request.source is not None:
             self._adapters.know(request.source)
-        return Sequence(
-            request.seq_id, request.ref, request.prompt_ids, request.params, request.seed, self._detokenizer()
-        )
+        return Sequence(request.seq_id, request.ref, request.prompt_ids, request.params)
 
     def _abort(self, seq_id: str) -> None:
         self._engine.abort(seq_id)
@@ -173,7 +170,7 @@ class EngineLoop:
         refused, self._refused = self._refused, []
         report = Report(self._starts(began), refused + updates)
         for update in updates:
-            if update.finish_reason is not None or update.error is not None:
+            if update.is_last:
                 self._sequences.pop(update.seq_id, None)
                 self._entering.pop(update.seq_id, None)
         self._stalled = not report

@@ -8,7 +8,7 @@ engine runs. Tests put deterministic ones in their place.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -16,7 +16,6 @@ from lorapool.shared.catalog.pool_config import PoolConfig
 from lorapool.worker.engine.adapter_cache import AdapterCache
 from lorapool.worker.engine.engine import Engine
 from lorapool.worker.engine.port import EnginePort
-from lorapool.worker.engine.sequence import Detokenizer
 from lorapool.worker.engine.thread import EngineThread
 
 if TYPE_CHECKING:
@@ -37,7 +36,6 @@ class Parts:
 
     engine: Engine
     adapters: AdapterCache
-    detokenizer: Callable[[], Detokenizer]
     max_model_len: int
     facts: Mapping[str, str | int | float]
     handed: Mapping[str, Any] = field(default_factory=dict)
@@ -94,7 +92,7 @@ class InProcess:
     async def load(self, say: Say) -> Served:
         parts = await asyncio.to_thread(self._model.load, say)
         await asyncio.to_thread(parts.engine.check_device)
-        engine = EngineThread(parts.engine, parts.adapters, parts.detokenizer, step_timeout_s=self._step_timeout_s)
+        engine = EngineThread(parts.engine, parts.adapters, step_timeout_s=self._step_timeout_s)
         return Served(engine, self._tokenizer, self._check, parts.max_model_len, parts.facts)
 
     async def close(self) -> None:

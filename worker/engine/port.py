@@ -13,19 +13,41 @@ from dataclasses import dataclass, field, fields, replace
 from typing import Literal, NamedTuple, Protocol
 
 from lorapool.shared.errors import LorapoolError
-from lorapool.shared.job import FinishReason, SamplingParams
+from lorapool.shared.job import FinishReason
 from lorapool.worker.engine.adapter_source import AdapterSource
 
 
+class Sampling(NamedTuple):
+    """How the tokens of a sequence are chosen, and when it ends: after ``max_new_tokens``, at the end of the context,
+    or after one of ``eos_ids``, unless it is to ``ignore_eos``; none of them is drawn before ``min_new_tokens``.
+
+    Names and meanings are those of transformers' processors (shared/job.py); the same ``seed`` draws the same tokens
+    from the same logits, alone and in any batch.
+    """
+
+    max_new_tokens: int
+    seed: int = 0
+    temperature: float = 0.0
+    top_p: float = 1.0
+    top_k: int = 0
+    min_p: float = 0.0
+    repetition_penalty: float = 1.0
+    frequency_penalty: float = 0.0
+    presence_penalty: float = 0.0
+    min_new_tokens: int = 0
+    eos_ids: tuple[int, ...] = ()
+    ignore_eos: bool = False
+    logprobs: bool = False
+
+
 class Request(NamedTuple):
-    """One job for the engine. ``seq_id`` is unique to the attempt; the same seed draws the same tokens anywhere.
-    ``source``: where its adapter comes from, None for the base model."""
+    """One job for the engine. ``seq_id`` is unique to the attempt. ``source``: where its adapter comes from, None for
+    the base model."""
 
     seq_id: str
     ref: str
     prompt_ids: list[int]
-    params: SamplingParams
-    seed: int
+    params: Sampling
     source: AdapterSource | None = None
 
 
@@ -38,20 +60,20 @@ class Start(NamedTuple):
 
 
 class Update(NamedTuple):
-    """What one step did to one sequence. With ``finish_reason`` or ``error`` set it has left the engine.
-
-    ``offset`` is the index of ``token_ids[0]`` in the completion; ``first`` marks its first token. ``text_delta``
-    lags behind the tokens while text is held back. ``logprobs``: one a token where the request asked for them.
-    """
+    """What one step did to one sequence. ``offset`` is the index of ``token_ids[0]`` in the completion; ``logprobs``:
+    one a token where the request asked for them, of the raw logits."""
 
     seq_id: str
-    text_delta: str = ""
     token_ids: tuple[int, ...] = ()
     offset: int = 0
     finish_reason: FinishReason | None = None
     error: Exception | None = None
-    first: bool = False
     logprobs: tuple[float, ...] = ()
+
+    @property
+    def is_last(self) -> bool:
+        """The sequence has left the engine."""
+        return self.finish_reason is not None or self.error is not None
 
 
 class Lost(NamedTuple):
@@ -166,8 +188,9 @@ class EnginePort(Protocol):
         """Queue requests, so that they can join the same step; what is wrong with one comes back as its update."""
         ...
 
-    def abort(self, seq_id: str) -> None:
-        """Take a sequence out before the next step; no updates of it matter from now on."""
+    def abort(self, seq_id: str, *, finished: bool = False) -> None:
+        """Take a sequence out before the next step; no updates of it matter from now on. ``finished``: what came of it
+        is whole, as where its text ended it."""
         ...
 
     def near(self, source: AdapterSource) -> None:

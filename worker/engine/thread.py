@@ -9,14 +9,13 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 from lorapool.worker.engine.adapter_cache import AdapterCache
 from lorapool.worker.engine.adapter_source import AdapterSource
 from lorapool.worker.engine.engine import Engine
 from lorapool.worker.engine.loop import EngineLoop, Order
 from lorapool.worker.engine.port import EngineCounters, EngineFailed, Health, Report, Request, Residency
-from lorapool.worker.engine.sequence import Detokenizer
 
 LAST_STEP_S = 30.0  # a step that hangs must not keep the process
 STEP_TIMEOUT_S = 120.0
@@ -30,11 +29,10 @@ class EngineThread:
         self,
         engine: Engine,
         adapters: AdapterCache,
-        detokenizer: Callable[[], Detokenizer],
         *,
         step_timeout_s: float = STEP_TIMEOUT_S,
     ) -> None:
-        self._loop = EngineLoop(engine, adapters, detokenizer, self._hand_over, self._passed)
+        self._loop = EngineLoop(engine, adapters, self._hand_over, self._passed)
         self._step_timeout_s = step_timeout_s
         self._lock = threading.Lock()
         self._report = Report()
@@ -61,7 +59,7 @@ class EngineThread:
     def add(self, *requests: Request) -> None:
         self._loop.add(requests)
 
-    def abort(self, seq_id: str) -> None:
+    def abort(self, seq_id: str, *, finished: bool = False) -> None:
         self._loop.abort(seq_id)
 
     def near(self, source: AdapterSource) -> None:

@@ -154,7 +154,7 @@ def _load(line: Line, model: Model) -> Parts | None:
 def _serve(line: Line, board: StepBoard, parts: Parts) -> int:
     reporter = Reporter(line)
     parts.engine.entering, parts.adapters.bringing = board.enter, board.bring
-    loop = EngineLoop(parts.engine, parts.adapters, parts.detokenizer, reporter, board.passed)
+    loop = EngineLoop(parts.engine, parts.adapters, reporter, board.passed)
     reporter.loop = loop
     gc.freeze()  # what is here stays: no collection needs to look at it
     threading.Thread(target=_listen, args=(line, loop), daemon=True).start()

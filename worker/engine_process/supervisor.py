@@ -137,9 +137,10 @@ class EngineProcess:
     def _refuse(self, requests: Sequence[Request], error: Exception) -> None:
         self._hand_over(Report(updates=[Update(request.seq_id, error=error) for request in requests]))
 
-    def abort(self, seq_id: str) -> None:
+    def abort(self, seq_id: str, *, finished: bool = False) -> None:
         if self._inside.pop(seq_id, None) is not None and self._child is not None:
             self._child.send("abort", seq_id)
+            self._fruitless = 0 if finished else self._fruitless
 
     def near(self, source: AdapterSource) -> None:
         if self._up.is_set() and self._child is not None:
@@ -243,7 +244,7 @@ class EngineProcess:
             self._residency, self._counters = wire.residency_of(residency), wire.counters_of(counters)
             self._busy = Counter({name: n for name, n in busy.items() if name != "up_ms"})
         for update in report.updates:
-            if update.finish_reason is not None or update.error is not None:
+            if update.is_last:
                 self._inside.pop(update.seq_id, None)
             if update.finish_reason is not None:
                 self._fruitless = 0

@@ -15,10 +15,20 @@ from typing import Any
 import msgpack
 
 from lorapool.shared import errors
-from lorapool.shared.job import FinishReason, SamplingParams
+from lorapool.shared.job import FinishReason
 from lorapool.worker.engine import port as engine_port
 from lorapool.worker.engine.adapter_source import AdapterSource
-from lorapool.worker.engine.port import EngineCounters, EngineError, Report, Request, Residency, Start, Update, name_of
+from lorapool.worker.engine.port import (
+    EngineCounters,
+    EngineError,
+    Report,
+    Request,
+    Residency,
+    Sampling,
+    Start,
+    Update,
+    name_of,
+)
 
 LENGTH = struct.Struct("<I")
 MOST_BYTES = 1 << 30  # of one frame: more is no length
@@ -58,14 +68,7 @@ def opened(body: bytes) -> list[Any]:
 def packed_requests(requests: Iterable[Request]) -> list[Any]:
     """As ``requests_of`` reads them."""
     return [
-        [
-            request.seq_id,
-            request.ref,
-            request.prompt_ids,
-            request.params.model_dump(exclude_defaults=True),
-            request.seed,
-            packed_source(request.source),
-        ]
+        [request.seq_id, request.ref, request.prompt_ids, request.params, packed_source(request.source)]
         for request in requests
     ]
 
@@ -73,9 +76,14 @@ def packed_requests(requests: Iterable[Request]) -> list[Any]:
 def requests_of(packed: Iterable[Sequence[Any]]) -> list[Request]:
     """What ``packed_requests`` packed."""
     return [
-        Request(seq_id, ref, ids, SamplingParams.model_validate(params), seed, source_of(source))
-        for seq_id, ref, ids, params, seed, source in packed
+        Request(seq_id, ref, ids, _sampling_of(params), source_of(source))
+        for seq_id, ref, ids, params, source in packed
     ]
+
+
+def _sampling_of(packed: Sequence[Any]) -> Sampling:
+    params = Sampling(*packed)
+    return params._replace(eos_ids=tuple(params.eos_ids))
 
 
 def packed_source(source: AdapterSource | None) -> list[str] | None:
@@ -102,28 +110,17 @@ def report_of(packed: Sequence[Any]) -> Report:
 def _packed_update(update: Update) -> list[Any]:
     error = None if update.error is None else packed_error(update.error)
     finish = None if update.finish_reason is None else update.finish_reason.value
-    return [
-        update.seq_id,
-        update.text_delta,
-        update.token_ids,
-        update.offset,
-        finish,
-        error,
-        update.first,
-        update.logprobs,
-    ]
+    return [update.seq_id, update.token_ids, update.offset, finish, error, update.logprobs]
 
 
 def _update_of(packed: Sequence[Any]) -> Update:
-    seq_id, delta, ids, offset, finish, error, first, logprobs = packed
+    seq_id, ids, offset, finish, error, logprobs = packed
     return Update(
         seq_id,
-        delta,
         tuple(ids),
         offset,
         None if finish is None else FinishReason(finish),
         None if error is None else error_of(error),
-        first,
         tuple(logprobs),
     )
 

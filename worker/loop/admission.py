@@ -27,8 +27,10 @@ from lorapool.shared.tasks import cancel_and_wait
 from lorapool.worker.engine.adapter_source import AdapterSource
 from lorapool.worker.engine.port import EnginePort, Request
 from lorapool.worker.loop.held_jobs import HeldJob, HeldJobs
+from lorapool.worker.loop.sampling import resolve
 from lorapool.worker.loop.settler import Publisher
 from lorapool.worker.loop.slow_prompts import SlowPrompts
+from lorapool.worker.text.answer import Answer, Detokenizer
 
 log = structlog.get_logger()
 
@@ -37,9 +39,14 @@ INLINE_PAYLOAD_BYTES = 16_384  # longer requests take time
 
 
 class Tokenizer(Protocol):
-    """What turns requests into token ids."""
+    """What turns requests into token ids, and ids into text. ``eos_ids``: every token that ends an answer."""
 
+    @property
+    def eos_ids(self) -> frozenset[int]: ...
     def encode(self, job: Job, form: PromptFormat | None = None) -> list[int]: ...
+    def detokenizer(self) -> Detokenizer:
+        """A new answer's."""
+        ...
 
 
 class PromptTooLong(InvalidRequest):
@@ -150,9 +157,11 @@ class Admission:
             )
         claimed = read.claimed
         seq_id = f"{claimed.job_id}:{claimed.fence}"
-        request = Request(seq_id, claimed.ref, prompt_ids, read.job.params, claimed.seed, read.source)
+        params = resolve(read.job.params, claimed.seed, self._tokenizer.eos_ids)
+        request = Request(seq_id, claimed.ref, prompt_ids, params, read.source)
+        answer = Answer(self._tokenizer.detokenizer(), read.job.params.stop)
         self._publisher.drop_lost([claimed.job_id])  # held under an older lease: it was lost while nobody looked
-        held = HeldJob(claimed, request, stream=read.job.stream)
+        held = HeldJob(claimed, request, answer, stream=read.job.stream)
         self._jobs.add(held)
         if self._jobs.is_recalled(claimed):
             await self._publisher.cancel(held)

@@ -12,18 +12,23 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
+from lorapool.shared.job import FinishReason
 from lorapool.shared.queue.broker import ClaimedJob, Delta, Held
 from lorapool.worker.engine.port import Request, Update
+from lorapool.worker.text.answer import Added, Answer
 
 
 @dataclass(slots=True, eq=False)
 class HeldJob:
-    """One claimed job, what was asked of the engine for it, and what has come of that so far."""
+    """One claimed job, what was asked of the engine for it, and what has come of that so far.
+
+    With ``finish_reason`` or ``error`` set its attempt is over: by the engine, or because the text ended it.
+    """
 
     claimed: ClaimedJob
     request: Request
+    answer: Answer
     stream: bool
-    text: str = ""
     output_ids: list[int] = field(default_factory=list)
     logprobs: list[float] = field(default_factory=list)
     started: bool = False  # it has a row of the batch
@@ -31,6 +36,8 @@ class HeldJob:
     load_ms: int = 0
     resident: bool = False
     unsent: Delta | None = None
+    finish_reason: FinishReason | None = None
+    error: Exception | None = None
     ended: bool = False
 
     @property
@@ -45,31 +52,42 @@ class HeldJob:
     def lease(self) -> Held:
         return Held(self.claimed.job_id, self.claimed.lease)
 
+    @property
+    def is_over(self) -> bool:
+        return self.finish_reason is not None or self.error is not None
+
     def absorb(self, update: Update, now_ms: int) -> None:
-        """Take in what one step added to this job."""
-        if update.first:
+        """Take in what one step added to this job. Tokens after a stop string are no part of it; a token that has no
+        text ends it with that error."""
+        try:
+            added = self.answer.push(update.token_ids, last=update.finish_reason is not None)
+        except Exception as error:  # noqa: BLE001  whatever a detokenizer raises is this job's alone
+            self.error = error
+            return
+        if self.first_token_ms is None and added.tokens:
             self.first_token_ms = now_ms
-        self.text += update.text_delta
-        self.output_ids += update.token_ids
-        self.logprobs += update.logprobs
-        if self.stream and (update.token_ids or update.text_delta):
-            self.unsent = self._grown(update)
+        self.output_ids += update.token_ids[: added.tokens]
+        self.logprobs += update.logprobs[: added.tokens]
+        self.finish_reason = FinishReason.STOP_SEQUENCE if self.answer.stopped else update.finish_reason
+        self.error = update.error
+        if self.stream and (added.tokens or added.text):
+            self.unsent = self._grown(update, added)
 
     def take_delta(self) -> Delta | None:
         """What was not yet emitted, once."""
         delta, self.unsent = self.unsent, None
         return delta
 
-    def _grown(self, update: Update) -> Delta:
+    def _grown(self, update: Update, added: Added) -> Delta:
         """The unsent delta with this update added: a publisher that lags sends fewer, longer deltas."""
-        last = self.unsent
+        last, token_ids = self.unsent, update.token_ids[: added.tokens]
         return Delta(
             job_id=self.claimed.job_id,
             lease=self.claimed.lease,
             attempt=self.claimed.attempt,
             offset=update.offset if last is None else last.offset,
-            text=update.text_delta if last is None else last.text + update.text_delta,
-            token_ids=update.token_ids if last is None else last.token_ids + update.token_ids,
+            text=added.text if last is None else last.text + added.text,
+            token_ids=token_ids if last is None else last.token_ids + token_ids,
         )
 
 

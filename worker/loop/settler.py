@@ -55,7 +55,7 @@ class Publisher:
         self._broker, self._jobs, self._engine, self._clock = broker, jobs, engine, clock
         self._not_here = not_here
         self._device, self._dtype = device, dtype
-        self._ended: list[tuple[HeldJob, Update]] = []
+        self._ended: list[HeldJob] = []
         self._some_ended = asyncio.Event()
 
     async def publish(self, report: Report) -> None:
@@ -65,7 +65,7 @@ class Publisher:
                 job.started, job.load_ms, job.resident = True, start.load_ms, start.resident
                 self._not_here.reached(job.claimed.ref)
         now_ms = self._clock.now_ms()
-        ended = [(job, update) for job, update in self._live(report.updates) if self._ends(job, update, now_ms)]
+        ended = [job for job, update in self._live(report.updates) if self._ends(job, update, now_ms)]
         await self._emit()
         if ended:
             self._ended += ended
@@ -77,10 +77,10 @@ class Publisher:
             await self._some_ended.wait()
             self._some_ended.clear()
             ended, self._ended = self._ended, []
-            await self._leave_to_others([pair for pair in ended if isinstance(pair[1].error, AdapterUnavailable)])
-            await self.release([job for job, update in ended if isinstance(update.error, EngineDown)])
-            rest = [pair for pair in ended if not isinstance(pair[1].error, AdapterUnavailable | EngineDown)]
-            await self._settle([(job, self._settlement_of(job, update)) for job, update in rest])
+            await self._leave_to_others([job for job in ended if isinstance(job.error, AdapterUnavailable)])
+            await self.release([job for job in ended if isinstance(job.error, EngineDown)])
+            rest = [job for job in ended if not isinstance(job.error, AdapterUnavailable | EngineDown)]
+            await self._settle([(job, self._settlement_of(job)) for job in rest])
 
     async def release(self, jobs: Sequence[HeldJob]) -> None:
         """Back to their streams, no attempt burnt: jobs that have ended here."""
@@ -143,22 +143,24 @@ class Publisher:
 
     def _ends(self, job: HeldJob, update: Update, now_ms: int) -> bool:
         job.absorb(update, now_ms)
-        return (update.finish_reason is not None or update.error is not None) and self._jobs.end(job)
+        if job.is_over and not update.is_last:  # its text ended it: the engine goes on until it is told
+            self._engine.abort(job.seq_id, finished=job.error is None)
+        return job.is_over and self._jobs.end(job)
 
     async def _emit(self) -> None:
         deltas = [delta for job in self._jobs if (delta := job.take_delta()) is not None]
         if deltas:
             self.drop_lost(await retry_until_repaired(lambda: self._broker.emit(deltas), "emit"))
 
-    async def _leave_to_others(self, ended: Sequence[tuple[HeldJob, Update]]) -> None:
+    async def _leave_to_others(self, ended: Sequence[HeldJob]) -> None:
         """Jobs whose adapter cannot be had here: back to their streams, no attempt burnt."""
-        for job, update in ended:
-            if self._not_here.note(job.claimed.ref, str(update.error)):
-                log.warning("adapter not here", adapter=job.claimed.ref, reason=str(update.error))
+        for job in ended:
+            if self._not_here.note(job.claimed.ref, str(job.error)):
+                log.warning("adapter not here", adapter=job.claimed.ref, reason=str(job.error))
         if ended:
-            leases = [job.lease for job, _ in ended]
+            leases = [job.lease for job in ended]
             await retry(lambda: self._broker.release(leases), "release")
-        for job, _ in ended:
+        for job in ended:
             self._jobs.drop(job)
 
     async def _settle(self, ended: Sequence[tuple[HeldJob, Settlement]]) -> None:
@@ -180,10 +182,10 @@ class Publisher:
                 return [settled for one in settlements for settled in await self._written([one])]
             return await retry_until_repaired(lambda: self._broker.settle([_unwritable(settlements[0])]), "settle")
 
-    def _settlement_of(self, job: HeldJob, update: Update) -> Settlement:
-        if update.error is None:
-            return self._settlement(job, "succeeded", finish_reason=str(update.finish_reason))
-        return self._settlement(job, _outcome_of(update.error), error=name_of(update.error), message=str(update.error))
+    def _settlement_of(self, job: HeldJob) -> Settlement:
+        if job.error is None:
+            return self._settlement(job, "succeeded", finish_reason=str(job.finish_reason))
+        return self._settlement(job, _outcome_of(job.error), error=name_of(job.error), message=str(job.error))
 
     def _settlement(
         self, job: HeldJob, outcome: Outcome, *, finish_reason: str = "", error: str = "", message: str = ""
@@ -195,7 +197,7 @@ class Publisher:
             outcome=outcome,
             error=error,
             message=message,
-            text=job.text,
+            text=job.answer.text,
             finish_reason=finish_reason,
             prompt_tokens=len(job.request.prompt_ids),
             completion_tokens=len(job.output_ids),

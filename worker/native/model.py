@@ -65,11 +65,11 @@ class NativeModel:
         kv_bytes = config.kv_cache_bytes or default_kv_bytes(
             self._device, self._base.nbytes, config.gpu_memory_utilization
         )
-        runner = self._runner(tokenizer.eos_ids, kv_bytes)
+        runner = self._runner(kv_bytes)
         adapters = _Adapters(config, runner)
         load = BoundedCall(adapters.load, LOAD_S, "reading an adapter")
         cache = AdapterCache(runner.lora, load, config.host_cache_bytes)
-        engine = Engine(runner, cache, Scheduler(max_batch=config.max_batch), tokenizer.eos_ids)
+        engine = Engine(runner, cache, Scheduler(max_batch=config.max_batch))
         facts = self._facts(runner, kv_bytes)
         log.info("serving", memory=_memory(config.slots, int(facts["slot_bytes"]), kv_bytes), **facts)
         handed = {
@@ -77,15 +77,14 @@ class NativeModel:
             "outline": packed(runner.spec, config.max_rank),
             "limit_bytes": largest_bytes(runner.spec, config.max_rank),
         }
-        return Parts(engine, cache, tokenizer.detokenizer, runner.max_model_len, facts, handed)
+        return Parts(engine, cache, runner.max_model_len, facts, handed)
 
-    def _runner(self, eos_ids: frozenset[int], kv_bytes: int) -> ModelRunner:
+    def _runner(self, kv_bytes: int) -> ModelRunner:
         config = self._config
         return ModelRunner.load(
             self._base.folder,
             device=self._device,
             dtype=self._dtype,
-            eos_ids=eos_ids,
             slots=config.slots,
             max_rank=config.max_rank,
             max_model_len=config.max_model_len,

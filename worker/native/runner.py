@@ -42,7 +42,6 @@ class ModelRunner:
         self,
         model: nn.Module,
         *,
-        eos_ids: frozenset[int],
         slots: int,
         max_rank: int,
         max_model_len: int,
@@ -55,7 +54,7 @@ class ModelRunner:
         self.device, self.dtype = first.device, first.dtype
         self.max_model_len = max_model_len
         self.spec = ModelSpec.of(model, names)
-        self._sampler = Sampler(eos_ids)
+        self._sampler = Sampler()
         self._plan: LoraPlan | None = None
         self._head_plan: LoraPlan | None = None
         self._wiped: set[str] = set()
@@ -76,7 +75,6 @@ class ModelRunner:
         *,
         device: str = "cpu",
         dtype: str = "float32",
-        eos_ids: frozenset[int] = frozenset(),
         slots: int = 8,
         max_rank: int = 64,
         max_model_len: int | None = None,
@@ -104,7 +102,6 @@ class ModelRunner:
             raise BaseModelError(f"cannot load a base model from {folder}: {error}") from error
         runner = cls(
             model,
-            eos_ids=eos_ids,
             slots=slots,
             max_rank=max_rank,
             max_model_len=limit,

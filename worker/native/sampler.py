@@ -14,7 +14,7 @@ from collections.abc import Sequence as Rows
 import torch
 from torch import Tensor
 
-from lorapool.shared.job import SamplingParams
+from lorapool.worker.engine.port import Sampling
 from lorapool.worker.engine.sequence import Drawn, Sequence
 
 _BLOCK = 256  # ids whose highest score is found at once
@@ -28,10 +28,7 @@ def uniform(seed: int, position: int) -> float:
 
 
 class Sampler:
-    """Draws one token a row. ``eos_ids`` are the tokens that min_new_tokens bans."""
-
-    def __init__(self, eos_ids: frozenset[int]) -> None:
-        self._eos_ids = torch.tensor(sorted(eos_ids), dtype=torch.long)
+    """Draws one token a row."""
 
     def draw(self, logits: Tensor, rows: Rows[Sequence]) -> list[Drawn]:
         """``logits`` [rows, vocab] as the model gave them. A row whose logits are not all numbers gets an error.
@@ -39,17 +36,24 @@ class Sampler:
         The logprob of a chosen token is its log softmax over the raw logits in float32, before any processor.
         """
         raw = {at: logits[at].to(torch.float32, copy=True) for at, row in enumerate(rows) if row.params.logprobs}
-        banned = torch.tensor([at for at, row in enumerate(rows) if row.bans_eos], dtype=torch.long)[:, None]
-        ends = logits[banned, self._eos_ids]  # put back below: a copy of all logits would cost as much as the rest
-        logits[banned, self._eos_ids] = float("-inf")
+        banned = _banned(rows)
+        ends = logits[banned]  # put back below: a copy of all logits would cost as much as the rest
+        logits[banned] = float("-inf")
         ids = argmax(logits)
         best = logits.gather(1, ids[:, None])[:, 0]
         chosen, finite = ids.tolist(), best.isfinite().tolist()
         for at, row in enumerate(rows):
             if finite[at] and (_penalised(row) or row.params.temperature > 0):
                 chosen[at], finite[at] = _choose(logits[at].to(torch.float32, copy=True), row)
-        logits[banned, self._eos_ids] = ends
+        logits[banned] = ends
         return [_drawn(row, chosen[at], finite[at], raw.get(at)) for at, row in enumerate(rows)]
+
+
+def _banned(rows: Rows[Sequence]) -> tuple[Tensor, Tensor]:
+    """Row and id of each end token that may not be drawn yet."""
+    pairs = [(at, token) for at, row in enumerate(rows) if row.bans_eos for token in row.params.eos_ids]
+    index = torch.tensor(pairs, dtype=torch.long).view(-1, 2)
+    return index[:, 0], index[:, 1]
 
 
 def argmax(scores: Tensor) -> Tensor:
@@ -77,7 +81,7 @@ def _choose(scores: Tensor, row: Sequence) -> tuple[int, bool]:
     best = int(scores.argmax())
     finite = bool(scores[best].isfinite())
     if finite and row.params.temperature > 0:
-        return _sample(scores, row.params, uniform(row.seed, len(row.output_ids))), True
+        return _sample(scores, row.params, uniform(row.params.seed, len(row.output_ids))), True
     return best, finite
 
 
@@ -115,7 +119,7 @@ def _drawn(row: Sequence, token: int, finite: bool, raw: Tensor | None) -> Drawn
     return Drawn(row.seq_id, token, logprob)
 
 
-def _sample(scores: Tensor, params: SamplingParams, draw: float) -> int:
+def _sample(scores: Tensor, params: Sampling, draw: float) -> int:
     """Invert ``draw`` over the warped distribution of one row [vocab]."""
     scores = scores / params.temperature
     total = torch.logsumexp(scores, dim=-1)
@@ -142,7 +146,7 @@ def _head(scores: Tensor, total: Tensor, size: int) -> tuple[Tensor, Tensor, boo
     return torch.exp((values - total).double()), ids[fall], False
 
 
-def _invert(probs: Tensor, ids: Tensor, complete: bool, params: SamplingParams, draw: float) -> int | None:
+def _invert(probs: Tensor, ids: Tensor, complete: bool, params: Sampling, draw: float) -> int | None:
     """The token whose share of the kept probability holds ``draw``; None if these candidates do not decide it."""
     if not complete and _top_k_beyond(probs, params.top_k):
         return None
@@ -163,7 +167,7 @@ def _top_k_beyond(probs: Tensor, top_k: int) -> bool:
     return top_k > 0 and (top_k >= len(probs) or bool(probs[top_k - 1] == probs[-1]))
 
 
-def kept_prefix(probs: Tensor, params: SamplingParams) -> int:
+def kept_prefix(probs: Tensor, params: Sampling) -> int:
     """How many of the candidates, sorted by falling probability, the warpers leave; at least one.
 
     ``probs`` are those after temperature over the whole vocabulary. Each warper sees what the one before it left.

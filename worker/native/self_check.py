@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 
 from lorapool.shared.errors import BaseModelError
-from lorapool.shared.job import BASE_REF, SamplingParams
+from lorapool.shared.job import BASE_REF
+from lorapool.worker.engine.port import Sampling
 from lorapool.worker.engine.sequence import Batch, Sequence, Work
 
 if TYPE_CHECKING:
@@ -31,11 +32,6 @@ _TOLERANCE = {
 _HALF_TOLERANCE = 0.5
 """Between us and transformers, at the median position, in half precision: where each rounds on its own, a position with
 large activations may be off by more than the spread on either side (seen: 1.4, in SmolLM2's bf16 eager forward)."""
-
-
-class _Silent:
-    def push(self, token_id: int) -> str:
-        return ""
 
 
 def check(runner: ModelRunner) -> None:
@@ -85,10 +81,9 @@ def check_windows(config: Any, windows: Mapping[int, int | None]) -> None:
 
 def _teacher_forced(runner: ModelRunner, rows: list[list[int]]) -> list[Tensor]:
     """Logits [steps, vocab] of each row: its prompt in two chunks, then one given token at a time."""
-    params = SamplingParams(max_new_tokens=_DECODES)
+    params = Sampling(max_new_tokens=_DECODES)
     sequences = [
-        Sequence(f"check-{at}", BASE_REF, row[:-_DECODES], params, 0, _Silent(), row[-_DECODES:])
-        for at, row in enumerate(rows)
+        Sequence(f"check-{at}", BASE_REF, row[:-_DECODES], params, row[-_DECODES:]) for at, row in enumerate(rows)
     ]
     for sequence in sequences:
         assert runner.reserve(sequence.seq_id, sequence.length), "the KV cache is too small for the self-check"

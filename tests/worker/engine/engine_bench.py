@@ -44,4 +44,4 @@ class Bench:
             self.adapters.know(AdapterSource(f"{name}@1", name, "fine"))
         self.adapters.know(AdapterSource("broken@1", "x", "broken"))
         scheduler = Scheduler(max_batch=4, prefill_tokens=prefill_tokens)
-        self.engine = Engine(self.runner, self.adapters, scheduler, frozenset(), lambda: self.now_s)
+        self.engine = Engine(self.runner, self.adapters, scheduler, lambda: self.now_s)

@@ -87,23 +87,6 @@ def test_a_failing_step_blames_one_row_and_the_others_go_on() -> None:
     assert bench.engine.counters.failed_steps == 3
 
 
-def test_a_token_without_text_fails_its_row_only() -> None:
-    """A detokenizer that raises ends one sequence; the other gets its tokens."""
-
-    class Broken:
-        def push(self, token_id: int) -> str:
-            raise ValueError(f"no text for {token_id}")
-
-    bench = Bench()
-    bad = sequence("bad", [1])
-    bad.detokenizer = Broken()
-    bench.engine.add(bad)
-    bench.engine.add(sequence("good", [2], max_new_tokens=3))
-    seen = drain(bench.engine)
-    assert "no text for" in str(seen["bad"][0].error)
-    assert completion([2], "", 3) == tokens(seen["good"])
-
-
 def test_a_row_waits_for_its_adapter_while_others_run() -> None:
     """While a load is under way its row is LOADING and the base rows go on."""
 
@@ -157,12 +140,12 @@ def test_new_tokens_are_capped_by_the_context() -> None:
     assert (FinishReason.LENGTH, 3) == (last.finish_reason, last.offset)
 
 
-def test_updates_carry_offsets_and_the_first_mark() -> None:
-    """Each token is announced once, at its index; only the first is marked first."""
+def test_updates_carry_offsets() -> None:
+    """Each token is announced once, at its index."""
     bench = Bench()
     bench.engine.add(sequence("a", [1] * 20, max_new_tokens=3))
     updates = drain(bench.engine)["a"]
-    assert [(0, True), (1, False), (2, False)] == [(update.offset, update.first) for update in updates]
+    assert [0, 1, 2] == [update.offset for update in updates]
 
 
 def test_kv_memory_makes_rows_wait_in_order() -> None:
@@ -215,7 +198,7 @@ def test_a_long_prompt_delays_the_others_by_one_chunk_at_most() -> None:
     budget's tokens beside them."""
     runner = FakeRunner(max_model_len=8192)
     adapters = AdapterCache(FakeStore(), load, 1 << 20, Now())
-    engine = Engine(runner, adapters, Scheduler(max_batch=8, prefill_tokens=512), frozenset())
+    engine = Engine(runner, adapters, Scheduler(max_batch=8, prefill_tokens=512))
     for index in range(5):
         engine.add(sequence(str(index), [index] * 20, max_new_tokens=60))
     engine.step()

@@ -43,7 +43,7 @@ def test_decoding_goes_on_beside_a_long_prompt() -> None:
     _started(scheduler, 2, 100)
     row = scheduler.running[0]
     row.computed = 2
-    row.append(5, None, frozenset())
+    row.append(5)
     assert _counts(scheduler) == {"0": 1, "1": 4}
 
 

@@ -11,15 +11,15 @@ from typing import Any
 
 import pytest
 
-from lorapool.shared.job import BASE_REF, SamplingParams
+from lorapool.shared.job import BASE_REF
 from lorapool.worker.engine.adapter_cache import AdapterCache
 from lorapool.worker.engine.adapter_source import AdapterSource
 from lorapool.worker.engine.engine import Engine
 from lorapool.worker.engine.loop import MOST_CRASHES
-from lorapool.worker.engine.port import EngineFailed, Request, Start, Update
+from lorapool.worker.engine.port import EngineFailed, Request, Sampling, Start, Update
 from lorapool.worker.engine.scheduler import Scheduler
 from lorapool.worker.engine.thread import EngineThread
-from tests.fake_runner import FakeRunner, FakeStore, WordDetokenizer, completion
+from tests.fake_runner import FakeRunner, FakeStore, completion
 
 
 @dataclass(frozen=True)
@@ -35,8 +35,8 @@ class Bench:
         store = FakeStore(slots)
         self.runner = FakeRunner(store, step_s=step_s, max_model_len=64)
         self.adapters = AdapterCache(store, lambda source: Weights(source.digest), 1000)
-        self.engine = Engine(self.runner, self.adapters, Scheduler(max_batch=4), frozenset())
-        self.thread = EngineThread(self.engine, self.adapters, WordDetokenizer, step_timeout_s=step_timeout_s)
+        self.engine = Engine(self.runner, self.adapters, Scheduler(max_batch=4))
+        self.thread = EngineThread(self.engine, self.adapters, step_timeout_s=step_timeout_s)
         self.updates: list[Update] = []
         self.starts: list[Start] = []
 
@@ -52,11 +52,11 @@ class Bench:
         return [token for update in self.updates if update.seq_id == seq_id for token in update.token_ids]
 
     def ended(self, seq_id: str) -> bool:
-        return any(update.seq_id == seq_id and (update.finish_reason or update.error) for update in self.updates)
+        return any(update.seq_id == seq_id and update.is_last for update in self.updates)
 
     def add(self, seq_id: str, prompt: list[int], tokens: int = 4, ref: str = BASE_REF) -> None:
         source = None if ref == BASE_REF else AdapterSource(ref, ref, "")
-        self.thread.add(Request(seq_id, ref, prompt, SamplingParams(max_new_tokens=tokens), 0, source))
+        self.thread.add(Request(seq_id, ref, prompt, Sampling(tokens), source))
 
 
 @asynccontextmanager

@@ -21,6 +21,7 @@ from lorapool.worker.loop.admission import INLINE_PAYLOAD_BYTES, Admission
 from lorapool.worker.loop.held_jobs import HeldJob, HeldJobs
 from lorapool.worker.loop.slow_prompts import SlowPrompts
 from lorapool.worker.text.template_process import TemplateEnded
+from tests.fake_tokenizer import WordDetokenizer
 from tests.fleet import until
 
 UNUSED: Any = SimpleNamespace(encode=list)  # a tokenizer that nobody asks
@@ -73,7 +74,7 @@ class Desk:
         self.entered: list[str] = []
         self.cancelled: list[str] = []
         self.refused: list[tuple[str, str]] = []
-        tokenizer: Any = SimpleNamespace(encode=encode)
+        tokenizer: Any = SimpleNamespace(encode=encode, eos_ids=frozenset(), detokenizer=WordDetokenizer)
         engine: Any = SimpleNamespace(add=self._add, order=lambda work: None)
         self.admission = Admission(self.jobs, engine, self, catalog, tokenizer, max_model_len=8)
 

@@ -10,16 +10,17 @@ import pytest
 
 from lorapool.shared import backoff
 from lorapool.shared.errors import RedisUnreachable
-from lorapool.shared.job import SamplingParams
 from lorapool.shared.queue.protocol import Claim, ClaimedJob, View, WaitingAdapter
 from lorapool.shared.tasks import cancel_and_wait
 from lorapool.worker.adapters.not_here import NotHere
-from lorapool.worker.engine.port import Request, Residency
+from lorapool.worker.engine.port import Request, Residency, Sampling
 from lorapool.worker.loop import claimer
 from lorapool.worker.loop.affinity import Policy
 from lorapool.worker.loop.claimer import Claimer
 from lorapool.worker.loop.clock import ServerClock
 from lorapool.worker.loop.held_jobs import HeldJob, HeldJobs
+from lorapool.worker.text.answer import Answer
+from tests.fake_tokenizer import WordDetokenizer
 
 NOW = 1_000_000
 
@@ -97,8 +98,8 @@ def made(
 
 
 def hold(jobs: HeldJobs, claimed: ClaimedJob) -> None:
-    request = Request(claimed.job_id, claimed.ref, [1], SamplingParams(), 7)
-    jobs.add(HeldJob(claimed, request, stream=False))
+    request = Request(claimed.job_id, claimed.ref, [1], Sampling(9))
+    jobs.add(HeldJob(claimed, request, Answer(WordDetokenizer()), stream=False))
 
 
 async def test_looks_then_claims() -> None:

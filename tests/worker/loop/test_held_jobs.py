@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import pytest
 
-from lorapool.shared.job import SamplingParams
+from lorapool.shared.job import FinishReason
 from lorapool.shared.queue.protocol import ClaimedJob, Delta
-from lorapool.worker.engine.port import Request, Update
+from lorapool.worker.engine.port import Request, Sampling, Update
 from lorapool.worker.loop.held_jobs import HeldJob, HeldJobs
+from lorapool.worker.text.answer import Answer
+from tests.fake_tokenizer import WordDetokenizer
 
 
-def held(job_id: str = "0.j", *, ref: str = "a@1", deadline_ms: int | None = None, stream: bool = True) -> HeldJob:
+def held(
+    job_id: str = "0.j", *, ref: str = "a@1", deadline_ms: int | None = None, stream: bool = True, stop: str = ""
+) -> HeldJob:
     claimed = ClaimedJob(job_id, "lease", ref, "d", "agent", 1, 0, 1, 7, 100, 110, deadline_ms, b"")
-    request = Request(f"{job_id}:1", ref, [1], SamplingParams(), 7)
-    return HeldJob(claimed, request, stream=stream)
+    request = Request(f"{job_id}:1", ref, [1], Sampling(9))
+    return HeldJob(claimed, request, Answer(WordDetokenizer(), (stop,) if stop else ()), stream=stream)
 
 
 def test_only_one_may_end_a_job() -> None:
@@ -105,19 +109,58 @@ def test_every_change_is_told() -> None:
 def test_deltas_grow_while_unsent() -> None:
     """Updates that pile up become one delta, from the first one's offset on."""
     job = held()
-    job.absorb(Update("0.j:1", "one ", (1,), 0, first=True), now_ms=130)
-    job.absorb(Update("0.j:1", "two ", (2,), 1), now_ms=140)
-    assert Delta("0.j", "lease", 1, 0, "one two ", (1, 2)) == job.take_delta()
+    job.absorb(Update("0.j:1", (1,), 0), now_ms=130)
+    job.absorb(Update("0.j:1", (2,), 1), now_ms=140)
+    assert Delta("0.j", "lease", 1, 0, "1 2 ", (1, 2)) == job.take_delta()
     assert job.take_delta() is None
-    job.absorb(Update("0.j:1", "three ", (3,), 2), now_ms=150)
-    assert Delta("0.j", "lease", 1, 2, "three ", (3,)) == job.take_delta()
+    job.absorb(Update("0.j:1", (3,), 2), now_ms=150)
+    assert Delta("0.j", "lease", 1, 2, "3 ", (3,)) == job.take_delta()
     assert 130 == job.first_token_ms
+
+
+def test_a_stop_string_ends_the_attempt() -> None:
+    """The tokens that make it whole are counted and emitted; those that the engine drew meanwhile are not, nor their
+    logprobs, and an end that it reports with them is none."""
+    job = held(stop="2 3")
+    job.absorb(Update("0.j:1", (1, 2), 0, logprobs=(-0.1, -0.2)), now_ms=130)
+    assert not job.is_over
+    job.absorb(Update("0.j:1", (3, 4, 5), 2, FinishReason.LENGTH, logprobs=(-0.3, -0.4, -0.5)), now_ms=140)
+    assert (FinishReason.STOP_SEQUENCE, None) == (job.finish_reason, job.error)
+    assert ([1, 2, 3], [-0.1, -0.2, -0.3], "1 ") == (job.output_ids, job.logprobs, job.answer.text)
+    assert Delta("0.j", "lease", 1, 0, "1 ", (1, 2, 3)) == job.take_delta()
+
+
+def test_what_was_held_back_is_shown_at_the_end() -> None:
+    """Where no stop string came of it; an error shows nothing more."""
+    done, failed = held(stop="2 3"), held(stop="2 3")
+    done.absorb(Update("0.j:1", (1, 2), 0, FinishReason.EOS_TOKEN), now_ms=130)
+    assert (FinishReason.EOS_TOKEN, "1 2 ") == (done.finish_reason, done.answer.text)
+    failed.absorb(Update("0.j:1", (1, 2), 0), now_ms=130)
+    failed.absorb(Update("0.j:1", error=RuntimeError("broken")), now_ms=140)
+    assert ("broken", "1 ", [1, 2]) == (str(failed.error), failed.answer.text, failed.output_ids)
+
+
+def test_a_token_without_text_is_the_jobs_own_fault() -> None:
+    """Its attempt is over with what the detokenizer raised; what it had until then stays."""
+
+    class Broken(WordDetokenizer):
+        def push(self, token_id: int) -> str:
+            if token_id == 9:
+                raise ValueError(f"no text for {token_id}")
+            return super().push(token_id)
+
+    job = held()
+    job.answer = Answer(Broken())
+    job.absorb(Update("0.j:1", (1,), 0), now_ms=130)
+    job.absorb(Update("0.j:1", (9,), 1), now_ms=140)
+    assert job.is_over and "no text for 9" in str(job.error)
+    assert ([1], "1 ", 130) == (job.output_ids, job.answer.text, job.first_token_ms)
 
 
 def test_no_deltas_unless_streamed() -> None:
     """A job that was not submitted with stream has nothing to emit."""
     job = held(stream=False)
-    job.absorb(Update("0.j:1", "one ", (1,), 0, first=True), now_ms=130)
+    job.absorb(Update("0.j:1", (1,), 0), now_ms=130)
     assert job.take_delta() is None
 
 

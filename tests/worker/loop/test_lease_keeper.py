@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from lorapool.shared.job import SamplingParams
 from lorapool.shared.queue.protocol import ClaimedJob, Renewed
-from lorapool.worker.engine.port import Request
+from lorapool.worker.engine.port import Request, Sampling
 from lorapool.worker.loop.clock import ServerClock
 from lorapool.worker.loop.held_jobs import HeldJob, HeldJobs
 from lorapool.worker.loop.lease_keeper import LeaseKeeper
+from lorapool.worker.text.answer import Answer
+from tests.fake_tokenizer import WordDetokenizer
 
 NOW_MS = 1_800_000_000_000
 
@@ -44,8 +45,8 @@ class Endings:
 
 def held(job_id: str, deadline_ms: int | None) -> HeldJob:
     claimed = ClaimedJob(job_id, "L", "_base", "", "ada", 1, 0, 1, 7, NOW_MS, NOW_MS, deadline_ms, b"")
-    request = Request(job_id, "_base", [1], SamplingParams(), 7)
-    return HeldJob(claimed, request, stream=False)
+    request = Request(job_id, "_base", [1], Sampling(9))
+    return HeldJob(claimed, request, Answer(WordDetokenizer()), stream=False)
 
 
 async def renewed(answer: Renewed) -> Endings:

@@ -18,9 +18,9 @@ EOS = 3
 
 
 def _drawn(logits: torch.Tensor, prompt: list[int], output: list[int], seed: int = 0, **params: Any) -> Any:
-    row = sequence("a", prompt, seed=seed, **params)
+    row = sequence("a", prompt, seed=seed, eos_ids=(EOS,), **params)
     row.output_ids = list(output)
-    return Sampler(frozenset({EOS})).draw(logits[None], [row])[0]
+    return Sampler().draw(logits[None], [row])[0]
 
 
 PARAMS = st.fixed_dictionaries(
@@ -71,7 +71,7 @@ def test_many_seeds_follow_the_distribution() -> None:
     """Over 4,000 seeds each token comes as often as its probability says, within five standard errors."""
     logits = torch.tensor([2.0, 1.0, 0.0, -9.0, 0.5])
     rows = [sequence(str(seed), [1], seed=seed, temperature=1.0) for seed in range(4000)]
-    drawn = Sampler(frozenset()).draw(logits.repeat(4000, 1), rows)
+    drawn = Sampler().draw(logits.repeat(4000, 1), rows)
     share = torch.bincount(torch.tensor([row.token_id for row in drawn]), minlength=5) / 4000
     assert torch.allclose(torch.softmax(logits, -1), share, atol=5 * (0.25 / 4000) ** 0.5)
 
@@ -81,7 +81,7 @@ def test_batch_mates_do_not_move_a_draw() -> None:
     torch.manual_seed(1)
     logits = torch.randn(8, 300)
     rows = [sequence(str(i), [i], seed=i, temperature=1.0, top_p=0.9, logprobs=i % 2 == 0) for i in range(8)]
-    sampler = Sampler(frozenset())
+    sampler = Sampler()
     together = sampler.draw(logits, rows)
     order = [5, 2, 7, 0, 1, 3, 6, 4]
     assert [together[i] for i in order] == sampler.draw(logits[order], [rows[i] for i in order])
@@ -111,7 +111,7 @@ def test_logits_that_are_not_numbers_are_that_rows_error(bad: float, temperature
     logits = torch.randn(2, 10)
     logits[0, 4] = bad
     rows = [sequence(name, [1], temperature=temperature) for name in "ab"]
-    drawn = Sampler(frozenset()).draw(logits, rows)
+    drawn = Sampler().draw(logits, rows)
     assert isinstance(drawn[0].error, FloatingPointError)
     assert drawn[1].error is None
 
