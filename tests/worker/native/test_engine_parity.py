@@ -82,7 +82,7 @@ class World:
         for ref, path in self.folders.items():
             adapters.know(AdapterSource(ref, self.digests[ref], str(path)))
         scheduler = Scheduler(max_batch=max_batch, prefill_tokens=prefill_tokens)
-        return Engine(runner, adapters, scheduler, frozenset())
+        return Engine(runner, adapters, scheduler)
 
 
 @pytest.fixture(scope="module")

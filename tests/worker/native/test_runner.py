@@ -30,7 +30,7 @@ def _engine(runner: Any) -> Engine:
     from lorapool.worker.engine.adapter_cache import AdapterCache
 
     adapters = AdapterCache(FakeStore(), lambda source: source, 1, Now())  # type: ignore[arg-type,return-value]
-    return Engine(runner, adapters, Scheduler(), frozenset())
+    return Engine(runner, adapters, Scheduler())
 
 
 def test_greedy_tokens_are_those_of_the_model_alone(folder: Path) -> None:
