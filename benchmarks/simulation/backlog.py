@@ -18,7 +18,7 @@ from lorapool.shared.server.terms import Terms
 VIEW_SIZE = 32
 WINDOW = Terms().agent_window
 LAST_WORKERS = Terms().last_workers
-CROWD_S = Terms().crowd_ms / 1000
+CROWD_S = Terms().over_quota_ms / 1000
 
 
 @dataclass(slots=True)

@@ -324,15 +324,15 @@ class Broker:
 
     async def pause(self, ref: str) -> None:
         """Claim no more jobs of that adapter; it still takes them. Raises UnknownAdapter."""
-        await self._admit(ref, "paused")
+        await self._set_state(ref, "paused")
 
     async def resume(self, ref: str) -> None:
         """Take and claim its jobs again, after ``pause`` or ``close_adapter``. Raises UnknownAdapter."""
-        await self._admit(ref, "open")
+        await self._set_state(ref, "open")
 
     async def close_adapter(self, ref: str) -> None:
         """Take no new jobs for that adapter; those waiting are still served. Raises UnknownAdapter."""
-        await self._admit(ref, "closed")
+        await self._set_state(ref, "closed")
 
     async def adapter(self, ref: str) -> dict[str, str]:
         """The queue's own record of an adapter: state, digest, limits, last claim. Empty when it was never opened."""
@@ -375,8 +375,8 @@ class Broker:
 
     # -- within
 
-    async def _admit(self, ref: str, state: str) -> None:
-        if await self._scripts.run("admit", ref, state) is None:
+    async def _set_state(self, ref: str, state: str) -> None:
+        if await self._scripts.run("set_adapter_state", ref, state) is None:
             raise UnknownAdapter(f"adapter {ref} was never opened in this pool")
 
     async def _loading(self, worker: str) -> frozenset[str]:

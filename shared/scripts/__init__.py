@@ -1,26 +1,24 @@
 """The Lua texts, and how they are run: EVALSHA, then EVAL where the server does not know the text yet.
 
-A script is the shebang, the prelude, the modules its ``-- uses:`` line names, and its own text. ``Terms`` become
-constants of the prelude, so that they cost nothing a call and two releases never share a text by accident.
+A script is the shebang, the prelude, the libraries that it needs (texts.py), and its own text, with constants written
+in (constants.py).
 """
 
 from __future__ import annotations
 
-import re
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cache
 from hashlib import sha1
-from importlib.resources import files
 from typing import Any
 
 from redis.exceptions import NoScriptError
 
+from lorapool.shared.scripts import texts
+from lorapool.shared.scripts.constants import constants, written_in
 from lorapool.shared.server.connection import Arg, Server
-from lorapool.shared.server.keys import LANES
 from lorapool.shared.server.terms import Terms
 
-_USES = re.compile(r"^-- uses: (.+)$", re.MULTILINE)
-_NOW = "return math.floor(t[1] * 1000 + t[2] / 1000)"
+NOW = "return math.floor(t[1] * 1000 + t[2] / 1000)"  # the line of the prelude that tests replace
 
 # A full server refuses these; all others may still settle, cancel and tidy up.
 _NEW_WORK = frozenset({"enqueue", "redrive", "register", "schedule_add"})
@@ -53,35 +51,16 @@ class Scripts:
             return await self._server.command("EVAL", script.text, 1, self._prefix, *args)
 
     def __getitem__(self, name: str) -> Script:
-        return _script(name, self._terms, self._clock, self._shebang)
+        return script(name, self._terms, self._clock, self._shebang)
 
 
 @cache
-def _script(name: str, terms: Terms, clock: str | None, shebang: bool) -> Script:
-    parts = [_prelude(terms, clock), *_modules(name)]
-    text = "\n".join(parts)
+def script(name: str, terms: Terms, clock: str | None, shebang: bool) -> Script:
+    """The whole of an operation; ``clock`` and ``shebang`` as for Scripts."""
+    text = written_in(texts.text(name), constants(terms))
+    if clock is not None:
+        assert NOW in text
+        text = text.replace(NOW, f"return tonumber(redis.call('GET', '{clock}')) or {NOW.removeprefix('return ')}")
     if shebang:
         text = ("#!lua\n" if name in _NEW_WORK else "#!lua flags=allow-oom\n") + text
     return Script(name, text, sha1(text.encode(), usedforsecurity=False).hexdigest())
-
-
-def _prelude(terms: Terms, clock: str | None) -> str:
-    text = _read("prelude")
-    constants = ", ".join(f"{name.upper()} = {value}" for name, value in asdict(terms).items())
-    text = text.replace("{} -- TERMS", f"{{ {constants} }}")
-    text = text.replace("{} -- LANES", f"{{ {', '.join(map(repr, LANES))} }}")
-    if clock is not None:
-        assert _NOW in text
-        text = text.replace(_NOW, f"return tonumber(redis.call('GET', '{clock}')) or {_NOW.removeprefix('return ')}")
-    return text
-
-
-def _modules(name: str) -> list[str]:
-    text = _read(name)
-    match = _USES.search(text)
-    used = match[1].split() if match else []
-    return [*(_read(module) for module in used), text]
-
-
-def _read(name: str) -> str:
-    return (files(__name__) / f"{name}.lua").read_text(encoding="utf-8")

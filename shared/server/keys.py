@@ -15,8 +15,9 @@ from zlib import crc32
 from lorapool.shared.errors import InvalidRequest
 from lorapool.shared.job import BASE_REF, Priority, check_name
 
-# The streams that an adapter may have; at equal turns the first goes first (scripts/lanes.lua).
-LANES = ("high", "high_crowd", "normal", "normal_crowd", "low", "low_crowd", "again")
+# The streams that an adapter may have; at equal turns the first goes first (scripts/lib/lanes.lua).
+OVER_QUOTA = "_over_quota"
+LANES = (*(f"{priority}{quota}" for priority in ("high", "normal", "low") for quota in ("", OVER_QUOTA)), "retry")
 
 _PARTITIONED = re.compile(r"[0-9]{1,9}\.")
 _ISSUED = re.compile(r"j([0-9a-f]{11})-[0-9a-f]{16}")

@@ -11,12 +11,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from lorapool.shared import scripts
+from lorapool.shared.scripts import texts
 from lorapool.shared.server.connection import Server
 
 KEY = "chaos:clock"  # milliseconds to add
 VARIABLE = "LORAPOOL_CHAOS_CLOCK"  # set: a fake worker follows
 HOUR_MS = 3_600_000
-_read = scripts._read
+_read = texts.read
 
 
 @contextmanager
@@ -26,14 +27,14 @@ def followed() -> Iterator[None]:
     try:
         yield
     finally:
-        scripts._read = _read
-        scripts._script.cache_clear()
+        texts.read = _read
+        scripts.script.cache_clear()
 
 
 def follow() -> None:
     """The same for good."""
-    scripts._read = _shifted
-    scripts._script.cache_clear()
+    texts.read = _shifted
+    scripts.script.cache_clear()
 
 
 async def jump(server: Server, by_ms: int) -> None:
@@ -45,9 +46,9 @@ async def come_back(server: Server) -> None:
     await server.command("DEL", KEY)
 
 
-def _shifted(name: str) -> str:
-    text = _read(name)
-    if name == "prelude":
-        assert scripts._NOW in text
-        text = text.replace(scripts._NOW, f"{scripts._NOW} + (tonumber(redis.call('GET', '{KEY}')) or 0)")
+def _shifted(part: str) -> str:
+    text = _read(part)
+    if part == texts.PRELUDE:
+        assert scripts.NOW in text
+        text = text.replace(scripts.NOW, f"{scripts.NOW} + (tonumber(redis.call('GET', '{KEY}')) or 0)")
     return text

@@ -58,6 +58,8 @@ def test_what_is_gone_is_seen() -> None:
     """A missing file, a missing method and a missing Lua function are all found."""
     text = (
         "`shared/gone.py` `producer/client/client.py::Client.submit` `producer/client/client.py::submit` "
-        "`shared/scripts/settle.lua::settle` `shared/scripts/settle.lua::gone`"
+        "`shared/scripts/ops/settle.lua::settle` `shared/scripts/ops/settle.lua::gone`"
     )
-    assert ["shared/gone.py", "producer/client/client.py::submit", "shared/scripts/settle.lua::gone"] == missing(text)
+    assert ["shared/gone.py", "producer/client/client.py::submit", "shared/scripts/ops/settle.lua::gone"] == missing(
+        text
+    )

@@ -92,10 +92,10 @@ class Scribbler:
         victim, worker = self._random.choice(VICTIMS), self._random.choice(self._workers)
         names = (
             KEYS.adapter(victim), KEYS.stats(victim), KEYS.agent("fuzz"), KEYS.window(victim), KEYS.stream(victim),
-            KEYS.stream(victim, "again"), KEYS.stream(victim, "low"), KEYS.claim(worker), KEYS.wake(worker),
+            KEYS.stream(victim, "retry"), KEYS.stream(victim, "low"), KEYS.claim(worker), KEYS.wake(worker),
             KEYS.one(f"idle:{worker}"), KEYS.one(f"alone:{worker}"), KEYS.ctl(worker), KEYS.one("reaper"),
             KEYS.one("drainer"),
-            KEYS.one(f"told:{worker}"), KEYS.wake(), POOL.adapter(victim), POOL.moves("chief"),
+            KEYS.one(f"report:{worker}"), KEYS.wake(), POOL.adapter(victim), POOL.moves("chief"),
             f"{POOL.prefix}before:chief",
             POOL.schedule("daily"), POOL.worker("ghost"), KEYS.one("malformed"), POOL.dead, POOL.maintenance,
         )  # fmt: skip

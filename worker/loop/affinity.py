@@ -19,7 +19,7 @@ from lorapool.shared.server.terms import Terms
 
 FAIR_TOKENS = 4096  # served so much beyond the least served, an adapter has had more than its share
 MOST_GUESSED = 64  # adapters named in a claim made unseen
-CROWD_MS = Terms().crowd_ms
+CROWD_MS = Terms().over_quota_ms
 ROWS_TO_RESERVED = 8  # one in so many of a worker's rows stays free of jobs that one agent sent beyond its share
 _64_BITS = (1 << 64) - 1
 

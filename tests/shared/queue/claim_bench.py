@@ -21,7 +21,6 @@ from tests.shared.queue.lost_replies import Forgetful
 START_MS = 1_800_000_000_000
 REFS = ("ada@1", "bob@1", "_base")
 OPERATIONS = (
-    "admit",
     "cancel",
     "claim",
     "dead",
@@ -38,6 +37,7 @@ OPERATIONS = (
     "redrive",
     "release",
     "renew",
+    "set_adapter_state",
     "settle",
     "tick",
 )

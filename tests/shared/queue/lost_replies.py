@@ -17,7 +17,7 @@ Said = Callable[[Any], Any]
 MEANS: Mapping[str, Said] = {
     "enqueue": lambda reply: [text.replace(b"new ", b"same ") for text in reply],  # accepted, but not by this call
     "redrive": lambda reply: [b"same" if reply[0] == b"new" else reply[0], *reply[1:]],
-    "admit": lambda reply: reply is not None,  # the state before
+    "set_adapter_state": lambda reply: reply is not None,  # the state before
     "release": lambda _given: None,  # nobody is told how many
     "purge_dead": lambda _purged: None,  # what is gone is not counted again
     "purge_waiting": lambda _purged: None,

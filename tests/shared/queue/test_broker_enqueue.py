@@ -120,11 +120,11 @@ async def test_an_agents_crowd_lets_others_pass(bench: Bench) -> None:
     await bench.broker.open_adapter("cfo@1", "ab" * 32, agent_window=8)
     crowd = [await bench.enqueue(agent="flood") for _ in range(4)]
     lanes = [(await bench.broker.get(job_id))["lane"] for job_id in crowd]
-    assert ["normal", "normal", "normal_crowd", "normal_crowd"] == lanes
+    assert ["normal", "normal", "normal_over_quota", "normal_over_quota"] == lanes
     calm = await bench.enqueue(agent="calm")
     assert [*crowd[:2], calm] == [claimed.job_id for claimed in await bench.claim(n=3)]
     [waiting] = (await bench.broker.tick("w1")).waiting
-    assert START_MS + Terms().crowd_ms == waiting.since_ms
+    assert START_MS + Terms().over_quota_ms == waiting.since_ms
     assert crowd[2:] == [claimed.job_id for claimed in await bench.claim(n=3)]
 
 
@@ -132,10 +132,10 @@ async def test_an_agents_crowd_is_not_passed_for_ever(bench: Bench) -> None:
     """Once the turn of a crowded job has come, jobs submitted later no longer pass it."""
     await bench.broker.open_adapter("cfo@1", "ab" * 32, agent_window=4)
     crowd = [await bench.enqueue(agent="flood") for _ in range(2)]
-    await bench.set_clock(START_MS + Terms().crowd_ms - 1)
+    await bench.set_clock(START_MS + Terms().over_quota_ms - 1)
     early = await bench.enqueue(agent="calm")
     assert [crowd[0], early] == [claimed.job_id for claimed in await bench.claim(n=2)]
-    await bench.set_clock(START_MS + Terms().crowd_ms + 1)
+    await bench.set_clock(START_MS + Terms().over_quota_ms + 1)
     late = await bench.enqueue(agent="calm")
     assert [crowd[1], late] == [claimed.job_id for claimed in await bench.claim(n=2)]
 

@@ -24,7 +24,7 @@ async def test_a_worker_says_what_its_engine_died_with(bench: Bench) -> None:
         await bench.broker.lose([Held("0.blamed", blamed.lease)])
     await bench.broker.release([Held("0.spared", spared.lease)])
     records = {name: await bench.broker.get(name) for name in ("blamed", "spared")}
-    assert {"blamed": ("queued", "1", "suspect"), "spared": ("queued", "0", "again")} == {
+    assert {"blamed": ("queued", "1", "suspect"), "spared": ("queued", "0", "retry")} == {
         name: (record["state"], record["lost"], record["lane"]) for name, record in records.items()
     }
     assert (await bench.broker.stats("cfo@1"))["reaped"] == 1

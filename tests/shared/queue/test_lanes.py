@@ -40,9 +40,9 @@ async def test_nobody_is_passed_for_longer_than_the_bound(bench: Bench, seed: in
             job_id = await bench.enqueue(priority=priority, agent=agent)
             record = await bench.broker.get(job_id)
             assert record is not None
-            crowded = str(record["lane"]).endswith("_crowd")
+            crowded = str(record["lane"]).endswith("_over_quota")
             passed_ms = (TERMS.normal_passed_ms if crowded and priority == "high" else PASSED_MS[priority]) + (
-                TERMS.crowd_ms if crowded else 0
+                TERMS.over_quota_ms if crowded else 0
             )
             waiting[job_id] = Sent(bench.now, passed_ms)
         if random.random() < 0.5:
@@ -79,7 +79,7 @@ async def test_a_delay_does_not_evade_the_window(bench: Bench) -> None:
     await bench.broker.tick("w1")
     calm = await bench.enqueue(agent="calm")
     assert calm in {claimed.job_id for claimed in await bench.claim(n=1)}
-    assert {"normal_crowd"} == {(await bench.broker.get(f"d{index}") or {})["lane"] for index in range(6)}
+    assert {"normal_over_quota"} == {(await bench.broker.get(f"d{index}") or {})["lane"] for index in range(6)}
 
 
 async def test_what_came_back_takes_half_a_batch(bench: Bench) -> None:

@@ -201,7 +201,7 @@ async def test_a_worker_that_comes_back_was_only_slow(bench: Bench, sign: str) -
         else:
             await bench.broker.release(held)
     record = await bench.broker.get("mine")
-    assert ("queued", "again", "1", "1") == tuple(record[name] for name in ("state", "lane", "lost", "lifted"))
+    assert ("queued", "retry", "1", "1") == tuple(record[name] for name in ("state", "lane", "lost", "lifted"))
     await bench.enqueue(id="mate")
     assert ["0.mine", "0.mate"] == [claimed.job_id for claimed in await bench.claim(worker="w1")]
     assert (await bench.broker.stats("cfo@1"))["lifted"] == 1

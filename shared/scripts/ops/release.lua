@@ -1,0 +1,29 @@
+-- uses: counters endings leases losses record unit_of_work waiting wake
+-- Give jobs back unburnt, first in line. A lease that no longer holds gives nothing back, but
+-- shows that its worker is not gone.
+-- KEYS[1] partition prefix
+-- ARGV for each job: id, lease
+-- returns how many were given back
+local given = 0
+local refs = {}
+for i = 1, #ARGV, 2 do
+  local job = load_job(ARGV[i])
+  if job and job.state == 'running' and job.lease == ARGV[i + 1] then
+    leave_running(job)
+    charge(job, -job.cost)
+    count(job, 'released', 1)
+    given = given + 1
+    job.attempts = job.attempts - 1
+    if not end_unwanted(job, 'cancelled on request', 'before it ran', 'attempts', job.attempts, 'released', ARGV[i + 1])
+      and come_back(job, nil, 'attempts', job.attempts, 'released', ARGV[i + 1]) then
+      refs[job.ref] = true
+    end
+  elseif job then
+    lift(job.id, ARGV[i + 1])
+  end
+end
+conclude()
+for ref in pairs(refs) do
+  wake(ref)
+end
+return given
