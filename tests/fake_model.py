@@ -20,6 +20,7 @@ from typing import Any, TypeAlias
 from lorapool.shared.catalog.adapter_record import AdapterRecord
 from lorapool.shared.catalog.pool_config import PoolConfig
 from lorapool.shared.errors import AdapterUnavailable
+from lorapool.worker.adapters.cache_folder import CacheFolder
 from lorapool.worker.adapters.files import AdapterFiles
 from lorapool.worker.adapters.judge import Judge
 from lorapool.worker.config import WorkerConfig
@@ -138,13 +139,16 @@ class FoundAdapters:
 
     def __init__(self, config: WorkerConfig, outline: str, below: str, template_s: float) -> None:
         self._below = f"file://{below}/"
-        self._files = AdapterFiles(config.adapter_roots, config.adapter_places, config.adapter_cache, 1 << 30)
+        self._files = AdapterFiles(
+            config.adapter_roots, config.adapter_places, CacheFolder(config.adapter_cache), 1 << 30
+        )
         read = json.loads(Path(outline).read_text())
         self._judge = Judge(self._files, read, {}, "{{ messages[0].content }}", template_s=template_s)
 
     def load(self, source: AdapterSource) -> FakeWeights:
         if source.uri.startswith(self._below):
-            self._files.folder(source)
+            with self._files.reading(source):
+                return _weights(source)
         return _weights(source)
 
     def check(self, record: AdapterRecord) -> dict[str, Any]:

@@ -33,6 +33,7 @@ from lorapool.shared.queue.broker import Broker
 from lorapool.shared.remote import check_place
 from lorapool.shared.server.keys import Keys
 from lorapool.shared.server.settings import RedisSettings, connect, redis_settings
+from lorapool.worker.adapters.cache_folder import CacheFolder
 from lorapool.worker.adapters.files import AdapterFiles
 from lorapool.worker.adapters.judge import CHECK_S, Judge
 from lorapool.worker.config import WorkerConfig, parse_bytes
@@ -202,7 +203,6 @@ def maintenance(
     Any number of these may run: each chore is done once a tick. Jobs need none of them.
     """
     with _told_plainly():
-        from lorapool.worker.adapters.cache_folder import CacheFolder
         from lorapool.worker.maintenance.maintenance import Maintenance, Periods, maintain
 
         cache = CacheFolder(adapter_cache.expanduser().resolve(), parse_bytes(adapter_cache_bytes))
@@ -236,7 +236,8 @@ class NativeHost:
         from lorapool.worker.text.tokenizer import Tokenizer
 
         tokenizer, config = Tokenizer.unpacked(handed["tokenizer"]), self._config
-        files = AdapterFiles(config.adapter_roots, config.adapter_places, config.adapter_cache, handed["limit_bytes"])
+        cache = CacheFolder(config.adapter_cache)
+        files = AdapterFiles(config.adapter_roots, config.adapter_places, cache, handed["limit_bytes"])
         judge = Judge(files, handed["outline"], **tokenizer.chat_words())
         check = BoundedCall(judge.check, CHECK_S, "judging an adapter")
         return Served(self._engine, tokenizer, check, max_model_len, facts)

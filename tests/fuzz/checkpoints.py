@@ -16,7 +16,7 @@ from lorapool.shared.digest import CONFIG_NAME, WEIGHTS_NAME, json_object
 from lorapool.shared.errors import CheckpointError, LorapoolError
 from lorapool.shared.prompt_format import TEMPLATE_NAME
 from lorapool.worker.adapters.peft_config import PeftConfig
-from lorapool.worker.adapters.trained_on_merged import check_lineage
+from lorapool.worker.adapters.trained_on_merged import refuse_trained_on_merged
 from tests.fuzz import mutation
 from tests.fuzz.target import Target
 
@@ -64,7 +64,7 @@ def check_told(fields: dict[str, Any]) -> None:
     stored = {name.encode(): value.encode(errors="replace") for name, value in record.stored().items()}
     read = AdapterRecord.of_reply(stored)
     encoded(read.model_dump())
-    check_lineage(read, "org/base")
+    refuse_trained_on_merged(read, "org/base")
 
 
 def draw_text(random: Random) -> bytes:

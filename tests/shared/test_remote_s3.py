@@ -14,6 +14,7 @@ from lorapool.producer import Client
 from lorapool.shared.digest import CONFIG_NAME, WEIGHTS_NAME, adapter_digest
 from lorapool.shared.errors import CheckpointError
 from lorapool.shared.remote import RemoteFolder
+from lorapool.worker.adapters.cache_folder import CacheFolder
 from lorapool.worker.adapters.files import AdapterFiles
 from lorapool.worker.engine.adapter_source import AdapterSource
 
@@ -50,9 +51,9 @@ async def test_an_adapter_goes_to_s3_and_comes_back(s3: str, tmp_path: Path, red
     async with Client(redis_url) as pool:
         record = await pool.adapters.register("cfo", s3, wait=False)
     assert (adapter_digest(CFO), 4, s3) == (record.digest, record.rank, record.uri)
-    files = AdapterFiles((), ("s3://models/adapters",), tmp_path / "cache", 1 << 20)
-    fetched = files.folder(AdapterSource(record.ref, record.digest, record.uri))
-    assert record.digest == adapter_digest(fetched)
+    files = AdapterFiles((), ("s3://models/adapters",), CacheFolder(tmp_path / "cache"), 1 << 20)
+    with files.reading(AdapterSource(record.ref, record.digest, record.uri)) as fetched:
+        assert record.digest == adapter_digest(fetched)
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,8 @@
-"""Judge: looks through a new adapter in a process of its own, and says what it found, or what is wrong.
+"""Judge: has a new adapter read in a process of its own (judge_child.py): its facts, or why it is to be refused.
 
 Finds the files here (fetching remote ones); all that they hold is read there, within limits of time and memory. Made
-from plain data: the outline of the base model, which the process that has the model packs. Knows no Redis, no torch.
+from plain data: the outline of the base model, which the process that has the model packs. Does not choose what is
+judged, nor record the verdict: that is Validator's. Knows no Redis, no torch.
 """
 
 from __future__ import annotations
@@ -50,14 +51,14 @@ class Judge:
         ProcessEnded where judging it ended the process.
         """
         source = AdapterSource(record.ref, record.digest, record.uri)
-        found = self._ask(record, source)
-        if "refused" in found and self._files.repaired(source):
-            found = self._ask(record, source)
-        if "unavailable" in found:
-            raise AdapterUnavailable(found["unavailable"])
-        if "refused" in found:
-            raise CheckpointError(found["refused"])
-        return _lacking(record, found["facts"])
+        answer = self._ask(record, source)
+        if "refused" in answer and self._files.repaired(source):
+            answer = self._ask(record, source)
+        if "unavailable" in answer:
+            raise AdapterUnavailable(answer["unavailable"])
+        if "refused" in answer:
+            raise CheckpointError(answer["refused"])
+        return _lacking(record, answer["facts"])
 
     def close(self) -> None:
         """End the process."""
@@ -65,23 +66,24 @@ class Judge:
 
     def _ask(self, record: AdapterRecord, source: AdapterSource) -> dict[str, Any]:
         form = record.prompt_format
-        request = {
-            "folder": str(self._files.folder(source)),
-            "digest": record.digest,
-            "prompt_format": form and form.model_dump(),
-            "template": None if form else self._files.remote_template(record.uri),
-        }
-        try:
-            return self._process.ask(request)
-        except NoAnswer as error:
-            raise AdapterUnavailable(f"its judge gave {error}") from None
+        with self._files.reading(source) as folder:
+            request = {
+                "folder": str(folder),
+                "digest": record.digest,
+                "prompt_format": form and form.model_dump(),
+                "template": None if form else self._files.remote_template(record.uri),
+            }
+            try:
+                return self._process.ask(request)
+            except NoAnswer as error:
+                raise AdapterUnavailable(f"its judge gave {error}") from None
 
 
 def _lacking(record: AdapterRecord, facts: Mapping[str, Any]) -> dict[str, Any]:
-    """What the files tell and the record lacks, its client not having seen them; rank and size are as found."""
-    told = {name: value for name, value in facts.items() if name in {"rank", "bytes"} or not getattr(record, name)}
-    if "targets" in told:
-        told["targets"] = tuple(told["targets"])
-    if "prompt_format" in told:
-        told["prompt_format"] = PromptFormat.model_validate(told["prompt_format"])
-    return told
+    """What the files tell and the record lacks, its client not having seen them; rank and size are the files'."""
+    lacking = {name: value for name, value in facts.items() if name in {"rank", "bytes"} or not getattr(record, name)}
+    if "targets" in lacking:
+        lacking["targets"] = tuple(lacking["targets"])
+    if "prompt_format" in lacking:
+        lacking["prompt_format"] = PromptFormat.model_validate(lacking["prompt_format"])
+    return lacking

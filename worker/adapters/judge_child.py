@@ -31,10 +31,10 @@ def main(seconds: float, template_seconds: float) -> None:
     """Judge until the worker closes the pipe; reading for longer than ``seconds``, or a template that computes for
     longer than its own, ends the process."""
     torch.set_num_threads(1)
-    confinement.serve(lambda setup: _Judge(setup, seconds, template_seconds).answer)
+    confinement.serve(lambda setup: JudgeChild(setup, seconds, template_seconds).answer)
 
 
-class _Judge:
+class JudgeChild:
     """``setup``: the ``outline`` of the base model, its ``special`` tokens and its chat ``template``."""
 
     def __init__(self, setup: dict[str, Any], seconds: float, template_seconds: float) -> None:
@@ -63,12 +63,12 @@ class _Judge:
         confinement.tell("its config and weights")
         confinement.bound_memory(MORE_BYTES + COPIES * _size(folder))
         weights = load_checkpoint(folder, self._spec, self._max_rank, request["digest"] or None)
-        told = told_by(read_config(folder))
+        described = told_by(read_config(folder))
         form = _format(request, folder)
         confinement.bound_time(self._template_seconds)
         confinement.tell("its chat template")
         self._try_format(form)
-        facts = {**told, "rank": weights.rank, "bytes": weights.nbytes}
+        facts = {**described, "rank": weights.rank, "bytes": weights.nbytes}
         return facts if form is None else {**facts, "prompt_format": form.model_dump()}
 
     def _try_format(self, form: PromptFormat | None) -> None:
@@ -78,10 +78,10 @@ class _Judge:
         if form.kind != "chat":
             text = form.render(QUESTION)
         elif template := form.template or self._template:
-            found = rendered(template, [message.model_dump() for message in QUESTION], self._special)
-            if "error" in found:
-                raise CheckpointError(f"prompt format: messages do not fit the chat template: {found['error']}")
-            text = found["text"]
+            answer = rendered(template, [message.model_dump() for message in QUESTION], self._special)
+            if "error" in answer:
+                raise CheckpointError(f"prompt format: messages do not fit the chat template: {answer['error']}")
+            text = answer["text"]
         else:
             raise CheckpointError("prompt format: the base model has no chat template; give one, or another kind")
         if not text:
@@ -101,7 +101,7 @@ def _size(folder: Path) -> int:
     try:
         return (folder / WEIGHTS_NAME).stat().st_size
     except OSError:
-        return 0  # what is missing is told by who reads it
+        return 0  # who reads it says what is missing
 
 
 if __name__ == "__main__":

@@ -15,8 +15,8 @@ _MERGED = re.compile(r"(?:^|[-_.])merged?(?:$|[-_.])")
 _REMEDY = "merge them into one adapter, or serve the merged model as a base model of its own"
 
 
-def check_lineage(record: AdapterRecord, served: str) -> None:
-    """Raises CheckpointError for an adapter with parents, said or shown by the name of its base model.
+def refuse_trained_on_merged(record: AdapterRecord, served: str) -> None:
+    """Raises CheckpointError for an adapter with parents: recorded, or shown by the name of its base model.
 
     ``served`` is the name of the pool's base model, which may itself be called merged.
     """

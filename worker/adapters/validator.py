@@ -1,8 +1,9 @@
-"""Validator: gives newly registered adapters their verdict, ready or refused with the reason.
+"""Validator: sees to it that newly registered adapters get their verdict, ready or refused with the reason.
 
 Asked through the control stream, and by looking now and then at what is pending, in case the request was lost. One
 worker at a time judges a version, marked so in the catalog; the first verdict of any stands. Only content is refused:
 what this worker cannot reach is left to others, with the reason, and what ends its judge twice is refused for that.
+Reads no adapter: ``check`` does (Judge's, in a worker).
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from lorapool.shared.errors import (
 from lorapool.shared.server.redis_retry import retry, retry_until_repaired
 from lorapool.shared.tasks import cancel_and_wait
 from lorapool.worker.adapters.not_here import NotHere
-from lorapool.worker.adapters.trained_on_merged import check_lineage
+from lorapool.worker.adapters.trained_on_merged import refuse_trained_on_merged
 from lorapool.worker.confinement.process import ProcessEnded
 
 LOOK_EVERY_S = 5.0
@@ -34,7 +35,7 @@ LOOK_AGAIN_S = 0.5  # while another worker judges
 HOLD_S = 30.0  # a judgement is ours for so long without a sign of life
 HOLD_MS = round(1000 * HOLD_S)
 MOST_DEATHS = 2  # judges that a version may end
-UNTELLABLE = "validation failed, and the reason cannot be recorded; see the worker's log"
+NO_REASON = "validation failed, and the reason cannot be recorded; see the worker's log"
 
 Check = Callable[[AdapterRecord], Mapping[str, Any]]
 """Returns facts to record with the verdict. Raises AdapterUnavailable where this worker cannot tell, ProcessEnded where
@@ -58,7 +59,7 @@ class Validator:
         self._asked.set()
 
     async def verify(self, request: Mapping[str, str], worker: str) -> None:
-        """Check a version that is decided already once more, and say what was found. Its status stays."""
+        """Check a version that is decided already once more, and record the outcome. Its status stays."""
         try:
             record = await retry(lambda: self._catalog.get(request.get("ref", "")), "record to verify")
         except LorapoolError as error:
@@ -118,7 +119,7 @@ class Validator:
         """Facts, or what was raised instead."""
         try:
             config = await retry(self._catalog.config, "pool's config")
-            check_lineage(record, config.base_model if config else "")
+            refuse_trained_on_merged(record, config.base_model if config else "")
             return await asyncio.to_thread(self._check, record)
         except MalformedEntry:
             raise
@@ -130,24 +131,24 @@ class Validator:
             log.exception("validation failed unexpectedly", adapter=record.ref)
             return error
 
-    async def _conclude(self, record: AdapterRecord, token: str, found: Mapping[str, Any] | Exception) -> None:
-        match found:
+    async def _conclude(self, record: AdapterRecord, token: str, outcome: Mapping[str, Any] | Exception) -> None:
+        match outcome:
             case AdapterUnavailable():
-                await self._leave_to_others(record.ref, token, str(found))
+                await self._leave_to_others(record.ref, token, str(outcome))
             case ProcessEnded():
                 end = self._catalog.end_judging
                 judging = await retry(lambda: end(record.ref, self._worker, token, "died"), "a judge's death")
-                log.warning("judge died", adapter=record.ref, reason=str(found), deaths=judging.deaths)
+                log.warning("judge died", adapter=record.ref, reason=str(outcome), deaths=judging.deaths)
                 self._busy = True  # look again soon
                 if judging.deaths >= MOST_DEATHS:
-                    await self._refuse(record, _deadly(judging.names, str(found)))
+                    await self._refuse(record, _deadly(judging.names, str(outcome)))
             case LorapoolError():
-                await self._refuse(record, str(found))
+                await self._refuse(record, str(outcome))
             case Exception():
-                await self._refuse(record, _words(found))
+                await self._refuse(record, _words(outcome))
             case _:
                 self.not_here.reached(record.ref)
-                await self._decide(record, "ready", "", found)
+                await self._decide(record, "ready", "", outcome)
 
     async def _leave_to_others(self, ref: str, token: str, reason: str) -> None:
         self.not_here.note(ref, reason)
@@ -169,7 +170,7 @@ class Validator:
             return
         except Exception:  # what a stranger wrote cannot be recorded: say only that
             log.exception("verdict not recorded", adapter=record.ref, verdict=verdict)
-            await retry(lambda: self._catalog.decide(record.ref, "refused", UNTELLABLE), "verdict")
+            await retry(lambda: self._catalog.decide(record.ref, "refused", NO_REASON), "verdict")
             return
         log.info("adapter validated", adapter=record.ref, verdict=verdict, reason=reason)
 
@@ -196,4 +197,4 @@ def _words(error: Exception) -> str:
     try:
         return f"validation failed: {type(error).__name__}: {error}"
     except Exception:  # noqa: BLE001  even its words are a stranger's
-        return UNTELLABLE
+        return NO_REASON

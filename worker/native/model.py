@@ -12,6 +12,7 @@ import structlog
 
 from lorapool.shared.catalog.pool_config import PoolConfig
 from lorapool.shared.errors import CheckpointError
+from lorapool.worker.adapters.cache_folder import CacheFolder
 from lorapool.worker.adapters.checkpoint import AdapterWeights, largest_bytes, load_checkpoint
 from lorapool.worker.adapters.files import AdapterFiles
 from lorapool.worker.adapters.model_outline import packed
@@ -113,7 +114,8 @@ class _Adapters:
     def __init__(self, config: WorkerConfig, runner: ModelRunner) -> None:
         self._spec, self._max_rank = runner.spec, config.max_rank
         limit_bytes = largest_bytes(runner.spec, config.max_rank)
-        self._files = AdapterFiles(config.adapter_roots, config.adapter_places, config.adapter_cache, limit_bytes)
+        cache = CacheFolder(config.adapter_cache)
+        self._files = AdapterFiles(config.adapter_roots, config.adapter_places, cache, limit_bytes)
 
     def load(self, source: AdapterSource) -> AdapterWeights:
         try:
@@ -124,7 +126,8 @@ class _Adapters:
         return self._read(source)
 
     def _read(self, source: AdapterSource) -> AdapterWeights:
-        return load_checkpoint(self._files.folder(source), self._spec, self._max_rank, source.digest)
+        with self._files.reading(source) as folder:
+            return load_checkpoint(folder, self._spec, self._max_rank, source.digest)
 
 
 def _memory(slots: int, slot_bytes: int, kv_bytes: int) -> str:

@@ -53,14 +53,84 @@ def test_fresh_entries_stay_whatever_the_budget(tmp_path: Path):
     assert (True, False) == (fresh.exists(), old.exists())
 
 
+def fetch(folder: Path) -> None:
+    (folder / "adapter_model.safetensors").write_bytes(b"x" * SIZE)
+
+
+def make_old(path: Path) -> None:
+    os.utime(path, (0, 0))
+
+
 def test_an_entry_that_is_read_stays(tmp_path: Path):
-    """Its reader holds a shared lock; after that it may go."""
-    path = add(tmp_path, digest("a"))
-    fd = os.open(path, os.O_RDONLY)
-    fcntl.flock(fd, fcntl.LOCK_SH)
-    assert 0 == sweep(tmp_path, 0).removed
-    os.close(fd)
+    """However long; after that it may go. Two may read it at once."""
+    cache = CacheFolder(tmp_path)
+    with cache.reading(digest("a"), fetch) as path:
+        with cache.reading(digest("a"), fetch):
+            make_old(path)
+            assert 0 == sweep(tmp_path, 0).removed
+        assert 0 == sweep(tmp_path, 0).removed
+        assert [path / "adapter_model.safetensors"] == list(path.iterdir())
     assert 1 == sweep(tmp_path, 0).removed
+
+
+def test_an_entry_that_went_is_fetched_again(tmp_path: Path):
+    """Each time that it is wanted."""
+    fetched = []
+
+    def count(folder: Path) -> None:
+        fetched.append(folder)
+        fetch(folder)
+
+    for _ in range(2):
+        with CacheFolder(tmp_path).reading(digest("a"), count) as path:
+            make_old(path)
+        sweep(tmp_path, 0)
+    assert 2 == len(fetched)
+
+
+def test_one_that_is_swept_before_it_is_locked_is_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """The reader holds what lies under the name, not what lay there before."""
+    lock = fcntl.flock
+    add(tmp_path, digest("a"))
+
+    def sweep_first(fd: int, how: int) -> None:
+        monkeypatch.setattr(fcntl, "flock", lock)
+        assert 1 == sweep(tmp_path, 0).removed
+        lock(fd, how)
+
+    monkeypatch.setattr(fcntl, "flock", sweep_first)
+    with CacheFolder(tmp_path).reading(digest("a"), fetch) as path:
+        make_old(path)
+        assert 0 == sweep(tmp_path, 0).removed
+        assert (path / "adapter_model.safetensors").exists()
+
+
+def test_a_download_under_way_stays(tmp_path: Path):
+    """However long it takes: its folder is held."""
+
+    def slowly(folder: Path) -> None:
+        make_old(folder)
+        sweep(tmp_path, 0)
+        fetch(folder)
+
+    with CacheFolder(tmp_path).reading(digest("a"), slowly) as path:
+        assert (path / "adapter_model.safetensors").exists()
+
+
+def test_a_damaged_entry_goes_though_it_is_read(tmp_path: Path):
+    """Its readers fail as well; discarding it once more does nothing."""
+    cache = CacheFolder(tmp_path)
+    with cache.reading(digest("a"), fetch) as path:
+        cache.discard(digest("a"))
+        assert not path.exists()
+    cache.discard(digest("a"))
+
+
+def test_without_a_budget_nothing_is_evicted(tmp_path: Path):
+    """Only what was cut off is cleared."""
+    entry, leftover = add(tmp_path, digest("a")), add(tmp_path, ".partial-x", age_s=LEFTOVER_S)
+    assert Swept(1, SIZE, 0, 0) == CacheFolder(tmp_path, clock=lambda: NOW_S).sweep()
+    assert (True, False) == (entry.exists(), leftover.exists())
 
 
 def test_nothing_else_is_touched(tmp_path: Path):
@@ -84,7 +154,7 @@ def test_nothing_else_is_touched(tmp_path: Path):
 
 @pytest.mark.parametrize("name", [".trash-0123456789abcdef", ".partial-x"])
 def test_old_leftovers_go(tmp_path: Path, name: str):
-    """What a cut-off removal or download left; a day old, not younger."""
+    """What a cut-off removal or download left; six hours old, not younger."""
     old, young = add(tmp_path, name, age_s=LEFTOVER_S), add(tmp_path, name + "2", age_s=LEFTOVER_S - 1)
     sweep(tmp_path, 10 * SIZE)
     assert (False, True) == (old.exists(), young.exists())

@@ -14,8 +14,7 @@ import pytest
 from lorapool.shared import remote
 from lorapool.shared.digest import CONFIG_NAME, WEIGHTS_NAME, adapter_digest
 from lorapool.shared.errors import AdapterUnavailable, CheckpointError, InvalidRequest
-from lorapool.worker.adapters import files as adapter_files
-from lorapool.worker.adapters.cache_folder import CacheFolder
+from lorapool.worker.adapters.cache_folder import LEFTOVER_S, CacheFolder
 from lorapool.worker.adapters.files import AdapterFiles
 from lorapool.worker.engine.adapter_source import AdapterSource
 
@@ -44,7 +43,12 @@ def cache(tmp_path: Path) -> Path:
 
 
 def files(cache: Path, *, place: str = "memory://bucket/adapters", limit_bytes: int = 1 << 20) -> AdapterFiles:
-    return AdapterFiles((), (place,), cache, limit_bytes)
+    return AdapterFiles((), (place,), CacheFolder(cache), limit_bytes)
+
+
+def folder_of(files: AdapterFiles, source: AdapterSource = SOURCE) -> Path:
+    with files.reading(source) as folder:
+        return folder
 
 
 def visible(cache: Path) -> list[str]:
@@ -53,7 +57,7 @@ def visible(cache: Path) -> list[str]:
 
 def test_an_adapter_is_fetched_by_digest(bucket: object, cache: Path) -> None:
     """Config and weights, nothing else, in a folder of its digest's name."""
-    folder = files(cache).folder(SOURCE)
+    folder = folder_of(files(cache))
     assert cache / DIGEST == folder
     assert DIGEST == adapter_digest(folder)
     assert {CONFIG_NAME, WEIGHTS_NAME} == {path.name for path in folder.iterdir()}
@@ -71,10 +75,10 @@ def test_it_is_fetched_once(bucket: fsspec.AbstractFileSystem, cache: Path, monk
 
     monkeypatch.setattr(remote.RemoteFolder, "download", counted)
     with ThreadPoolExecutor(16) as threads:
-        assert {cache / DIGEST} == set(threads.map(lambda _: files(cache).folder(SOURCE), range(16)))
+        assert {cache / DIGEST} == set(threads.map(lambda _: folder_of(files(cache)), range(16)))
     bucket.store.clear()
     os.utime(cache / DIGEST, (0, 0))
-    assert cache / DIGEST == files(cache).folder(SOURCE)
+    assert cache / DIGEST == folder_of(files(cache))
     assert (cache / DIGEST).stat().st_mtime > 1_000_000_000
     assert [CONFIG_NAME, WEIGHTS_NAME] == opened
 
@@ -83,14 +87,14 @@ def test_other_content_than_registered_is_refused(bucket: fsspec.AbstractFileSys
     """Nothing of it stays."""
     bucket.pipe(f"/bucket/adapters/cfo/{WEIGHTS_NAME}", b"others")
     with pytest.raises(CheckpointError, match=f"registered as {DIGEST}"):
-        files(cache).folder(SOURCE)
+        folder_of(files(cache))
     assert [] == visible(cache)
 
 
 def test_too_large_a_file_is_not_taken(bucket: object, cache: Path) -> None:
     """Told by its size before a byte is read."""
     with pytest.raises(AdapterUnavailable, match=r"the limit is 1,000.*--max-rank"):
-        files(cache, limit_bytes=1000).folder(SOURCE)
+        folder_of(files(cache, limit_bytes=1000))
     assert [] == visible(cache)
 
 
@@ -108,7 +112,7 @@ def test_a_missing_file_is_named(bucket: fsspec.AbstractFileSystem, cache: Path,
     """With the uri."""
     bucket.rm(f"/bucket/adapters/cfo/{name}")
     with pytest.raises(CheckpointError, match=f"{URI}: has no {name}"):
-        files(cache).folder(SOURCE)
+        folder_of(files(cache))
     assert [] == visible(cache)
 
 
@@ -130,30 +134,30 @@ def test_a_missing_file_is_named(bucket: fsspec.AbstractFileSystem, cache: Path,
 def test_only_what_lies_below_an_allowed_place_is_read(bucket: object, cache: Path, uri: str) -> None:
     """Neighbours with a like name, ways out, options and other stores are not."""
     with pytest.raises((AdapterUnavailable, CheckpointError)):
-        files(cache).folder(AdapterSource("cfo@1", DIGEST, uri))
+        folder_of(files(cache), AdapterSource("cfo@1", DIGEST, uri))
     assert not cache.exists()
 
 
 def test_no_place_is_allowed_unasked(bucket: object, cache: Path) -> None:
     """And the message names the flag."""
     with pytest.raises(AdapterUnavailable, match="--adapter-source"):
-        AdapterFiles((), (), cache, 1000).folder(SOURCE)
+        folder_of(AdapterFiles((), (), CacheFolder(cache), 1000))
 
 
 @pytest.mark.parametrize("digest", ["", "../../etc", "d" * 63, "D" * 64])
 def test_a_digest_that_is_none_becomes_no_path(bucket: object, cache: Path, digest: str) -> None:
     with pytest.raises(CheckpointError, match="no sha256"):
-        files(cache).folder(AdapterSource("cfo@1", digest, URI))
+        folder_of(files(cache), AdapterSource("cfo@1", digest, URI))
 
 
 def test_a_damaged_copy_is_fetched_again(bucket: object, cache: Path) -> None:
     """After a failed read; a sound one is left alone, and so is a local adapter."""
     made = files(cache)
-    folder = made.folder(SOURCE)
+    folder = folder_of(made)
     assert not made.repaired(SOURCE)
     (folder / WEIGHTS_NAME).write_bytes(b"rot")
     assert made.repaired(SOURCE)
-    assert DIGEST == adapter_digest(made.folder(SOURCE))
+    assert DIGEST == adapter_digest(folder_of(made))
     shutil.rmtree(folder)
     assert made.repaired(SOURCE)
     assert not made.repaired(AdapterSource("cfo@1", DIGEST, CFO.as_uri()))
@@ -162,19 +166,19 @@ def test_a_damaged_copy_is_fetched_again(bucket: object, cache: Path) -> None:
 def test_what_was_pruned_is_fetched_again(bucket: object, cache: Path) -> None:
     """The cache's sweep knows these folders: a fresh one stays, an old one goes, and comes back when it is wanted."""
     made = files(cache)
-    used_s = made.folder(SOURCE).stat().st_mtime
+    used_s = folder_of(made).stat().st_mtime
     assert 0 == CacheFolder(cache, 0, clock=lambda: used_s + 1).sweep().removed
     assert 1 == CacheFolder(cache, 0, clock=lambda: used_s + 3600).sweep().removed
-    assert DIGEST == adapter_digest(made.folder(SOURCE))
+    assert DIGEST == adapter_digest(folder_of(made))
 
 
 def test_what_killed_downloads_left_is_swept(bucket: object, cache: Path) -> None:
     """Once it is old; a download under way is not touched."""
-    for name, age in (("old", adapter_files.ABANDONED_S + 60), ("new", 0)):
+    for name, age in (("old", LEFTOVER_S + 60), ("new", 0)):
         (cache / f".partial-{name}").mkdir(parents=True)
         when = (cache / f".partial-{name}").stat().st_mtime - age
         os.utime(cache / f".partial-{name}", (when, when))
-    files(cache).folder(SOURCE)
+    folder_of(files(cache))
     assert [".partial-new", DIGEST] == visible(cache)
 
 
@@ -193,14 +197,14 @@ def test_a_store_that_cannot_be_reached_is_no_verdict(
     made = files(cache)
     monkeypatch.setattr(fsspec.filesystem("memory").__class__, "info", _timed_out)
     with pytest.raises(AdapterUnavailable, match="cannot be reached"):
-        made.folder(SOURCE)
+        folder_of(made)
 
 
 def test_a_cache_that_cannot_be_written_is_no_verdict(bucket: object, tmp_path: Path) -> None:
     """A full disk, or no permission: this worker's trouble."""
     (tmp_path / "file").write_text("no folder")
     with pytest.raises(AdapterUnavailable, match="--adapter-cache"):
-        files(tmp_path / "file" / "cache").folder(SOURCE)
+        folder_of(files(tmp_path / "file" / "cache"))
 
 
 def _timed_out(*_: object, **__: object) -> None:

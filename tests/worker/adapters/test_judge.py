@@ -19,6 +19,7 @@ from lorapool.shared.digest import adapter_digest
 from lorapool.shared.errors import AdapterUnavailable, CheckpointError
 from lorapool.shared.prompt_format import PromptFormat
 from lorapool.worker.adapters import model_outline
+from lorapool.worker.adapters.cache_folder import CacheFolder
 from lorapool.worker.adapters.checkpoint import ModelSpec
 from lorapool.worker.adapters.files import AdapterFiles
 from lorapool.worker.adapters.judge import Judge
@@ -32,7 +33,7 @@ ENDLESS = "{% for i in range(99999) %}{% for j in range(99999) %}{% endfor %}{% 
 
 
 def judge(root: Path, max_rank: int = 64, **limits: float) -> Judge:
-    files = AdapterFiles((root,), (), root / "cache", 1 << 30)
+    files = AdapterFiles((root,), (), CacheFolder(root / "cache"), 1 << 30)
     outline = model_outline.packed(ModelSpec.of(LLAMA, ["tiny/llama"]), max_rank)
     return Judge(files, outline, {"bos_token": "<s>"}, "{{ messages[0].content }}", **limits)
 

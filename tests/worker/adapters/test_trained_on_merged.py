@@ -6,7 +6,7 @@ import pytest
 
 from lorapool.shared.catalog.adapter_record import AdapterRecord
 from lorapool.shared.errors import CheckpointError
-from lorapool.worker.adapters.trained_on_merged import check_lineage
+from lorapool.worker.adapters.trained_on_merged import refuse_trained_on_merged
 
 
 def record(**fields: object) -> AdapterRecord:
@@ -16,22 +16,22 @@ def record(**fields: object) -> AdapterRecord:
 def test_parents_are_named() -> None:
     """The reason says what is missing."""
     with pytest.raises(CheckpointError, match=r"trained on top of cfo-sft@1, style@2"):
-        check_lineage(record(parents=("cfo-sft@1", "style@2")), "org/base")
+        refuse_trained_on_merged(record(parents=("cfo-sft@1", "style@2")), "org/base")
 
 
 @pytest.mark.parametrize("name", ["/out/sft-merged", "merged", "org/base_merged", "/out/merged.v2/", "/x/Merge"])
 def test_a_merged_base_shows_in_its_name(name: str) -> None:
     """Whether it is a folder or a public name."""
     with pytest.raises(CheckpointError, match="merged model"):
-        check_lineage(record(base_model=name), "org/base")
+        refuse_trained_on_merged(record(base_model=name), "org/base")
 
 
 @pytest.mark.parametrize("name", ["", "org/base", "/models/base", "emerged-7b", "/merged/base"])
 def test_others_are_not_suspected(name: str) -> None:
     """The last part of the name decides, and only as a word of its own."""
-    check_lineage(record(base_model=name), "org/base")
+    refuse_trained_on_merged(record(base_model=name), "org/base")
 
 
 def test_the_pools_own_base_may_be_a_merged_one() -> None:
     """Its adapters name it so."""
-    check_lineage(record(base_model="/elsewhere/Mix-Merged"), "org/mix-merged")
+    refuse_trained_on_merged(record(base_model="/elsewhere/Mix-Merged"), "org/mix-merged")

@@ -93,7 +93,7 @@ async def test_unforeseen_error_refuses(redis: Redis) -> None:
 
 
 @pytest.mark.parametrize(
-    ("adapter_id", "reason"), [("surrogate", "rank_pattern['\ufffd']"), ("wordless", validator.UNTELLABLE)]
+    ("adapter_id", "reason"), [("surrogate", "rank_pattern['\ufffd']"), ("wordless", validator.NO_REASON)]
 )
 async def test_a_reason_that_cannot_be_told_ends_no_validator(redis: Redis, adapter_id: str, reason: str) -> None:
     """What cannot be sent or said is replaced, and the next adapter is looked at."""
