@@ -1,4 +1,4 @@
-# make demo | make test | make check | make chaos | make fuzz: each does its own set-up, in .venv, once.
+# make demo | make test | make check | …: each does its own set-up, in .venv, once. `make help` lists them.
 #
 #   PYTHON=python3.12    the interpreter to build .venv from (3.11 or newer)
 #   TORCH=torch==2.13.0  what to install as torch
@@ -21,21 +21,26 @@ BIN ?= $(VENV)/bin
 DONE := $(VENV)/.done
 PIP := $(VENV)/bin/python -m pip --disable-pip-version-check -qq
 TYPING := .cache/typing/lorapool
-SOURCES := shared producer worker examples benchmarks tests
+BENCH := .cache/bench
 
-.PHONY: help setup demo csuite test chaos fuzz parity check lint types arrows format clean
+.PHONY: help setup demo csuite test test-all chaos fuzz parity bench check lint types arrows format reference docs lock clean
 .DELETE_ON_ERROR:
 
 help:
-	@echo 'make demo     five agents, five LoRA adapters, one base model, on an embedded server'
-	@echo 'make csuite   the same five at work together, with failures and the bill'
-	@echo 'make test     the tests'
-	@echo 'make chaos    20,000 jobs under 280 faults, twice; one thing broken at a time, at length; the claim protocol against its model'
-	@echo 'make fuzz     ten minutes of junk in everything foreign: files, requests, replies, every key of a live pool'
-	@echo 'make parity   random adapters on random models against PEFT, at length; PARITY_EXAMPLES=60'
-	@echo 'make check    lint, format, types, import arrows'
-	@echo 'make format   what make check would have you change, where a tool can'
-	@echo 'make clean    remove .venv and caches of this checkout'
+	@echo 'make demo       five agents, five LoRA adapters, one base model, on an embedded server'
+	@echo 'make csuite     the same five at work together, with failures and the bill'
+	@echo 'make test       the tests'
+	@echo 'make test-all   the tests, the longer forms too, and how much of the code they run'
+	@echo 'make chaos      20,000 jobs under 280 faults, twice; one thing broken at a time, at length; the claim protocol against its model'
+	@echo 'make fuzz       ten minutes of junk in everything foreign: files, requests, replies, every key of a live pool'
+	@echo 'make parity     random adapters on random models against PEFT, at length; PARITY_EXAMPLES=60'
+	@echo 'make bench      queue, engine, and one through the other, in short; $(BENCH)/*.json'
+	@echo 'make check      lint, format, types, import arrows'
+	@echo 'make format     what make check would have you change, where a tool can; and the reference'
+	@echo 'make reference  docs/reference/*.md, from the code'
+	@echo 'make docs       the docs site, in .cache/site; a link that leads nowhere fails'
+	@echo 'make lock       deploy/*.lock: what the image of a worker installs, by version and hash'
+	@echo 'make clean      remove .venv and caches of this checkout'
 
 setup: $(DONE)/lorapool
 
@@ -71,6 +76,13 @@ csuite: setup
 test: setup
 	@$(BIN)/python -m pytest -q -n $(PROCESSES) --no-loadscope-reorder $(ARGS)
 
+# What a subprocess runs counts as well; one that is killed keeps its share to itself.
+test-all: setup
+	@rm -rf .cache/coverage
+	@LORAPOOL_CONTAINMENT_LONG=1 $(BIN)/python -m coverage run -m pytest -q -n $(PROCESSES) --no-loadscope-reorder --timeout 900 $(ARGS)
+	@$(BIN)/python -m coverage combine -q
+	@$(BIN)/python -m coverage report --skip-covered --sort=cover
+
 chaos: setup
 	@$(BIN)/python -m tests.chaos $(ARGS)
 	@LORAPOOL_CONTAINMENT_LONG=1 $(BIN)/python -m pytest -q --timeout 900 tests/containment
@@ -82,6 +94,12 @@ fuzz: setup
 parity: setup
 	@LORAPOOL_PARITY_EXAMPLES=$(or $(PARITY_EXAMPLES),60) $(BIN)/python -m pytest -q --timeout 1800 tests/parity tests/e2e/test_parity.py $(ARGS)
 
+bench: setup
+	@mkdir -p $(BENCH)
+	@$(BIN)/python -m benchmarks.queue --quick --peers '' --parts drains,trips --out $(BENCH)/queue.json
+	@$(BIN)/python -m benchmarks.engine --only ours --only limit --rounds 2 --out $(BENCH)/engine.json
+	@$(BIN)/python -m benchmarks.through --rounds 2 --out $(BENCH)/through.json
+
 check: setup lint types arrows
 
 lint:
@@ -89,9 +107,11 @@ lint:
 	$(BIN)/ruff format --check .
 
 # setuptools' editable mapping is invisible to mypy: it reads the same folders through links.
-types:
-	@mkdir -p $(TYPING) && for d in shared producer worker; do ln -sfn ../../../$$d $(TYPING)/$$d; done
-	$(BIN)/mypy $(TYPING) examples benchmarks tests
+$(TYPING):
+	@mkdir -p $@ && for d in shared producer worker; do ln -sfn ../../../$$d $@/$$d; done
+
+types: $(TYPING)
+	$(BIN)/mypy $(TYPING) examples benchmarks deploy docs tests
 
 arrows:
 	$(BIN)/lint-imports --no-logo
@@ -99,6 +119,24 @@ arrows:
 format:
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+	@$(BIN)/python -m docs.reference
+
+reference: setup
+	@$(BIN)/python -m docs.reference
+
+$(DONE)/docs: $(DONE)/lorapool
+	@echo 'lorapool[docs] (once; 40 MB)'
+	@$(PIP) install -e '.[docs]'
+	@touch $@
+
+# mkdocs reads the sources through the links that mypy reads them by.
+docs: $(DONE)/docs $(TYPING) reference
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	@echo 'built: .cache/site/index.html'
+
+lock: setup
+	@$(PIP) install 'uv>=0.5'
+	@$(BIN)/python deploy/lock.py $(TORCH)
 
 clean:
 	rm -rf $(VENV) .cache build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

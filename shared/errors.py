@@ -46,11 +46,15 @@ from typing import Any, Self
 
 
 class Fate(StrEnum):
-    """What surely became of a submission that brought an error."""
+    """What surely became of a submission that brought an error.
 
-    QUEUED = "queued"  # accepted: its answer can be asked for by its id
-    NOT_QUEUED = "not queued"  # surely not: whoever submits it anew runs it once
-    UNKNOWN = "unknown"  # it may be: submitting it again is safe with the same id, and with no other
+    ``QUEUED``: it was accepted, and its answer can be asked for by its id. ``NOT_QUEUED``: surely not, and who submits
+    it anew runs it once. ``UNKNOWN``: it may be; submitting it again is safe with the same id, and with no other.
+    """
+
+    QUEUED = "queued"
+    NOT_QUEUED = "not queued"
+    UNKNOWN = "unknown"
 
 
 class LorapoolError(Exception):

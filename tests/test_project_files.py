@@ -14,7 +14,7 @@ import yaml
 
 ROOT = Path(__file__).parents[1]
 CATEGORIES = {"Added", "Changed", "Deprecated", "Removed", "Fixed", "Security"}
-TARGET = re.compile(r"^([a-z]+):", re.MULTILINE)
+TARGET = re.compile(r"^([a-z-]+):", re.MULTILINE)
 TEMPLATES = sorted((ROOT / ".github/ISSUE_TEMPLATE").glob("*.yml"))
 
 
@@ -48,7 +48,7 @@ def test_hooks_run_what_is_there(hooks) -> None:
 @pytest.mark.parametrize("page", ["CONTRIBUTING.md", "README.md", ".github/pull_request_template.md"])
 def test_pages_name_targets_of_the_makefile(page: str) -> None:
     """Every `make` command of the page can be run."""
-    named = set(re.findall(r"(?:^|`)make ([a-z]+)", (ROOT / page).read_text(), re.MULTILINE))
+    named = set(re.findall(r"(?:^|`)make ([a-z-]+)", (ROOT / page).read_text(), re.MULTILINE))
     assert named
     assert named <= targets()
 

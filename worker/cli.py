@@ -63,6 +63,7 @@ def _option(name: str, text: str, **more: Any) -> Any:
 RedisUrl = Annotated[str | None, _option("--redis-url", "redis:// or rediss:// URL of the server")]
 Pool = Annotated[str | None, _option("--pool", "pool to serve")]
 BaseModelName = Annotated[str, _option("--base-model", "folder, or hub id with @revision")]
+Looked = Annotated[str | None, _option("--worker-id", "the worker to look at; any, if not given")]
 WorkerId = Annotated[str | None, _option("--worker-id", "name of this worker; made up if not given")]
 Device = Annotated[str, _option("--device", "auto, cpu, cuda or cuda:N")]
 Dtype = Annotated[str, _option("--dtype", "auto, float32, bfloat16 or float16")]
@@ -177,7 +178,7 @@ def run(
 
 
 @app.command()
-def check(redis_url: RedisUrl = None, pool: Pool = None, worker_id: WorkerId = None) -> None:
+def check(redis_url: RedisUrl = None, pool: Pool = None, worker_id: Looked = None) -> None:
     """Exit 0 if the worker (any worker, without --worker-id) beats and is ready, else 1."""
     with _told_plainly():
         settings = _settings(redis_url, pool)

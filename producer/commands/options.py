@@ -56,8 +56,8 @@ Delay = Annotated[float | None, flag("--delay", "Do not start before SECONDS hav
 Deadline = Annotated[float | None, flag("--deadline", "Expire the job if it has not ended after SECONDS.", **_JOB)]
 
 JobsFile = Annotated[Path | None, flag("--file", "Requests, one JSON object a line.", **_FILE)]
-ResultsFile = Annotated[Path | None, flag("--out", "Where results go; what it holds is not asked again.", **_FILE)]
-RetryErrors = Annotated[bool, flag("--retry-errors", "Ask the lines again whose result is an error.", **_FILE)]
+ResultsFile = Annotated[Path | None, flag("--out", "Where results go; lines it answers already are left out.", **_FILE)]
+RetryErrors = Annotated[bool, flag("--retry-errors", "Ask those lines again whose result is an error.", **_FILE)]
 AtOnce = Annotated[int, flag("--at-once", "Jobs under way at a time.", min=1, max=10_000, **_FILE)]
 
 MaxNewTokens = Annotated[int | None, flag("--max-new-tokens", "At most N tokens (default: 128).", "-n", **_HOW)]
@@ -99,7 +99,7 @@ ByWorker = Annotated[bool, flag("--worker", "Have a worker look: at its own copy
 VerifyTimeout = Annotated[float, flag("--timeout", "Seconds to wait for a worker's answer.", min=0)]
 NoWait = Annotated[bool, flag("--no-wait", "Do not wait for a worker to validate it.")]
 ValidationTimeout = Annotated[float, flag("--timeout", "Seconds to wait for a worker to validate it.")]
-DeleteAlias = Annotated[bool, flag("--delete", "Let the name mean nothing.")]
+DeleteAlias = Annotated[bool, flag("--delete", "Delete the name.")]
 Removed = Annotated[bool, flag("--removed", "Removed versions too.")]
 ForceRemoval = Annotated[bool, flag("--force", "Also while jobs wait or run: they end on it, new ones are refused.")]
 DrainTimeout = Annotated[float, flag("--timeout", "Seconds to wait for the ends of its jobs.", min=0)]

@@ -62,7 +62,7 @@ def import_(
     pool: o.Pool = None,
     as_json: o.Json = False,
 ) -> None:
-    """Register every adapter of a manifest. Safe to repeat; what fails is told at the end, and the exit code is 1.
+    """Register every adapter of a manifest. Safe to repeat; failures are listed at the end, and the exit code is 1.
 
     A manifest is a list of [[adapters]] tables: id, uri (relative to the manifest), version, aliases, owner, metadata,
     digest, prompt_format, parents.
