@@ -12,7 +12,8 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from benchmarks.workload import Workload
-from lorapool.worker.native.linear import Product, products
+from lorapool.worker.native.linear import Product
+from lorapool.worker.native.models.fused_inputs import products
 
 SHARED = (("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj"))
 

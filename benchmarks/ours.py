@@ -17,7 +17,7 @@ from lorapool.worker.engine.engine import Engine
 from lorapool.worker.engine.port import Residency, Sampling
 from lorapool.worker.engine.scheduler import Scheduler
 from lorapool.worker.engine.sequence import Sequence
-from lorapool.worker.native.runner import ModelRunner
+from lorapool.worker.native.load import load_runner
 from lorapool.worker.text.tokenizer import Tokenizer
 
 
@@ -51,7 +51,7 @@ class Ours:
     def __init__(self, workload: Workload, dtype: str, rank: int) -> None:
         self.workload = workload
         self.tokenizer = Tokenizer.from_folder(workload.model)
-        self.runner = ModelRunner.load(
+        self.runner = load_runner(
             workload.model,
             dtype=dtype,
             slots=max(1, len(workload.adapters)),

@@ -20,7 +20,7 @@ from lorapool.worker.engine.engine import Engine
 from lorapool.worker.engine.scheduler import Scheduler
 from lorapool.worker.engine.sequence import Sequence
 from lorapool.worker.loop.sampling import resolve
-from lorapool.worker.native.runner import ModelRunner
+from lorapool.worker.native.load import load_runner
 from lorapool.worker.text.tokenizer import Tokenizer
 
 ASKED = UNSEEN[:8]
@@ -35,7 +35,7 @@ def answers() -> dict[str, list[str]]:
     """What every role, and the base model, answers greedily to each question, all in one batch."""
     base = prepare()
     tokenizer = Tokenizer.from_folder(base)
-    runner = ModelRunner.load(base, slots=5, max_rank=8, max_model_len=256, names=[BASE_MODEL], self_check=False)
+    runner = load_runner(base, slots=5, max_rank=8, max_model_len=256, names=[BASE_MODEL])
     cache = AdapterCache(
         runner.lora,
         lambda source: load_checkpoint(confined(source.uri, [FOLDER]), runner.spec, 8, source.digest),

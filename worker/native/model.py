@@ -25,6 +25,7 @@ from lorapool.worker.engine.model import Parts, Say
 from lorapool.worker.engine.scheduler import Scheduler
 from lorapool.worker.native.base_model import BaseModel
 from lorapool.worker.native.device import choose_device, choose_dtype, default_kv_bytes, describe, slot_bytes
+from lorapool.worker.native.load import load_runner
 from lorapool.worker.native.runner import ModelRunner
 from lorapool.worker.text.tokenizer import Tokenizer
 
@@ -82,7 +83,7 @@ class NativeModel:
 
     def _runner(self, kv_bytes: int) -> ModelRunner:
         config = self._config
-        return ModelRunner.load(
+        return load_runner(
             self._base.folder,
             device=self._device,
             dtype=self._dtype,

@@ -2,13 +2,14 @@
 
 Runs a small ragged batch with chunks and decode steps through a runner and compares each row's logits with those of
 transformers' own eager forward of the whole row. It stands in for a list of architectures: what passes may be served,
-what does not is refused. Windows are longer than these rows, so that they are compared with the config by name.
+what does not is refused. It also
+chooses: a flat forward that fails it gives way to Hugging Face's modules. Windows are longer than these rows: the probe
+compares them with the config by name.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -17,9 +18,6 @@ from lorapool.shared.errors import BaseModelError
 from lorapool.shared.job import BASE_REF
 from lorapool.worker.engine.port import Sampling
 from lorapool.worker.engine.sequence import Batch, Sequence, Work
-
-if TYPE_CHECKING:
-    from lorapool.worker.native.runner import ModelRunner
 
 _LENGTHS = (2, 9, 5)
 _DECODES = 2
@@ -34,7 +32,25 @@ _HALF_TOLERANCE = 0.5
 large activations may be off by more than the spread on either side (seen: 1.4, in SmolLM2's bf16 eager forward)."""
 
 
-def check(runner: ModelRunner) -> None:
+class Checked(Protocol):
+    """What is checked: a base model on a device."""
+
+    @property
+    def model(self) -> Any: ...
+    @property
+    def dtype(self) -> torch.dtype: ...
+    @property
+    def vocabulary(self) -> int: ...
+    @property
+    def max_model_len(self) -> int: ...
+
+    def reserve(self, seq_id: str, tokens: int) -> bool: ...
+    def release(self, seq_id: str) -> None: ...
+    def all_logits(self, batch: Batch) -> Tensor: ...
+    def reference_logits(self, ids: list[int]) -> Tensor: ...
+
+
+def check(runner: Checked) -> None:
     """Raise BaseModelError if a row's logits in a batch differ from those alone, or from transformers' own."""
     vocabulary, tolerance = runner.vocabulary, _TOLERANCE[runner.dtype]
     rows = [
@@ -56,7 +72,7 @@ def _distances(found: list[Tensor], expected: list[Tensor]) -> Tensor:
     return torch.cat([(one - other).abs().amax(-1) / other.std().clamp_min(1e-12) for one, other in pairs])
 
 
-def _compare(runner: ModelRunner, what: str, off: Tensor, allowed: float) -> None:
+def _compare(runner: Checked, what: str, off: Tensor, allowed: float) -> None:
     if not float(off) <= allowed:
         raise BaseModelError(
             f"{type(runner.model).__name__} fails the self-check: a row's logits in a batch {what} by {float(off):.2g} "
@@ -64,22 +80,7 @@ def _compare(runner: ModelRunner, what: str, off: Tensor, allowed: float) -> Non
         )
 
 
-def check_windows(config: Any, windows: Mapping[int, int | None]) -> None:
-    """Raise BaseModelError unless each layer told the attention function the window that the config gives it."""
-    kinds = getattr(config, "layer_types", None) or ["sliding_attention"] * len(windows)
-    own = getattr(config, "sliding_window", None)
-    if unknown := set(kinds) - {"full_attention", "sliding_attention"}:
-        raise BaseModelError(f"layers of type {'/'.join(sorted(unknown))} are not served: only full and sliding ones")
-    for layer, kind in enumerate(kinds):
-        expected = own if kind == "sliding_attention" else None
-        if windows[layer] != expected:
-            raise BaseModelError(
-                f"layer {layer} is {kind} with a window of {expected} by config.json, and asks for {windows[layer]}: "
-                "not served"
-            )
-
-
-def _teacher_forced(runner: ModelRunner, rows: list[list[int]]) -> list[Tensor]:
+def _teacher_forced(runner: Checked, rows: list[list[int]]) -> list[Tensor]:
     """Logits [steps, vocab] of each row: its prompt in two chunks, then one given token at a time."""
     params = Sampling(max_new_tokens=_DECODES)
     sequences = [
@@ -94,7 +95,7 @@ def _teacher_forced(runner: ModelRunner, rows: list[list[int]]) -> list[Tensor]:
             runner.release(sequence.seq_id)
 
 
-def _steps(runner: ModelRunner, sequences: list[Sequence]) -> list[Tensor]:
+def _steps(runner: Checked, sequences: list[Sequence]) -> list[Tensor]:
     """Each row at its own pace, so that prompts, chunks and decode steps meet in one batch."""
     seen: dict[str, list[Tensor]] = {sequence.seq_id: [] for sequence in sequences}
     while works := [Work(row, row.computed, _next(row)) for row in sequences if row.computed < row.length]:

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
-from lorapool.worker.native.linear import products
+from lorapool.worker.native.models.fused_inputs import products
 
 
 def _modules(dtype: torch.dtype) -> dict[str, nn.Module]:

@@ -15,6 +15,7 @@ from lorapool.worker.engine.engine import Engine
 from lorapool.worker.engine.port import EngineSick, OutOfMemory
 from lorapool.worker.engine.scheduler import Scheduler
 from lorapool.worker.native import self_check
+from lorapool.worker.native.load import load_runner
 from lorapool.worker.native.runner import ModelRunner
 from tests.fake_runner import FakeStore
 from tests.worker.tiny import VOCABULARY, Now, drain, random_weights, runner_over, sequence, tiny_llama, tokens
@@ -35,7 +36,7 @@ def _engine(runner: Any) -> Engine:
 
 def test_greedy_tokens_are_those_of_the_model_alone(folder: Path) -> None:
     """A loaded checkpoint generates what transformers' own forward gives, token by token."""
-    runner = ModelRunner.load(folder, kv_cache_bytes=1 << 24)
+    runner = load_runner(folder, kv_cache_bytes=1 << 24)
     engine = _engine(runner)
     prompts = [[5], [7, 8, 9] * 5, [1, 2]]
     for index, prompt in enumerate(prompts):
@@ -59,19 +60,19 @@ def test_rope_that_depends_on_the_longest_row_is_refused(folder: Path, kind: str
     config["rope_parameters"] = {"rope_type": kind, "rope_theta": 10000.0, **extra}
     path.write_text(json.dumps(config))
     with pytest.raises(BaseModelError, match=kind):
-        ModelRunner.load(folder)
+        load_runner(folder)
 
 
 def test_a_context_beyond_the_models_own_is_refused(folder: Path) -> None:
     """Naming both."""
     with pytest.raises(BaseModelError, match="max_model_len 999 exceeds the model's own 256"):
-        ModelRunner.load(folder, max_model_len=999)
+        load_runner(folder, max_model_len=999)
 
 
 def test_a_folder_without_a_model_is_refused(tmp_path: Path) -> None:
     """With the folder in the message."""
     with pytest.raises(BaseModelError, match=str(tmp_path)):
-        ModelRunner.load(tmp_path)
+        load_runner(tmp_path)
 
 
 def test_the_self_check_refuses_a_model_whose_rows_touch() -> None:
@@ -208,7 +209,7 @@ def test_want_of_memory_is_told_apart(monkeypatch: pytest.MonkeyPatch, error: Ex
     engine = _engine(runner)
     engine.add(sequence("a", [1, 2], max_new_tokens=4))
     engine.step()
-    monkeypatch.setattr(runner, "_forward", fail)
+    monkeypatch.setattr(runner, "logits", fail)
     [update] = engine.step()
     assert isinstance(update.error, OutOfMemory)
     assert engine.counters.shrinks == 1
