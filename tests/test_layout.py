@@ -50,11 +50,14 @@ def test_no_file_outgrows_its_noun():
 def test_architecture_page_has_a_line_for_every_folder():
     """The "What is where" of docs/architecture.md names each folder of the three packages, and none that is gone."""
     text = (ROOT / "docs/architecture.md").read_text().split("## What is where")[1].split("```")[1]
-    listed, top = set(), ""
+    listed: set[str] = set()
+    above: list[tuple[int, str]] = []  # the folders that a line lies in, with their indents
     for line in text.splitlines():
-        name = line.split()[0] if line.strip() else ""
-        top = top if line.startswith(" ") else name
-        if top.rstrip("/") in PRODUCT and name.endswith("/"):
-            listed.add((top if line.startswith(" ") else "") + name)
+        name, indent = (line.split() or [""])[0], len(line) - len(line.lstrip())
+        if name.endswith("/"):
+            above = [(width, folder) for width, folder in above if width < indent]
+            above.append((indent, "".join(folder for _, folder in above[-1:]) + name))
+            if above[0][1].rstrip("/") in PRODUCT:
+                listed.add(above[-1][1])
     there = {f"{path.parent.relative_to(ROOT)}/" for path in sources(*PRODUCT)}
     assert there == listed
