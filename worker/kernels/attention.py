@@ -10,171 +10,156 @@ from __future__ import annotations
 from functools import cache, partial
 
 import torch
-from llvmlite.ir import Value
 from torch import Tensor
 
-from lorapool.worker.kernels.llvm import (
-    DTYPES,
-    F32,
-    LANES,
-    VECTOR,
-    Code,
-    Floats,
-    Kernel,
-    arguments,
-    bits,
-    compiled,
-    every,
-    number,
-    side_by_side,
-)
+from lorapool.worker.kernels import llvm
+from lorapool.worker.kernels.llvm import Kernel, arguments, bits, compiled, side_by_side
+from lorapool.worker.kernels.memory import DTYPES, Floats, Ints
+from lorapool.worker.kernels.program import Program
+from lorapool.worker.kernels.values import LANES, Float, Int, exp, fma
 
 _LARGEST = 256  # of a head's width
 _SUMS = 16  # vectors of sums kept in registers: query heads together * a head's vectors
+_NEVER = float("-inf")  # the score of a position that a row may not see
 
 
 def serves(query: Tensor, values: Tensor, block: int) -> bool:
     """Whether the kernel computes queries [rows, heads, dim] over values [..., value_dim] in blocks of so many."""
+    if query.device.type != "cpu" or query.dtype not in DTYPES or query.dtype != values.dtype:
+        return False
     widths = {query.shape[-1], values.shape[-1]}
     fits = all(width % LANES == 0 and width <= _LARGEST for width in widths) and block % LANES == 0
-    return query.device.type == "cpu" and query.dtype in DTYPES and query.dtype == values.dtype and fits
+    return fits and llvm.at_hand()
 
 
 def rows(places: list[tuple[int, int, int]]) -> Tensor:
-    """What the kernel is told of each row: its row in the lane, its row in the batch, and the positions it may see."""
+    """What the kernel needs of each row: its row in the cache, its row in the batch, and the positions it may see."""
     return torch.tensor(places, dtype=torch.int64).view(-1, 3)
 
 
 def decode(query: Tensor, keys: Tensor, values: Tensor, listed: Tensor, scale: float, window: int, out: Tensor) -> None:
     """Write the listed rows of ``out`` [rows, heads, value_dim].
 
-    ``query`` [rows, heads, dim]; ``keys`` and ``values`` [blocks, lane rows, kv_heads, block, dim]; ``window`` in
+    ``query`` [rows, heads, dim]; ``keys`` and ``values`` [blocks, cache rows, kv_heads, block, dim]; ``window`` in
     tokens, 0 for none.
     """
-    _, lane_rows, kv_heads, block, dim = keys.shape
-    share = query.shape[1] // kv_heads
+    _, cache_rows, kv_heads, block, dim = keys.shape
+    queries_per_kv = query.shape[1] // kv_heads
     query = side_by_side(query)
-    kernel = _kernel(query.dtype, share, dim, values.shape[-1], block)
+    kernel = _kernel(query.dtype, queries_per_kv, dim, values.shape[-1], block)
     kernel(
         arguments(
-            query.data_ptr(), query.stride(0), query.stride(1), keys.data_ptr(), values.data_ptr(), lane_rows, kv_heads,
-            listed.data_ptr(), len(listed), bits(scale), window, out.data_ptr(), out.stride(0), out.stride(1),
+            query.data_ptr(), query.stride(0), query.stride(1), keys.data_ptr(), values.data_ptr(), cache_rows,
+            kv_heads, listed.data_ptr(), len(listed), bits(scale), window, out.data_ptr(), out.stride(0), out.stride(1),
         )
     )  # fmt: skip
 
 
 @cache
-def _kernel(dtype: torch.dtype, share: int, dim: int, value_dim: int, block: int) -> Kernel:
-    return compiled(partial(_write, dtype, share, dim, value_dim, block), 14)
+def _kernel(dtype: torch.dtype, queries_per_kv: int, dim: int, value_dim: int, block: int) -> Kernel:
+    return compiled(partial(_emit, dtype, queries_per_kv, dim, value_dim, block), 14)
 
 
 class _Heads:
-    """Query heads of one key head, and what is known of each so far."""
+    """Some query heads of one key head, and what is known of each so far: the largest score, the sum of the weights
+    (each one number, in all lanes) and the weighted sum of the values; and the scores of the block at hand."""
 
-    def __init__(self, code: Code, count: int, dim: int, value_dim: int, block: int) -> None:
-        self.count, self.block = count, block
-        self.query = [[code.room(VECTOR) for _ in range(dim // LANES)] for _ in range(count)]
-        self.sums = [[code.room(VECTOR) for _ in range(value_dim // LANES)] for _ in range(count)]
-        self.largest = [code.room(VECTOR) for _ in range(count)]  # this and the next: one number, in all lanes
-        self.total = [code.room(VECTOR) for _ in range(count)]
-        self.scores = code.ir.ptrtoint(code.room(F32, count * block), number(0).type)
+    def __init__(self, program: Program, count: int, dim: int, value_dim: int, block: int) -> None:
+        self._program, self.count, self.block = program, count, block
+        self.query = [[program.variable() for _ in range(dim // LANES)] for _ in range(count)]
+        self.sums = [[program.variable() for _ in range(value_dim // LANES)] for _ in range(count)]
+        self.largest = [program.variable() for _ in range(count)]
+        self.total = [program.variable() for _ in range(count)]
+        self.scores = program.buffer(count * block)
+
+    def begin(self, query: Floats, places: list[Int], scale: Float) -> None:
+        """Read each head's query, which begins at its place."""
+        for head, place in enumerate(places):
+            for vector, part in enumerate(self.query[head]):
+                part.set(query.load(place + vector * LANES) * scale)
+            for total in (*self.sums[head], self.total[head]):
+                total.set(self._program.vector(0.0))
+            self.largest[head].set(self._program.vector(_NEVER))
+
+    def score(self, keys: Floats, base: Int, dim: int, low: Int, high: Int) -> None:
+        """The scores of a block's positions [low, high); minus infinity elsewhere."""
+        for start in range(0, self.count * self.block, LANES):
+            self.scores.store(self._program.const(start), self._program.vector(_NEVER))
+        with self._program.loop(low, high) as position:
+            key = [keys.load(base + position * dim + start) for start in range(0, dim, LANES)]
+            for head in range(self.count):
+                score = self._program.vector(0.0)
+                for part, query in zip(key, self.query[head], strict=True):
+                    score = fma(part, query.get(), score)
+                self.scores[position + head * self.block] = score.sum()
+
+    def weigh(self) -> None:
+        """Make weights of a block's scores; scale down what was summed before if a larger score has come."""
+        for head in range(self.count):
+            starts = range(head * self.block, (head + 1) * self.block, LANES)
+            places = [self._program.const(start) for start in starts]
+            scores = [self.scores.load(place) for place in places]
+            before = self.largest[head].get()
+            largest = before
+            for score in scores:
+                largest = (score > largest).select(score, largest)
+            largest = largest.largest().splat()
+            self.largest[head].set(largest)
+            total = self._program.vector(0.0)
+            for place, score in zip(places, scores, strict=True):
+                weight = exp(score - largest)
+                self.scores.store(place, weight)
+                total = total + weight
+            shrink = exp(before - largest)
+            self.total[head].set(fma(self.total[head].get(), shrink, total.sum().splat()))
+            for part in self.sums[head]:
+                part.set(part.get() * shrink)
+
+    def gather(self, values: Floats, base: Int, dim: int, low: Int, high: Int) -> None:
+        """Add a block's values, weighted."""
+        with self._program.loop(low, high) as position:
+            value = [values.load(base + position * dim + start) for start in range(0, dim, LANES)]
+            for head in range(self.count):
+                weight = self.scores[position + head * self.block]
+                for part, total in zip(value, self.sums[head], strict=True):
+                    total.set(fma(part, weight, total.get()))
+
+    def write(self, out: Floats, places: list[Int]) -> None:
+        """Write each head's weighted mean of the values to its place."""
+        for head, place in enumerate(places):
+            for vector, part in enumerate(self.sums[head]):
+                out.store(place + vector * LANES, part.get() / self.total[head].get())
 
 
-def _write(dtype: torch.dtype, share: int, dim: int, value_dim: int, block: int, code: Code) -> None:
+def _emit(dtype: torch.dtype, queries_per_kv: int, dim: int, value_dim: int, block: int, program: Program) -> None:
     """An item is a row and some query heads of one key head."""
-    together = max(n for n in range(1, share + 1) if share % n == 0 and (n == 1 or n * value_dim <= _SUMS * LANES))
-    query, query_row, query_head, keys, values, lane_rows, kv_heads, listed, count, scale_bits, window, *to = (
-        code.arguments
-    )
-    out, out_row, out_head = to
-    floats, exact = Floats(code, dtype), Floats(code, torch.float32)
-    heads = _Heads(code, together, dim, value_dim, block)
-    scale = code.splat(code.float(scale_bits))
-    groups = share // together
-    first, last = code.share(code.product(count, kv_heads, groups))
-    with code.loop(first, last) as item:
-        head = code.product(code.ir.srem(item, code.product(kv_heads, groups)), together)  # the first query head
-        kv_head = code.ir.sdiv(head, number(share))
-        place = code.product(code.ir.sdiv(item, code.product(kv_heads, groups)), 3)
-        lane_row, row, end = (code.int64(listed, code.sum(place, at)) for at in range(3))
-        _begin(code, floats, heads, (query, code.product(row, query_row), head, query_head), scale)
-        past = code.ir.sub(end, window)
-        start = code.ir.select(code.ir.icmp_signed(">", window, number(0)), code.most(past, number(0)), number(0))
-        with code.loop(code.ir.sdiv(start, number(block)), code.pieces(end, block)) as at:
-            line = code.sum(code.product(code.sum(code.product(at, lane_rows), lane_row), kv_heads), kv_head)
-            base, origin = code.product(line, block), code.product(at, block)
-            low = code.most(code.ir.sub(start, origin), number(0))
-            high = code.least(code.ir.sub(end, origin), number(block))
-            _score(code, floats, heads, keys, code.product(base, dim), dim, low, high)
-            _weigh(code, exact, heads)
-            _gather(code, floats, heads, values, code.product(base, value_dim), value_dim, low, high)
-        for index in range(together):
-            target = code.sum(code.product(row, out_row), code.product(code.sum(head, index), out_head))
-            for vector, room in enumerate(heads.sums[index]):
-                value = code.ir.fdiv(code.ir.load(room), code.ir.load(heads.total[index]))
-                floats.store(value, out, code.sum(target, vector * LANES))
+    query, query_row, query_head, keys, values, cache_rows, kv_heads, *rest = program.arguments
+    listed, count, scale, window, out, out_row, out_head = rest
+    queries, results = program.floats(query, dtype), program.floats(out, dtype)
+    all_keys, all_values, entries = program.floats(keys, dtype), program.floats(values, dtype), Ints(listed)
+    together = _together(queries_per_kv, value_dim)
+    heads = _Heads(program, together, dim, value_dim, block)
+    items_per_row = kv_heads * (queries_per_kv // together)
+    with program.items(count * items_per_row) as item:
+        first_head = item % items_per_row * together
+        entry = item // items_per_row * 3
+        cache_row, row, end = (entries[entry + place] for place in range(3))
+        heads.begin(
+            queries,
+            [row * query_row + (first_head + head) * query_head for head in range(together)],
+            scale.as_float32(),
+        )
+        start = (window > 0).select((end - window).max(0), 0)
+        with program.loop(start // block, end.ceil_div(block)) as at:
+            base = ((at * cache_rows + cache_row) * kv_heads + first_head // queries_per_kv) * block
+            low, high = (start - at * block).max(0), (end - at * block).min(block)
+            heads.score(all_keys, base * dim, dim, low, high)
+            heads.weigh()
+            heads.gather(all_values, base * value_dim, value_dim, low, high)
+        heads.write(results, [row * out_row + (first_head + head) * out_head for head in range(together)])
 
 
-def _begin(code: Code, floats: Floats, heads: _Heads, where: tuple[Value, ...], scale: Value) -> None:
-    query, row, head, stride = where
-    for index in range(heads.count):
-        for vector, room in enumerate(heads.query[index]):
-            place = code.sum(row, code.product(code.sum(head, index), stride), vector * LANES)
-            code.ir.store(code.ir.fmul(floats.load(query, place), scale), room)
-        for room in (*heads.sums[index], heads.total[index]):
-            code.ir.store(every(VECTOR, 0.0), room)
-        code.ir.store(every(VECTOR, float("-inf")), heads.largest[index])
-
-
-def _score(
-    code: Code, floats: Floats, heads: _Heads, keys: Value, base: Value, dim: int, low: Value, high: Value
-) -> None:
-    """The scores of a block's positions [low, high); minus infinity elsewhere."""
-    exact = Floats(code, torch.float32)
-    for at in range(0, heads.count * heads.block, LANES):
-        exact.store(every(VECTOR, float("-inf")), heads.scores, number(at))
-    with code.loop(low, high) as position:
-        key = [floats.load(keys, code.sum(base, code.product(position, dim), start)) for start in range(0, dim, LANES)]
-        for index in range(heads.count):
-            found = every(VECTOR, 0.0)
-            for part, room in zip(key, heads.query[index], strict=True):
-                found = code.multiply_add(part, code.ir.load(room), found)
-            place = code.at(heads.scores, code.sum(position, index * heads.block), F32)
-            code.ir.store(code.reduced("fadd", found), place)
-
-
-def _weigh(code: Code, exact: Floats, heads: _Heads) -> None:
-    """Make weights of a block's scores; scale down what was summed before if a larger score has come."""
-    for index in range(heads.count):
-        places = [number(index * heads.block + start) for start in range(0, heads.block, LANES)]
-        scores = [exact.load(heads.scores, place) for place in places]
-        largest = code.ir.load(heads.largest[index])
-        for found in scores:
-            largest = code.ir.select(code.ir.fcmp_ordered(">", found, largest), found, largest)
-        largest = code.splat(code.reduced("fmax", largest))
-        shrink = code.exp(code.ir.fsub(code.ir.load(heads.largest[index]), largest))
-        code.ir.store(largest, heads.largest[index])
-        total = every(VECTOR, 0.0)
-        for place, found in zip(places, scores, strict=True):
-            weight = code.exp(code.ir.fsub(found, largest))
-            exact.store(weight, heads.scores, place)
-            total = code.ir.fadd(total, weight)
-        before = code.ir.load(heads.total[index])
-        code.ir.store(code.multiply_add(before, shrink, code.splat(code.reduced("fadd", total))), heads.total[index])
-        for room in heads.sums[index]:
-            code.ir.store(code.ir.fmul(code.ir.load(room), shrink), room)
-
-
-def _gather(
-    code: Code, floats: Floats, heads: _Heads, values: Value, base: Value, dim: int, low: Value, high: Value
-) -> None:
-    """Add a block's values, weighted."""
-    with code.loop(low, high) as position:
-        value = [
-            floats.load(values, code.sum(base, code.product(position, dim), start)) for start in range(0, dim, LANES)
-        ]
-        for index in range(heads.count):
-            place = code.at(heads.scores, code.sum(position, index * heads.block), F32)
-            weight = code.splat(code.ir.load(place))
-            for part, room in zip(value, heads.sums[index], strict=True):
-                code.ir.store(code.multiply_add(weight, part, code.ir.load(room)), room)
+def _together(queries_per_kv: int, value_dim: int) -> int:
+    """How many query heads of a key head are computed together: as many as registers hold the sums of."""
+    even = [n for n in range(1, queries_per_kv + 1) if queries_per_kv % n == 0]
+    return max(n for n in even if n == 1 or n * value_dim <= _SUMS * LANES)

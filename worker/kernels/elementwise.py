@@ -9,27 +9,18 @@ from __future__ import annotations
 from functools import cache, partial
 
 import torch
-from llvmlite.ir import Value
 from torch import Tensor
 
-from lorapool.worker.kernels.llvm import (
-    DTYPES,
-    VECTOR,
-    Code,
-    Floats,
-    Kernel,
-    arguments,
-    bits,
-    compiled,
-    every,
-    number,
-    side_by_side,
-)
+from lorapool.worker.kernels import llvm
+from lorapool.worker.kernels.llvm import Kernel, arguments, bits, compiled, side_by_side
+from lorapool.worker.kernels.memory import DTYPES
+from lorapool.worker.kernels.program import Program
+from lorapool.worker.kernels.values import Condition, Int, exp, fma
 
 
 def serves(dtype: torch.dtype, device: torch.device) -> bool:
     """Whether the kernels compute rows of this dtype, of any width, on this device."""
-    return device.type == "cpu" and dtype in DTYPES
+    return device.type == "cpu" and dtype in DTYPES and llvm.at_hand()
 
 
 def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
@@ -57,52 +48,49 @@ def silu_gate(gate: Tensor, up: Tensor) -> Tensor:
 
 @cache
 def _norm_kernel(dtype: torch.dtype) -> Kernel:
-    return compiled(partial(_write_norm, dtype), 7)
+    return compiled(partial(_emit_norm, dtype), 7)
 
 
 @cache
 def _gate_kernel(dtype: torch.dtype) -> Kernel:
-    return compiled(partial(_write_gate, dtype), 7)
+    return compiled(partial(_emit_gate, dtype), 7)
 
 
-def _write_norm(dtype: torch.dtype, code: Code) -> None:
+def _emit_norm(dtype: torch.dtype, program: Program) -> None:
     """An item is a row. What the weight multiplies is rounded before, as the model's own is."""
-    x, stride, weight, width, eps, out, count = code.arguments
-    floats, squares = Floats(code, dtype), code.room(VECTOR)
+    x_address, stride, weight_address, width, eps, out_address, count = program.arguments
+    x, weight, out = (program.floats(address, dtype) for address in (x_address, weight_address, out_address))
+    squares = program.variable()
 
-    def add(row: Value, at: Value, mask: Value | None) -> None:
-        found = floats.load(x, code.sum(row, at), mask)
-        code.ir.store(code.multiply_add(found, found, code.ir.load(squares)), squares)
+    def add(row: Int, at: Int, mask: Condition | None) -> None:
+        value = x.load(row * stride + at, mask)
+        squares.set(fma(value, value, squares.get()))
 
-    def write(row: Value, target: Value, factor: Value, at: Value, mask: Value | None) -> None:
-        found = floats.rounded(code.ir.fmul(floats.load(x, code.sum(row, at), mask), factor))
-        floats.store(code.ir.fmul(floats.load(weight, at, mask), found), out, code.sum(target, at), mask)
+    with program.items(count) as row:
+        squares.set(program.vector(0.0))
+        program.vectors(0, width, partial(add, row))
+        mean = squares.get().sum().splat() / width.float32()
+        factor = 1.0 / (mean + eps.as_float32()).sqrt()
 
-    first, last = code.share(count)
-    with code.loop(first, last) as item:
-        row, target = code.product(item, stride), code.product(item, width)
-        code.ir.store(every(VECTOR, 0.0), squares)
-        code.vectors(number(0), width, partial(add, row))
-        total = code.splat(code.reduced("fadd", code.ir.load(squares)))
-        mean = code.ir.fdiv(total, code.splat(code.ir.sitofp(width, VECTOR.element)))
-        root = code.call("llvm.sqrt.v16f32", VECTOR, code.ir.fadd(mean, code.splat(code.float(eps))))
-        code.vectors(number(0), width, partial(write, row, target, code.ir.fdiv(every(VECTOR, 1.0), root)))
+        def write(at: Int, mask: Condition | None) -> None:
+            normed = x.rounded(x.load(row * stride + at, mask) * factor)
+            out.store(row * width + at, weight.load(at, mask) * normed, mask)
+
+        program.vectors(0, width, write)
 
 
-def _write_gate(dtype: torch.dtype, code: Code) -> None:
+def _emit_gate(dtype: torch.dtype, program: Program) -> None:
     """An item is a row. SiLU is rounded before it is multiplied, as the model's own is."""
-    gate, gate_stride, up, up_stride, width, out, count = code.arguments
-    floats, one = Floats(code, dtype), every(VECTOR, 1.0)
+    gate_address, gate_stride, up_address, up_stride, width, out_address, count = program.arguments
+    gate, up, out = (program.floats(address, dtype) for address in (gate_address, up_address, out_address))
 
-    def write(item: Value, at: Value, mask: Value | None) -> None:
-        x = floats.load(gate, code.sum(code.product(item, gate_stride), at), mask)
-        negative = code.ir.fcmp_ordered("<", x, every(VECTOR, 0.0))
-        small = code.exp(code.ir.select(negative, x, code.ir.fneg(x)))  # of -|x|: cannot overflow
-        share = code.ir.fdiv(code.ir.select(negative, small, one), code.ir.fadd(one, small))
-        other = floats.load(up, code.sum(code.product(item, up_stride), at), mask)
-        found = code.ir.fmul(floats.rounded(code.ir.fmul(x, share)), other)
-        floats.store(found, out, code.sum(code.product(item, width), at), mask)
+    def write(row: Int, at: Int, mask: Condition | None) -> None:
+        x = gate.load(row * gate_stride + at, mask)
+        negative = x < 0.0
+        small = exp(negative.select(x, -x))  # of -|x|: cannot overflow
+        sigmoid = negative.select(small, x.of(1.0)) / (small + 1.0)
+        silu = gate.rounded(x * sigmoid)
+        out.store(row * width + at, silu * up.load(row * up_stride + at, mask), mask)
 
-    first, last = code.share(count)
-    with code.loop(first, last) as item:
-        code.vectors(number(0), width, partial(write, item))
+    with program.items(count) as row:
+        program.vectors(0, width, partial(write, row))

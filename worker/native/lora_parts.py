@@ -86,7 +86,7 @@ def plan_parts(spans: list[Span], dtype: torch.dtype, device: torch.device) -> l
     if not spans:
         return []
     if lora_kernel.serves(dtype, device):
-        return [Groups(lora_kernel.tiles(spans))]
+        return [Groups(lora_kernel.row_tiles(spans))]
     return [_tile(tile, device) for run in _runs(spans) for tile in _partition(run)]
 
 

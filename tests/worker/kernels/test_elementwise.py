@@ -7,7 +7,7 @@ import torch
 from torch.nn.functional import rms_norm, silu
 
 from lorapool.worker.kernels import elementwise as elementwise_kernel
-from lorapool.worker.kernels.llvm import DTYPES
+from lorapool.worker.kernels.memory import DTYPES
 
 _ROUNDINGS = {torch.float32: 1e-6, torch.bfloat16: 2.0**-7}  # relative, of two roundings
 

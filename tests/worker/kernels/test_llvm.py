@@ -7,15 +7,18 @@ from typing import Any
 import pytest
 import torch
 
+from lorapool.worker.kernels import attention as attention_kernel
+from lorapool.worker.kernels import elementwise as elementwise_kernel
 from lorapool.worker.kernels import llvm as machine_code
 from lorapool.worker.kernels import lora as lora_kernel
+from lorapool.worker.kernels.memory import DTYPES
 
 
 def _bits(values: list[Any]) -> torch.Tensor:
     return torch.tensor(values, dtype=torch.bfloat16)
 
 
-@pytest.mark.parametrize("dtype", machine_code.DTYPES)
+@pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize(("width", "rank", "out"), [(1, 1, 1), (17, 3, 15), (513, 16, 64), (1_030, 33, 1_100)])
 def test_a_row_does_not_depend_on_its_neighbours(dtype: torch.dtype, width: int, rank: int, out: int) -> None:
     """Bit for bit the same, whether a row is alone, in a full tile or the last of a ragged one."""
@@ -25,7 +28,7 @@ def test_a_row_does_not_depend_on_its_neighbours(dtype: torch.dtype, width: int,
 
     def added(rows: slice, segments: list[tuple[int, int, int]]) -> torch.Tensor:
         got = base[rows].clone()
-        lora_kernel.bind(downs, [(0, ups)], lora_kernel.tiles(segments))(x[rows], [got])
+        lora_kernel.bind(downs, [(0, ups)], lora_kernel.row_tiles(segments))(x[rows], [got])
         return got
 
     together = added(slice(0, 11), [(2, 0, 5), (1, 5, 11)])
@@ -45,7 +48,7 @@ def test_bfloat16_is_rounded_to_nearest_even_as_torch_does() -> None:
     added = torch.tensor([2.0**-8, 3 * 2.0**-8, 3e38, 1.0, 1.0, 0.0])
     got = base.clone()[None]
     ups = added.to(torch.bfloat16)[None, None]
-    lora_kernel.bind(_bits([[[1.0]]]), [(0, ups)], lora_kernel.tiles([(0, 0, 1)]))(_bits([[1.0]]), [got])
+    lora_kernel.bind(_bits([[[1.0]]]), [(0, ups)], lora_kernel.row_tiles([(0, 0, 1)]))(_bits([[1.0]]), [got])
     want = (base.float() + added.to(torch.bfloat16).float()).to(torch.bfloat16)
     assert torch.equal(want.view(torch.int16)[[0, 1, 2, 3, 5]], got[0].view(torch.int16)[[0, 1, 2, 3, 5]])
     assert torch.isnan(got[0, 4])
@@ -54,7 +57,7 @@ def test_bfloat16_is_rounded_to_nearest_even_as_torch_does() -> None:
 def test_inputs_that_do_not_lie_side_by_side() -> None:
     """A transposed input is read as what it says, not as it lies, whatever torch's default dtype is."""
     x, out = torch.arange(12.0).view(4, 3).t(), torch.zeros(3, 2)
-    add = lora_kernel.bind(torch.ones(1, 4, 1), [(0, torch.ones(1, 1, 2))], lora_kernel.tiles([(0, 0, 3)]))
+    add = lora_kernel.bind(torch.ones(1, 4, 1), [(0, torch.ones(1, 1, 2))], lora_kernel.row_tiles([(0, 0, 3)]))
     torch.set_default_dtype(torch.bfloat16)
     try:
         add(x, [out])
@@ -71,7 +74,7 @@ def test_runs_alone_where_torch_has_no_openmp(monkeypatch: pytest.MonkeyPatch) -
     lora_kernel._kernel.cache_clear()
     try:
         out = torch.zeros(9, 3)
-        add = lora_kernel.bind(torch.ones(1, 20, 2), [(0, torch.ones(1, 2, 3))], lora_kernel.tiles([(0, 0, 9)]))
+        add = lora_kernel.bind(torch.ones(1, 20, 2), [(0, torch.ones(1, 2, 3))], lora_kernel.row_tiles([(0, 0, 9)]))
         add(torch.ones(9, 20), [out])
     finally:
         lora_kernel._kernel.cache_clear()
@@ -81,3 +84,26 @@ def test_runs_alone_where_torch_has_no_openmp(monkeypatch: pytest.MonkeyPatch) -
 def test_joins_the_threads_of_torch() -> None:
     """On Linux the team is that of the OpenMP library which torch brings."""
     assert machine_code._team() is not None
+
+
+def test_without_llvm_no_kernel_serves(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where machine code cannot be made or run, torch computes: nothing is claimed, nothing raised."""
+    cpu, numbers = torch.device("cpu"), torch.zeros(1, 1, 64)
+
+    def served() -> list[bool]:
+        return [
+            lora_kernel.serves(torch.float32, cpu),
+            elementwise_kernel.serves(torch.float32, cpu),
+            attention_kernel.serves(numbers, numbers, 64),
+        ]
+
+    def refuse(_: str) -> None:
+        raise RuntimeError("no target for this CPU")
+
+    assert [True] * 3 == served()
+    monkeypatch.setattr(machine_code, "_machine_code", refuse)
+    machine_code.at_hand.cache_clear()
+    try:
+        assert [False] * 3 == served()
+    finally:
+        machine_code.at_hand.cache_clear()
