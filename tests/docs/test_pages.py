@@ -15,6 +15,7 @@ URL = "redis://127.0.0.1:6379"
 README_CODE = ("lorapool adapters register", "pool.submit")
 NOT_RUN = {
     "adapters.md": ["it needs a bucket"],
+    "arq.md": ["it runs until it is stopped"],
     "operations.md": [
         "it runs until it is stopped",
         "it runs until it is stopped",
