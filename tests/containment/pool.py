@@ -18,7 +18,7 @@ from tests.fleet import WorkerProcess, add_adapters, alive, fake_worker
 
 BYSTANDERS = ("by-1", "by-2", "by-3", "by-4")
 LEASE_S = 1.0
-STOP_S = 30.0  # for a worker to leave, on a busy machine
+STOP_S = 120.0  # for a worker to leave, on a busy machine
 
 
 class ContainedPool:

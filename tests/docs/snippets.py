@@ -24,7 +24,7 @@ FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 COMMENT = re.compile(r"<!-- (not run|fails|output)(?:: (.+?))? -->\n\Z")
 RUN, SHOWN = ("sh", "python"), ("text",)
 BIN = Path(__file__).parent / "bin"  # programs that pages call and that need not be installed here
-TIMEOUT_S = 100
+TIMEOUT_S = 250
 DRIVER = """
 import ast, asyncio, inspect, sys
 name = sys.argv[1]

@@ -26,6 +26,7 @@ def newcomer(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return python
 
 
+@pytest.mark.long  # briefly: test_pages.py, and tests/test_packaging.py for what the wheel asks for
 @pytest.mark.timeout(400)  # on a machine that others keep busy
 def test_quick_start_runs_on_the_base_install(newcomer: Path, folder: Path, docs_url: str) -> None:
     """Without torch or any other model library, each step of the quick start does what the page shows."""

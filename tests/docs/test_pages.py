@@ -8,9 +8,10 @@ import pytest
 
 from tests.docs.conftest import DOCS, ROOT
 from tests.docs.snippets import RUN, SHOWN, Block, Session, blocks, here, languages, matches
+from tests.length import LONG
 
 PAGES = sorted(DOCS.glob("*.md"))
-QUICK_START = "quick-start.md"  # runs in a newcomer's environment: test_newcomer.py
+QUICK_START = "quick-start.md"  # `make test-all` runs it in a newcomer's environment instead: test_newcomer.py
 URL = "redis://127.0.0.1:6379"
 README_CODE = ("lorapool adapters register", "pool.submit")
 NOT_RUN = {
@@ -33,7 +34,7 @@ NOT_RUN = {
 
 
 @pytest.mark.timeout(400)  # a page's time, on a machine that others keep busy
-@pytest.mark.parametrize("page", [page for page in PAGES if page.name != QUICK_START], ids=lambda page: page.name)
+@pytest.mark.parametrize("page", [page for page in PAGES if page.name != QUICK_START or not LONG], ids=lambda p: p.name)
 def test_page_runs(page: Path, folder: Path, docs_url: str) -> None:
     """In order, each block ends as the page says, and prints what the page shows."""
     session = Session(folder, here(), docs_url, {URL: docs_url})

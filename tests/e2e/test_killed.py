@@ -29,6 +29,7 @@ REQUESTS: list[dict[str, Any]] = [
 ]
 
 
+@pytest.mark.long  # briefly: tests/examples/test_csuite.py, and tests/chaos over a fake model
 @pytest.mark.timeout(240)
 async def test_killed_while_generating(real_pool: RealPool, redis_url: str, redis: Redis, base_model: Path) -> None:
     """SIGKILL between two tokens: every job succeeds once, with the tokens of a calm run."""

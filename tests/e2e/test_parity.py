@@ -138,7 +138,7 @@ def test_adapters_differ(reference: PeftReference) -> None:
             assert float((mine - other).abs().max()) > 0.5
 
 
-@pytest.mark.parametrize("which", ["two_slots", "four_slots"])
+@pytest.mark.parametrize("which", ["two_slots", pytest.param("four_slots", marks=pytest.mark.long)])
 def test_tokens_are_those_of_peft(
     which: str, request: pytest.FixtureRequest, reference: PeftReference, waves: list[list[dict[str, Any]]]
 ) -> None:
@@ -173,12 +173,14 @@ def test_two_slots_were_shared(two_slots: Run) -> None:
     assert two_slots.counters["joins"] >= 4
 
 
+@pytest.mark.long  # briefly: tests/parity, where four adapters share three slots
 def test_four_slots_were_shared(four_slots: Run) -> None:
     """Three or more adapters and base rows ran in the same steps."""
     print("four slots:", four_slots.counters)
     assert four_slots.mixed_steps(adapters=3) >= 20
 
 
+@pytest.mark.long  # briefly: test_affinity.py
 def test_affinity_halves_the_loads(two_slots: Run, by_arrival: Run) -> None:
     """Claiming by affinity loads adapters at most half as often as claiming in order of arrival, same answers."""
     loads, arrival = two_slots.counters["adapter_loads"], by_arrival.counters["adapter_loads"]

@@ -10,12 +10,13 @@ from dataclasses import asdict
 import pytest
 
 from tests.audit import audited
+from tests.length import at_length
 from tests.parity.verdict import Tally
 
 __all__ = ["audited"]
 
 SEED = int(os.environ.get("LORAPOOL_PARITY_SEED") or random.SystemRandom().randrange(2**31))
-EXAMPLES = int(os.environ.get("LORAPOOL_PARITY_EXAMPLES") or 4)
+EXAMPLES = int(os.environ.get("LORAPOOL_PARITY_EXAMPLES") or at_length(2, 6))
 
 
 @pytest.fixture(scope="module", autouse=True)

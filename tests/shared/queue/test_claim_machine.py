@@ -1,6 +1,6 @@
 """The claim protocol keeps every invariant under random operations (the machine is in claim_machine.py).
 
-LORAPOOL_MACHINE_EXAMPLES multiplies how many are tried: ``make chaos`` does.
+``make test-all`` tries more of them, and LORAPOOL_MACHINE_EXAMPLES multiplies how many: ``make chaos`` does.
 """
 
 from __future__ import annotations
@@ -14,13 +14,16 @@ from hypothesis import HealthCheck, Phase, settings
 from hypothesis.stateful import run_state_machine_as_test
 
 from lorapool.shared.server.settings import connect, redis_settings
+from tests.length import LONG, at_length
 from tests.shared.queue.claim_bench import OPERATIONS
 from tests.shared.queue.claim_machine import ClaimMachine
 
 # Shrinking would take longer than a test may: the failing example is printed as it was found.
 PHASES = [phase for phase in Phase if phase is not Phase.shrink]
-OFTEN = {"enqueue", "claim", "renew", "settle", "cancel", "tick", "fsck"}  # the others' are lost in the long form
+ALWAYS = {"enqueue", "claim", "settle", "cancel", "tick", "fsck"}  # lost even in the brief form
+OFTEN = {*ALWAYS, "renew"}  # the others' are lost in the longest form
 TIMES = int(os.environ.get("LORAPOOL_MACHINE_EXAMPLES", "1"))
+EXAMPLES, QUICKER = at_length(6, 36) * TIMES, at_length(18, 24) * TIMES  # a real server takes half of a fake one's time
 COMMON = {"deadline": None, "suppress_health_check": list(HealthCheck), "print_blob": True, "phases": PHASES}
 
 
@@ -34,9 +37,10 @@ class OnFake(ClaimMachine):
 def test_invariants_on_a_fake_server() -> None:
     """Every invariant of the claim protocol holds after every step, whatever the order of operations and whichever
     replies are lost."""
-    run_state_machine_as_test(OnFake, settings=settings(max_examples=36 * TIMES, stateful_step_count=40, **COMMON))
+    run_state_machine_as_test(OnFake, settings=settings(max_examples=EXAMPLES, stateful_step_count=40, **COMMON))
     print(f"replies lost and asked for again: {dict(OnFake.lost.most_common())}")
-    assert (set(OPERATIONS) if TIMES > 1 else OFTEN) <= set(OnFake.lost)
+    if LONG or TIMES > 1:
+        assert (set(OPERATIONS) if TIMES > 1 else OFTEN) <= set(OnFake.lost)
 
 
 def test_invariants_on_a_real_server(redis_url: str) -> None:
@@ -50,4 +54,6 @@ def test_invariants_on_a_real_server(redis_url: str) -> None:
             await client.flushall()
             return client
 
-    run_state_machine_as_test(OnReal, settings=settings(max_examples=12 * TIMES, stateful_step_count=40, **COMMON))
+    run_state_machine_as_test(OnReal, settings=settings(max_examples=QUICKER, stateful_step_count=40, **COMMON))
+    print(f"replies lost and asked for again: {dict(OnReal.lost.most_common())}")
+    assert set(OnReal.lost) >= ALWAYS
