@@ -1,4 +1,4 @@
-"""An adapter's way from a uri to checked tensors, and what is found out about it on the way.
+"""An adapter's way from a uri to checked tensors, and to its verdict: ready, or refused with the reason.
 
 What strangers wrote is hostile until it was judged, in a process of its own.
 """

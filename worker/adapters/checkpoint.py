@@ -76,8 +76,8 @@ class ModelSpec:
     def of(cls, model: nn.Module, names: Iterable[str] = ()) -> ModelSpec:
         """Look through a causal LM's modules. Weights are shared with the model, not copied."""
         ends = [getattr(model, f"get_{side}_embeddings", lambda: None)() for side in ("input", "output")]
-        found = {path: _module_spec(module, *ends) for path, module in model.named_modules()}
-        return cls({path: spec for path, spec in found.items() if spec is not None}, frozenset(names))
+        specs = {path: _module_spec(module, *ends) for path, module in model.named_modules()}
+        return cls({path: spec for path, spec in specs.items() if spec is not None}, frozenset(names))
 
     def weight(self, path: str) -> Tensor:
         """The base weight [out_features, in_features] of a module."""
@@ -139,15 +139,17 @@ def load_checkpoint(folder: Path | str, spec: ModelSpec, max_rank: int, digest: 
     config = PeftConfig.of(fields_of)
     _check_base_model(config.base_model, spec.names)
     data = read_weights(folder, largest_bytes(spec, max_rank))
-    found = digest_of(fields_of, data)
-    if digest is not None and found != digest:
-        raise CheckpointError(f"{folder}: content digest is {found}, registered as {digest}: the files have changed")
+    own_digest = digest_of(fields_of, data)
+    if digest is not None and own_digest != digest:
+        raise CheckpointError(
+            f"{folder}: content digest is {own_digest}, registered as {digest}: the files have changed"
+        )
     grouped = _group(_parse(data), spec)
     config.check_effort(len(grouped))
     modules = {path: _apply(path, parts, config, spec, max_rank) for path, parts in sorted(grouped.items())}
     if not any(_has_effect(module) for module in modules.values()):
         raise CheckpointError(f"{folder}: applies nothing: {len(modules)} modules, all without effect")
-    return AdapterWeights(modules, found)
+    return AdapterWeights(modules, own_digest)
 
 
 def largest_bytes(spec: ModelSpec, max_rank: int) -> int:

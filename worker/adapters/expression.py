@@ -105,8 +105,8 @@ def _repeats(text: str) -> Iterable[re.Match[str]]:
 
 
 def _words(error: Exception) -> str:
-    said = error.args[0] if error.args else type(error).__name__
-    return said.decode(errors="replace") if isinstance(said, bytes) else str(said)
+    reason = error.args[0] if error.args else type(error).__name__
+    return reason.decode(errors="replace") if isinstance(reason, bytes) else str(reason)
 
 
 def _short(text: str) -> str:

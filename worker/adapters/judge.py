@@ -19,7 +19,7 @@ from lorapool.worker.engine.adapter_source import AdapterSource
 from lorapool.worker.text.template_process import COMPUTES_S as TEMPLATE_S
 
 COMPUTES_S = 60.0  # of its own time, one adapter
-PATIENCE_S = 300.0  # of ours: a slow mount, a busy machine
+TIMEOUT_S = 300.0  # of ours: a slow mount, a busy machine
 CHECK_S = 900.0  # in all, with a large adapter's download
 
 
@@ -36,13 +36,13 @@ class Judge:
         *,
         computes_s: float = COMPUTES_S,
         template_s: float = TEMPLATE_S,  # as long as it may compute for a job's prompt
-        patience_s: float = PATIENCE_S,
+        timeout_s: float = TIMEOUT_S,
     ) -> None:
         self._files = files
         setup = {"outline": outline, "special": dict(special), "template": template}
         module = "lorapool.worker.adapters.judge_child"
         times = (str(computes_s), str(template_s))
-        self._process = ConfinedProcess(module, *times, patience_s=patience_s, setup=lambda: setup)
+        self._process = ConfinedProcess(module, *times, timeout_s=timeout_s, setup=lambda: setup)
 
     def check(self, record: AdapterRecord) -> dict[str, Any]:
         """Facts to record with the verdict ``ready``; blocks.

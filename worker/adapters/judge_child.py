@@ -60,13 +60,13 @@ class JudgeChild:
     def _facts(self, request: dict[str, Any]) -> dict[str, Any]:
         folder = Path(request["folder"])
         confinement.bound_time(self._seconds)
-        confinement.tell("its config and weights")
+        confinement.report("its config and weights")
         confinement.bound_memory(MORE_BYTES + COPIES * _size(folder))
         weights = load_checkpoint(folder, self._spec, self._max_rank, request["digest"] or None)
         described = told_by(read_config(folder))
         form = _format(request, folder)
         confinement.bound_time(self._template_seconds)
-        confinement.tell("its chat template")
+        confinement.report("its chat template")
         self._try_format(form)
         facts = {**described, "rank": weights.rank, "bytes": weights.nbytes}
         return facts if form is None else {**facts, "prompt_format": form.model_dump()}

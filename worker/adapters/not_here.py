@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from itertools import islice
 
 FIRST_S, LONGEST_S = 30.0, 600.0
-MOST = 1024  # refs remembered: past that the oldest note goes
-MOST_SHOWN, MOST_TOLD = 64, 512  # in a heartbeat, and to the server at each claim
+MAX_NOTES = 1024  # refs remembered: past that the oldest note goes
+MAX_SHOWN, MAX_REPORTED = 64, 512  # in a heartbeat, and to the server at each claim
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +38,7 @@ class NotHere:
         for_s = FIRST_S if before is None else min(LONGEST_S, 2 * before.for_s)
         self._notes.pop(ref, None)
         self._notes[ref] = _Note(reason, for_s, self._clock() + for_s)
-        for oldest in tuple(islice(self._notes, max(0, len(self._notes) - MOST))):
+        for oldest in tuple(islice(self._notes, max(0, len(self._notes) - MAX_NOTES))):
             del self._notes[oldest]
         return True
 
@@ -53,9 +53,9 @@ class NotHere:
     def __bool__(self) -> bool:
         return any(ref in self for ref in self._notes)
 
-    def refs(self, most: int = MOST_SHOWN) -> tuple[str, ...]:
-        """The latest of those that are left alone now, sorted; as many as a heartbeat shows, or ``most``."""
-        return tuple(sorted(islice((ref for ref in reversed(self._notes) if ref in self), most)))
+    def refs(self, limit: int = MAX_SHOWN) -> tuple[str, ...]:
+        """The latest of those that are left alone now, sorted; as many as a heartbeat shows, or ``limit``."""
+        return tuple(sorted(islice((ref for ref in reversed(self._notes) if ref in self), limit)))
 
     def without(self, refs: Iterable[str]) -> tuple[str, ...]:
         """Those of ``refs`` that are not left alone, in their order."""

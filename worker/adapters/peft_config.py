@@ -79,7 +79,7 @@ KEEPS_BASE = frozenset({"gaussian", "eva", "orthogonal", "mica", "true", "false"
 change them, and such an adapter fits the changed base only, until it is converted when saved."""
 
 
-MOST_RANK = 1 << 20  # far beyond any layer; a number of a thousand digits is none that can be reckoned with
+MAX_RANK = 1 << 20  # far beyond any layer; a number of a thousand digits is none that can be reckoned with
 
 
 @dataclass(frozen=True)
@@ -199,8 +199,8 @@ def _pattern(fields: Mapping[str, Any], name: str) -> dict[str, Any]:
 
 
 def _rank(name: str, value: object) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= MOST_RANK:
-        raise CheckpointError(f"{name} = {_short(value)}: expected a whole number, 1 to {MOST_RANK:,}")
+    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= MAX_RANK:
+        raise CheckpointError(f"{name} = {_short(value)}: expected a whole number, 1 to {MAX_RANK:,}")
     return value
 
 

@@ -34,7 +34,7 @@ LOOK_EVERY_S = 5.0
 LOOK_AGAIN_S = 0.5  # while another worker judges
 HOLD_S = 30.0  # a judgement is ours for so long without a sign of life
 HOLD_MS = round(1000 * HOLD_S)
-MOST_DEATHS = 2  # judges that a version may end
+MAX_DEATHS = 2  # judges that a version may end
 NO_REASON = "validation failed, and the reason cannot be recorded; see the worker's log"
 
 Check = Callable[[AdapterRecord], Mapping[str, Any]]
@@ -93,7 +93,7 @@ class Validator:
         judging = await begin
         if judging.word != "begun":
             self._busy |= judging.word == "busy"
-        elif judging.deaths >= MOST_DEATHS:
+        elif judging.deaths >= MAX_DEATHS:
             await self._refuse(record, _deadly(judging.names, "vanished"))
         else:
             await self._judge(record, token)
@@ -140,7 +140,7 @@ class Validator:
                 judging = await retry(lambda: end(record.ref, self._worker, token, "died"), "a judge's death")
                 log.warning("judge died", adapter=record.ref, reason=str(outcome), deaths=judging.deaths)
                 self._busy = True  # look again soon
-                if judging.deaths >= MOST_DEATHS:
+                if judging.deaths >= MAX_DEATHS:
                     await self._refuse(record, _deadly(judging.names, str(outcome)))
             case LorapoolError():
                 await self._refuse(record, str(outcome))

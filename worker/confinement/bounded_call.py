@@ -15,7 +15,7 @@ from lorapool.shared.errors import AdapterUnavailable
 
 A = TypeVar("A")
 R = TypeVar("R")
-MOST_LEFT = 8
+MAX_LEFT = 8
 
 
 class BoundedCall(Generic[A, R]):
@@ -29,7 +29,7 @@ class BoundedCall(Generic[A, R]):
     def __call__(self, argument: A) -> R:
         """What the call returns or raises. Raises AdapterUnavailable when it took too long, or too many others do."""
         with self._lock:
-            if self._left >= MOST_LEFT:
+            if self._left >= MAX_LEFT:
                 raise AdapterUnavailable(f"{self._what}: {self._left} others hang, on a mount or a store; see to it")
             self._left += 1
         future: Future[R] = Future()
@@ -45,11 +45,11 @@ class BoundedCall(Generic[A, R]):
 
     def _run(self, future: Future[R], argument: A) -> None:
         try:
-            found = self._call(argument)
+            result = self._call(argument)
         except BaseException as error:  # noqa: BLE001  raised where it is waited for
             future.set_exception(error)
         else:
-            future.set_result(found)
+            future.set_result(result)
         finally:
             with self._lock:
                 self._left -= 1

@@ -1,4 +1,4 @@
-"""Confinement: the inside of a ConfinedProcess: bounds on time and memory, and the loop that answers.
+"""The inside of a ConfinedProcess: bounds on its time and memory, and the loop that answers.
 
 Whoever reads a stranger's text here may loop or swell: a timer of the kernel's then ends the process in the middle of
 whatever it does, and memory past the bound is refused to it. Knows nothing of what is asked.
@@ -22,9 +22,9 @@ def own_bytes() -> int:
 
 def bound_memory(more_bytes: int) -> None:
     """From now on, take at most so much more than now. May be set anew for each request."""
-    _, most = resource.getrlimit(resource.RLIMIT_AS)
+    _, hard = resource.getrlimit(resource.RLIMIT_AS)
     wanted = own_bytes() + more_bytes
-    resource.setrlimit(resource.RLIMIT_AS, (wanted if most == resource.RLIM_INFINITY else min(wanted, most), most))
+    resource.setrlimit(resource.RLIMIT_AS, (wanted if hard == resource.RLIM_INFINITY else min(wanted, hard), hard))
 
 
 def bound_time(seconds: float) -> None:
@@ -35,7 +35,7 @@ def bound_time(seconds: float) -> None:
     signal.setitimer(signal.ITIMER_PROF, seconds)  # SIGPROF's default action ends the process
 
 
-def tell(doing: str) -> None:
+def report(doing: str) -> None:
     """Let the worker know what is being done: it is named if it ends the process."""
     _write({"doing": doing})
 
@@ -50,11 +50,11 @@ def serve(prepare: Callable[[dict[str, Any]], Callable[[dict[str, Any]], dict[st
     answer = prepare(json.loads(next(lines)))
     _write({"ready": True})
     for line in lines:
-        found = answer(json.loads(line))
+        reply = answer(json.loads(line))
         bound_time(0)
-        _write(found)
+        _write(reply)
 
 
-def _write(found: dict[str, Any]) -> None:
-    sys.stdout.buffer.write(json.dumps(found).encode() + b"\n")
+def _write(message: dict[str, Any]) -> None:
+    sys.stdout.buffer.write(json.dumps(message).encode() + b"\n")
     sys.stdout.buffer.flush()

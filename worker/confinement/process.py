@@ -1,6 +1,6 @@
 """ConfinedProcess: a program of ours that reads what strangers wrote, in a process that a hostile text cannot outgrow.
 
-One request at a time, as a line of JSON, and one answer; the process bounds its own time and memory (confinement.py),
+One request at a time, as a line of JSON, and one answer; the process bounds its own time and memory (limits.py),
 and is started when first needed and again after it has ended. It sees no variable of the worker's, so no password.
 Knows nothing of what is asked.
 """
@@ -37,16 +37,16 @@ class NoAnswer(LorapoolError):
 
 
 class ConfinedProcess:
-    """``python -m module argument…``, told ``setup`` once it runs. Safe to call from several threads: one at a time.
+    """``python -m module argument…``, given ``setup`` once it runs. Safe to call from several threads: one at a time.
 
-    ``patience_s``: of wall-clock time, for one answer; longer than the time of its own that the process may take.
+    ``timeout_s``: of wall-clock time, for one answer; longer than the time of its own that the process may take.
     """
 
     def __init__(
-        self, module: str, *arguments: str, patience_s: float, setup: Callable[[], Mapping[str, Any]] | None = None
+        self, module: str, *arguments: str, timeout_s: float, setup: Callable[[], Mapping[str, Any]] | None = None
     ) -> None:
         self._command = [sys.executable, "-m", module, *arguments]
-        self._patience_s, self._setup = patience_s, setup
+        self._timeout_s, self._setup = timeout_s, setup
         self._lock = threading.Lock()
         self._process: subprocess.Popen[bytes] | None = None
         self._read = bytearray()  # what it wrote past the line that was taken
@@ -54,7 +54,7 @@ class ConfinedProcess:
     def ask(self, request: Mapping[str, Any], on_progress: Callable[[str], None] = lambda _: None) -> dict[str, Any]:
         """Its answer; ``on_progress`` hears what it does meanwhile. Raises ProcessEnded, NoAnswer."""
         with self._lock:
-            return self._exchange(self._running(), request, self._patience_s, on_progress)
+            return self._exchange(self._running(), request, self._timeout_s, on_progress)
 
     def warm(self) -> None:
         """Start it, if it does not run. Raises NoAnswer, ProcessEnded."""
@@ -94,21 +94,21 @@ class ConfinedProcess:
         self,
         process: subprocess.Popen[bytes],
         request: Mapping[str, Any],
-        patience_s: float,
+        timeout_s: float,
         on_progress: Callable[[str], None],
     ) -> dict[str, Any]:
-        until_s = time.monotonic() + patience_s
+        until_s = time.monotonic() + timeout_s
         line, doing = json.dumps(request).encode() + b"\n", ""
         try:
             _write(process, line, until_s)
             while True:
-                found: dict[str, Any] = json.loads(_read_line(process, self._read, until_s))
-                if "doing" not in found:
-                    return found
-                on_progress(doing := str(found["doing"]))
+                message: dict[str, Any] = json.loads(_read_line(process, self._read, until_s))
+                if "doing" not in message:
+                    return message
+                on_progress(doing := str(message["doing"]))
         except TimeoutError:
             self._drop(process)
-            raise NoAnswer(f"no answer within {patience_s:g} s{_during(doing)}") from None
+            raise NoAnswer(f"no answer within {timeout_s:g} s{_during(doing)}") from None
         except (EOFError, OSError, ValueError):  # ValueError: half a line
             status = self._drop(process)
             raise ProcessEnded(f"{_death(status)}{_during(doing)}") from None
@@ -145,8 +145,8 @@ def _read_line(process: subprocess.Popen[bytes], read: bytearray, until_s: float
         piece = os.read(descriptor, _CHUNK_BYTES)
         if not piece:
             raise EOFError
-        found = piece.find(b"\n")
-        at = -1 if found < 0 else len(read) + found
+        end = piece.find(b"\n")
+        at = -1 if end < 0 else len(read) + end
         read += piece
     line = bytes(read[: at + 1])
     del read[: at + 1]

@@ -16,7 +16,7 @@ from lorapool.shared.job import BASE_REF
 from lorapool.shared.queue.broker import Broker, Claim, ClaimedJob, Held, Settlement, View
 from lorapool.shared.server.redis_retry import retry_until_repaired
 from lorapool.shared.tasks import cancel_and_wait
-from lorapool.worker.adapters.not_here import MOST_TOLD, NotHere
+from lorapool.worker.adapters.not_here import MAX_REPORTED, NotHere
 from lorapool.worker.engine.port import Residency
 from lorapool.worker.loop.affinity import Choice, Holding, Homes, Policy, choose, guess
 from lorapool.worker.loop.clock import ServerClock
@@ -127,7 +127,7 @@ class Claimer:
     def _resident(self) -> tuple[str, ...]:
         """And, with a minus before them, what the server need not show: it cannot be run here."""
         residency = self._residency()
-        return (*(residency.device | residency.loading), *(f"-{ref}" for ref in self._not_here.refs(MOST_TOLD)))
+        return (*(residency.device | residency.loading), *(f"-{ref}" for ref in self._not_here.refs(MAX_REPORTED)))
 
     def _may_take_suspects(self) -> bool:
         """Jobs whose worker vanished run apart: the server gives them to one of few workers, once it holds nothing."""

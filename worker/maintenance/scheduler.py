@@ -58,7 +58,7 @@ class ChoreScheduler(ArqWorker):
 
     async def run_cron(self, n: datetime, delay: float, num_windows: int = 2) -> None:
         """arq calls this twice a second: enqueue every chore whose tick has come and is this worker's to enqueue."""
-        if not self.allow_pick_jobs:  # told to stop
+        if not self.allow_pick_jobs:  # asked to stop
             return
         now_ms = await self._book.now_ms()
         for chore, every_ms in self._periods_ms.items():

@@ -39,8 +39,8 @@ class HeldText:
         return shown
 
     def _first_stop(self) -> int | None:
-        found = [at for word in self.stop if (at := self.pending.find(word)) >= 0]
-        return min(found, default=None)
+        places = [at for word in self.stop if (at := self.pending.find(word)) >= 0]
+        return min(places, default=None)
 
     def _held(self) -> int:
         """Length of the longest end of ``pending`` that begins some stop string."""

@@ -26,13 +26,13 @@ def rendered(template: str, messages: Sequence[Mapping[str, str]], tokens: Mappi
         )
         text.encode()
     except Exception as error:  # noqa: BLE001  a program of someone else's may raise anything
-        return {"error": f"{type(error).__name__}: {_said(error)}"}
+        return {"error": f"{type(error).__name__}: {_message(error)}"}
     if len(text) > MAX_CHARACTERS:
         return {"error": f"it wrote {len(text):,} characters, at most {MAX_CHARACTERS:,} are taken"}
     return {"text": text}
 
 
-def _said(error: Exception) -> str:
+def _message(error: Exception) -> str:
     try:
         return str(error)[:500]
     except Exception:  # noqa: BLE001  its words are its own program

@@ -15,7 +15,7 @@ from lorapool.shared.errors import InvalidRequest
 from lorapool.worker.confinement.process import ConfinedProcess, NoAnswer, ProcessEnded
 
 COMPUTES_S = 5.0  # of its own time, one rendering
-PATIENCE_S = 20.0  # of ours, on a busy machine
+TIMEOUT_S = 20.0  # of ours, on a busy machine
 PROCESSES = 4
 
 
@@ -31,7 +31,7 @@ class TemplateProcesses:
         self._idle: queue.LifoQueue[ConfinedProcess] = queue.LifoQueue()  # the one that ran last is warm
         for _ in range(processes):
             module = "lorapool.worker.text.template_child"
-            self._idle.put(ConfinedProcess(module, str(computes_s), patience_s=max(PATIENCE_S, 4 * computes_s)))
+            self._idle.put(ConfinedProcess(module, str(computes_s), timeout_s=max(TIMEOUT_S, 4 * computes_s)))
 
     def render(self, template: str, messages: Sequence[Mapping[str, str]], tokens: Mapping[str, Any]) -> str:
         """The prompt's text, special ``tokens`` being variables.
@@ -40,12 +40,12 @@ class TemplateProcesses:
         """
         try:
             with self._one() as process:
-                found = process.ask({"template": template, "messages": list(messages), "tokens": dict(tokens)})
+                answer = process.ask({"template": template, "messages": list(messages), "tokens": dict(tokens)})
         except (ProcessEnded, NoAnswer) as error:
             raise TemplateEnded(f"it may compute for {self._computes_s:g} s, and was {error}") from None
-        if "error" in found:
-            raise InvalidRequest(str(found["error"]))
-        return str(found["text"])
+        if "error" in answer:
+            raise InvalidRequest(str(answer["error"]))
+        return str(answer["text"])
 
     @contextmanager
     def _one(self) -> Iterator[ConfinedProcess]:

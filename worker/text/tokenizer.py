@@ -144,9 +144,9 @@ def _plain(token: Any) -> Any:
 
 def _generation_eos(folder: Path) -> frozenset[int]:
     """End tokens named by generation_config.json and config.json; a model may have several."""
-    found: set[int] = set()
+    ids: set[int] = set()
     for name in ("generation_config.json", "config.json"):
         path = folder / name
         value = json.loads(path.read_text()).get("eos_token_id") if path.is_file() else None
-        found |= {value} if isinstance(value, int) else set(value or ())
-    return frozenset(found)
+        ids |= {value} if isinstance(value, int) else set(value or ())
+    return frozenset(ids)

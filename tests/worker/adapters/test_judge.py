@@ -130,7 +130,7 @@ def test_a_judge_that_is_killed_is_missed(judged: Judge, folder: Path) -> None:
 
 def test_a_judge_that_waits_for_storage_is_no_verdict(root: Path, folder: Path) -> None:
     """It used none of its time: a mount that hangs is this worker's trouble."""
-    made = judge(root, patience_s=1.0)
+    made = judge(root, timeout_s=1.0)
     made._process.warm()
     pid = made._process.pid
     assert pid is not None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from lorapool.worker.adapters.not_here import FIRST_S, LONGEST_S, MOST, MOST_SHOWN, NotHere
+from lorapool.worker.adapters.not_here import FIRST_S, LONGEST_S, MAX_NOTES, MAX_SHOWN, NotHere
 
 
 class Clock:
@@ -40,8 +40,8 @@ def test_who_is_left():
 def test_it_remembers_and_shows_so_many():
     """Of thousands that a mount lacks, the latest."""
     notes = NotHere()
-    for number in range(MOST + 10):
+    for number in range(MAX_NOTES + 10):
         notes.note(f"a{number:05}@1", "no such folder")
     assert "a00009@1" not in notes and "a00010@1" in notes
-    assert MOST_SHOWN == len(notes.refs())
-    assert f"a{MOST + 9:05}@1" == notes.refs()[-1]
+    assert MAX_SHOWN == len(notes.refs())
+    assert f"a{MAX_NOTES + 9:05}@1" == notes.refs()[-1]

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 from lorapool.shared.errors import AdapterUnavailable, CheckpointError
-from lorapool.worker.confinement.bounded_call import MOST_LEFT, BoundedCall
+from lorapool.worker.confinement.bounded_call import MAX_LEFT, BoundedCall
 
 
 @pytest.fixture
@@ -47,8 +47,8 @@ def test_what_hangs_is_left_behind(go_on):
 def test_only_so_many_are_left_behind(go_on):
     """Then the rest fail at once, until one comes back."""
     bounded: BoundedCall[str, object] = BoundedCall(lambda _: go_on.wait(30), 0.01, "reading an adapter")
-    for _ in range(MOST_LEFT):
+    for _ in range(MAX_LEFT):
         with pytest.raises(AdapterUnavailable, match="not done"):
             bounded("hung")
-    with pytest.raises(AdapterUnavailable, match=f"{MOST_LEFT} others hang"):
+    with pytest.raises(AdapterUnavailable, match=f"{MAX_LEFT} others hang"):
         bounded("hung")

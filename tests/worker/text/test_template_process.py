@@ -68,7 +68,7 @@ def test_the_process_sees_no_settings_of_the_worker(
 ) -> None:
     """A Redis URL with its password is not in the environment of a process that runs foreign templates."""
     monkeypatch.setenv("LORAPOOL_REDIS_URL", "redis://:secret@host")
-    process = ConfinedProcess("lorapool.worker.text.template_child", "5", patience_s=60)
+    process = ConfinedProcess("lorapool.worker.text.template_child", "5", timeout_s=60)
     process.ask({"template": HONEST, "messages": HELLO, "tokens": {"bos_token": ""}})
     assert b"secret" not in Path(f"/proc/{process.pid}/environ").read_bytes()
 
