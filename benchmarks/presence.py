@@ -25,9 +25,10 @@ from rich.table import Table
 
 from benchmarks import hardware
 from examples.local_pool import embedded_server, scratch_folder
-from lorapool.shared.catalog.catalog import Catalog
-from lorapool.shared.fleet.membership import RUNNING
-from lorapool.shared.server.settings import connect, redis_settings
+from lorapool.shared.connection import PoolConnection
+from lorapool.shared.fleet.membership import RUNNING, Membership
+from lorapool.shared.server.redis_client import connect
+from lorapool.shared.server.settings import redis_settings
 from lorapool.worker.config import WorkerConfig
 from lorapool.worker.loop.heartbeat import COUNTED, stride
 from lorapool.worker.loop.peers import BEATS_BETWEEN, Peers
@@ -52,9 +53,9 @@ class Options:
 class FleetMember:
     """One worker as far as presence goes: joins, beats, heeds who else is there, leaves."""
 
-    def __init__(self, catalog: Catalog, name: str) -> None:
-        self._presence = Presence(catalog.members, name, every_s=BEAT_S)
-        self._peers = Peers(catalog.members.serving, lambda _: None, every_s=BEAT_S)
+    def __init__(self, members: Membership, name: str) -> None:
+        self._presence = Presence(members, name, every_s=BEAT_S)
+        self._peers = Peers(members.serving, lambda _: None, every_s=BEAT_S)
         self._beats = 0
 
     async def join(self) -> None:
@@ -120,9 +121,9 @@ async def _measure(url: str, sizes: Sequence[int], options: Options) -> list[dic
 async def _fleet(url: str, size: int, connections: int, churn_per_s: float) -> AsyncIterator[list[int]]:
     """That many workers at work; yields the number of beats so far, in a list."""
     settings = redis_settings(url, POOL).model_copy(update={"max_connections": connections})
-    redis = connect(settings)
-    catalog, beats = Catalog(redis, POOL), [0]
-    members = [FleetMember(catalog, f"worker-{number}") for number in range(size)]
+    connection, beats = PoolConnection(connect(settings), POOL), [0]
+    membership = Membership(connection)
+    members = [FleetMember(membership, f"worker-{number}") for number in range(size)]
     await asyncio.gather(*(member.join() for member in members))
     tasks = [asyncio.create_task(_beating(member, beats)) for member in members]
     if churn_per_s:
@@ -131,7 +132,7 @@ async def _fleet(url: str, size: int, connections: int, churn_per_s: float) -> A
     for task in tasks:
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)
-    await redis.aclose()
+    await connection.aclose()
 
 
 async def _beating(member: FleetMember, beats: list[int]) -> None:

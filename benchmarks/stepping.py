@@ -24,9 +24,10 @@ from examples.local_pool import LocalProcess, embedded_server, scratch_folder, w
 from lorapool.producer.client.client import Client
 from lorapool.producer.client.handle import JobHandle
 from lorapool.producer.client.request import Request
-from lorapool.shared.queue.broker import Broker
-from lorapool.shared.server.keys import Keys
-from lorapool.shared.server.settings import connect, redis_settings
+from lorapool.shared.connection import PoolConnection
+from lorapool.shared.queue.operator import OperatorQueue
+from lorapool.shared.server.redis_client import connect
+from lorapool.shared.server.settings import redis_settings
 
 BEAT_S = 0.2
 NO_LIMIT = 1_000_000
@@ -96,22 +97,21 @@ def _flags(options: Options, url: str, model: Path, root: Path) -> list[str]:
 
 
 async def _measure(url: str, worker: LocalProcess, options: Options, folders: list[Path]) -> dict[str, Any]:
-    redis = connect(redis_settings(url))
-    broker = Broker(redis, Keys("default"))
+    connection = PoolConnection(connect(redis_settings(url)), "default")
+    queue = OperatorQueue(connection.partition())
     async with Client(url) as client:
         while ["running"] != [beat["state"] for beat in await client.workers()]:
             worker.check()
             await asyncio.sleep(0.1)
         for number, folder in enumerate(folders):
             ref = (await client.adapters.register(f"adapter-{number}", folder)).ref
-            await broker.open_adapter(ref, (await broker.adapter(ref))["digest"], agent_window=NO_LIMIT)
+            await queue.open_adapter(ref, (await queue.adapter(ref))["digest"], agent_window=NO_LIMIT)
         answers = await client.submit_many(_requests(options))
         handles = [answer for answer in answers if isinstance(answer, JobHandle)]
         assert len(handles) == len(answers), "some jobs were refused"
-        beats = await _beats_with_backlog(client, broker, worker)
+        beats = await _beats_with_backlog(client, queue, worker)
         results = await client.gather(handles)
-    await broker.close()
-    await redis.aclose()
+    await connection.aclose()
     if failed := [result for result in results if isinstance(result, Exception)]:
         raise failed[0]
     first, last = beats[0], beats[-1]
@@ -131,14 +131,14 @@ def _requests(options: Options) -> list[Request]:
     ]
 
 
-async def _beats_with_backlog(client: Client, broker: Broker, worker: LocalProcess) -> list[Beat]:
+async def _beats_with_backlog(client: Client, queue: OperatorQueue, worker: LocalProcess) -> list[Beat]:
     """One a beat, from the first that drew a token while jobs wait to the last with jobs still waiting."""
     beats: list[Beat] = []
     drawn = (await _beat(client)).decode_tokens
-    while await broker.depths():
+    while await queue.depths():
         worker.check()
         beat = await _beat(client)
-        if beat.decode_tokens > drawn and await broker.depths():
+        if beat.decode_tokens > drawn and await queue.depths():
             beats.append(beat)
         await asyncio.sleep(BEAT_S)
     return beats

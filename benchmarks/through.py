@@ -25,10 +25,11 @@ from examples.base_model import prepare
 from examples.local_pool import LocalProcess, embedded_server, scratch_folder, worker_process
 from lorapool.producer.client.client import Client
 from lorapool.producer.client.request import Request
+from lorapool.shared.connection import PoolConnection
 from lorapool.shared.job import Result
-from lorapool.shared.queue.broker import Broker
-from lorapool.shared.server.keys import Keys
-from lorapool.shared.server.settings import connect, redis_settings
+from lorapool.shared.queue.operator import OperatorQueue
+from lorapool.shared.server.redis_client import connect
+from lorapool.shared.server.settings import redis_settings
 
 NO_LIMIT = 1_000_000
 console = Console()
@@ -99,13 +100,12 @@ class _Asked:
         while not any(beat.get("state") == "running" for beat in await self._client.workers()):
             worker.check()
             await asyncio.sleep(0.1)
-        redis = connect(redis_settings(self._url))
-        broker = Broker(redis, Keys("default"))
+        connection = PoolConnection(connect(redis_settings(self._url)), "default")
+        queue = OperatorQueue(connection.partition())
         for number, folder in enumerate(self._workload.adapters):
             ref = (await self._client.adapters.register(f"adapter-{number}", folder)).ref
-            await broker.open_adapter(ref, (await broker.adapter(ref))["digest"], agent_window=NO_LIMIT)
-        await broker.close()
-        await redis.aclose()
+            await queue.open_adapter(ref, (await queue.adapter(ref))["digest"], agent_window=NO_LIMIT)
+        await connection.aclose()
 
     async def close(self) -> None:
         await self._client.close()

@@ -21,6 +21,7 @@ UNREADABLE = (
     MalformedEntry, UnsupportedVersion,
     ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError,
 )  # fmt: skip
+MOST = 1e300  # of a number that is counted: beyond, sums and means are no numbers
 SHOWN = 200  # characters of what was met, in the log and in errors
 
 _met: Counter[str] = Counter()
@@ -72,7 +73,7 @@ def number(text: Any, default: float = 0.0) -> float:
         value = float(text)
     except (TypeError, ValueError):
         return default
-    return value if abs(value) < 1e300 else default
+    return value if abs(value) < MOST else default
 
 
 def shown(item: object) -> str:
@@ -86,3 +87,21 @@ def text_map(answer: Any) -> dict[str, str]:
         raise answer
     pairs = answer.items() if isinstance(answer, Mapping) else zip(answer[::2], answer[1::2], strict=True)
     return {name.decode(errors="replace"): value.decode(errors="replace") for name, value in pairs}
+
+
+def numbers(answer: Any) -> dict[str, int | float]:
+    """A hash of counters."""
+    return dict(readable("counter", sorted(text_map(answer).items()), _counter))
+
+
+def whole_numbers(answer: Any) -> dict[str, int]:
+    """A hash of numbers of jobs."""
+    return dict(readable("number", text_map(answer).items(), lambda field: (field[0], int(field[1]))))
+
+
+def _counter(field: tuple[str, str]) -> tuple[str, int | float]:
+    name, value = field
+    counted = float(value) if "." in value else int(value)
+    if not abs(counted) < MOST:
+        raise ValueError(f"{name} = {value!r:.40}: expected a number")
+    return name, counted

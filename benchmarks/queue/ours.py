@@ -1,4 +1,4 @@
-"""lorapool as a contestant: its own Client, Broker and worker loop over the no-op model.
+"""lorapool as a contestant: its own Client, queue and worker loop over the no-op model.
 
 ``python -m benchmarks.queue.ours ROLE …``, each role a process, as the peers are run: ``enqueue``, ``work``,
 ``stored``, ``round-trips``, and ``await``, which enqueues and then waits for every result.

@@ -16,10 +16,16 @@ from benchmarks.queue.ours import AGENT, adapter_name
 from benchmarks.queue.processes import Talker, talking, told
 from benchmarks.queue.server import Meter
 from lorapool.shared.catalog.catalog import AdapterRecord, Catalog, PoolConfig
+from lorapool.shared.connection import PoolConnection
+from lorapool.shared.fleet.membership import Membership
+from lorapool.shared.fleet.requests import WorkerRequests
 from lorapool.shared.job import Job, SamplingParams
-from lorapool.shared.queue.broker import Broker
+from lorapool.shared.queue.client import ClientQueue
+from lorapool.shared.queue.operator import OperatorQueue
+from lorapool.shared.queue.worker import WorkerQueue
 from lorapool.shared.server.keys import Keys, PoolKeys
-from lorapool.shared.server.settings import connect, redis_settings
+from lorapool.shared.server.redis_client import connect
+from lorapool.shared.server.settings import redis_settings
 
 OURS = "benchmarks.queue.ours"
 NO_LIMIT = 1_000_000
@@ -92,40 +98,41 @@ def set_up(url: str, adapters: int, meter: Meter) -> None:
 
 async def register(url: str, adapters: int, agent_window: int = NO_LIMIT) -> None:
     """So many adapters, ready and open, as if a worker had found them good."""
-    redis = connect(redis_settings(url))
-    catalog, broker = Catalog(redis, "default"), Broker(redis, Keys("default"))
+    connection = PoolConnection(connect(redis_settings(url)), "default")
+    partition = connection.partition()
+    queue, requests = OperatorQueue(partition), WorkerRequests(partition, Membership(connection))
+    catalog = Catalog(connection, requests, lambda _: queue)
     await catalog.create_or_check_config(PoolConfig(base_model="noop", digest="0" * 64, dtype="float32"))
 
     async def register_one(index: int) -> None:
         name, digest = adapter_name(index), f"{index:064d}"
         record = await catalog.register(AdapterRecord(id=name, version="1", digest=digest, uri=f"file:///{name}"))
         await catalog.decide(record.ref, "ready")
-        await broker.open_adapter(record.ref, digest, max_depth=NO_LIMIT, agent_window=agent_window)
+        await queue.open_adapter(record.ref, digest, max_depth=NO_LIMIT, agent_window=agent_window)
 
     for start in range(0, adapters, REGISTERED_AT_A_TIME):
         await asyncio.gather(*map(register_one, range(start, min(start + REGISTERED_AT_A_TIME, adapters))))
-    await broker.close()
-    await redis.aclose()
+    await connection.aclose()
 
 
 async def _claim_us(url: str, backlogged: int, meter: Meter) -> float:
-    redis = connect(redis_settings(url))
-    broker = Broker(redis, Keys("default"))
+    connection = PoolConnection(connect(redis_settings(url)), "default")
+    partition = connection.partition()
+    clients, queue = ClientQueue(partition, Membership(connection)), WorkerQueue(partition)
     params = SamplingParams(max_new_tokens=1)
     refs = [f"{adapter_name(index)}@1" for index in range(backlogged)]
     jobs = [
         Job(id=f"job-{number}", ref=refs[number % backlogged], prompt="x", params=params, agent=AGENT)
         for number in range(max(backlogged, (CLAIMS + 1) * CLAIM_JOBS))
     ]
-    await broker.enqueue_many(jobs)
-    await broker.claim("w", "warm-up", refs[:1], 1, 1, 60_000)
+    await clients.enqueue_many(jobs)
+    await queue.claim("w", "warm-up", refs[:1], 1, 1, 60_000)
     meter.start()
     for number in range(CLAIMS):
         preferred = [refs[(number + step) % backlogged] for step in range(CLAIM_JOBS)]
-        await broker.claim("w", f"lease-{number}", preferred, CLAIM_JOBS, CLAIM_JOBS, 60_000, per_adapter=1)
+        await queue.claim("w", f"lease-{number}", preferred, CLAIM_JOBS, CLAIM_JOBS, 60_000, per_adapter=1)
     cost_us = meter.script_us()
-    await broker.close()
-    await redis.aclose()
+    await connection.aclose()
     return cost_us
 
 

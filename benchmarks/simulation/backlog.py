@@ -1,4 +1,4 @@
-"""What waits, as the broker keeps it: a stream an adapter, the starvation clocks, the tokens served, and the view.
+"""What waits, as the queue keeps it: a stream an adapter, the starvation clocks, the tokens served, and the view.
 
 Mirrors shared/scripts (enqueue, claim, view) in memory: same clocks, same bounds, same rules for who enters. Every
 operation is logarithmic but for moving pointers within a list. Knows no workers and no policy.
@@ -12,7 +12,7 @@ from collections import Counter, deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from lorapool.shared.queue.broker import View, WaitingAdapter
+from lorapool.shared.queue.protocol import View, WaitingAdapter
 from lorapool.shared.server.terms import Terms
 
 VIEW_SIZE = 32

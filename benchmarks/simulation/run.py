@@ -1,7 +1,7 @@
 """The events of one simulated run, and what came of it.
 
 An arrival wakes one of the adapter's last workers if one waits (for the policies that know of residency), else whoever
-has waited longest, as the broker's markers do; a worker that took something while more is claimable wakes the next.
+has waited longest, as the queue's markers do; a worker that took something while more is claimable wakes the next.
 Knows no policy and no plots.
 """
 

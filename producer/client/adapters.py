@@ -37,11 +37,12 @@ from lorapool.shared.errors import (
     NoWorker,
     UnknownAdapter,
 )
+from lorapool.shared.fleet.membership import Membership
 from lorapool.shared.job import BASE_REF, check_name
 from lorapool.shared.prompt_format import PromptFormat
 from lorapool.shared.queue.explain import still_loading
+from lorapool.shared.queue.operator import OperatorQueue
 from lorapool.shared.queue.protocol import Retired
-from lorapool.shared.queue.upkeep import Upkeep
 
 CACHE_S = 1.0
 UNREACHED_AFTER_S = 2.0  # others may be about to look
@@ -53,8 +54,8 @@ _PARENT = re.compile(r"[\w./@-]{1,256}")
 class Adapters:
     """``client.adapters``: the pool's adapters by id, version and alias."""
 
-    def __init__(self, catalog: Catalog, upkeep: Upkeep, pool: str) -> None:
-        self._catalog, self._upkeep, self._pool = catalog, upkeep, pool
+    def __init__(self, catalog: Catalog, members: Membership, operators: OperatorQueue, pool: str) -> None:
+        self._catalog, self._members, self._operators, self._pool = catalog, members, operators, pool
         self._cache: dict[str, tuple[float, AdapterRecord]] = {}
 
     async def register(
@@ -214,7 +215,7 @@ class Adapters:
         AdapterInUse (aliases point at it; or jobs, without ``force``).
         """
         await self._catalog.get(_exact(ref))
-        found = await self._upkeep.retire(ref)
+        found = await self._operators.retire(ref)
         if found.state in {"open", "paused"} and found.waiting + found.running and not force:
             raise _busy(ref, found)
         await self._catalog.remove(ref)
@@ -254,10 +255,10 @@ class Adapters:
 
     async def _drained(self, ref: str, timeout_s: float) -> Retired:
         give_up_at = time.monotonic() + timeout_s
-        found = await self._upkeep.retire(ref, "close")
+        found = await self._operators.retire(ref, "close")
         while found.state == "closed" and time.monotonic() < give_up_at:
             await asyncio.sleep(0.1)
-            found = await self._upkeep.retire(ref, "close")
+            found = await self._operators.retire(ref, "close")
         return found
 
     async def _find(self, name: str) -> AdapterRecord:
@@ -289,18 +290,18 @@ class Adapters:
         ref = record.ref
         if record.not_here and not record.judging and waited_s >= min(UNREACHED_AFTER_S, timeout_s):
             await self._check_reach(record)
-        if waited_s >= min(NO_WORKER_AFTER_S, timeout_s) and not await self._catalog.members.liveliest():
+        if waited_s >= min(NO_WORKER_AFTER_S, timeout_s) and not await self._members.liveliest():
             raise NoWorker(
                 f"adapter {ref} is registered but no worker of pool {self._pool!r} is alive to validate it: "
                 "start one with `lorapool-worker run`; it stays pending until then"
             )
         if waited_s >= timeout_s:
-            loading = still_loading(await self._catalog.workers())
+            loading = still_loading(await self._members.all())
             why = f"{loading}: look later" if loading else "workers may be busy: look later"
             raise AdapterNotReady(f"adapter {ref} is not validated after {timeout_s:g} s; {why}")
 
     async def _check_reach(self, record: AdapterRecord) -> None:
-        if all(beat["worker"] in record.not_here for beat in await self._catalog.workers()):
+        if all(beat["worker"] in record.not_here for beat in await self._members.all()):
             raise AdapterNotReady(f"adapter {record.ref} is registered, but {unreached(record)}; it stays pending")
 
     async def _with_hint(self, name: str, message: str) -> str:

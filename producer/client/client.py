@@ -1,7 +1,6 @@
 """Client: what an agent holds. Submits jobs to a pool, one call or many, and hands out their handles.
 
-Knows the pool's partitions, the catalog and the broker's calls. Builds no Redis command, reads no environment but
-through RedisSettings, keeps no job: whoever has the id can ask for the answer.
+Builds no Redis command and none of its own parts, and keeps no job: whoever has the id can ask for the answer.
 """
 
 from __future__ import annotations
@@ -10,43 +9,26 @@ import secrets
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
-from pydantic import ValidationError
-
-from lorapool.producer.client.adapters import Adapters
+from lorapool.producer.client.compose import compose
 from lorapool.producer.client.handle import JobHandle, outcome_of
-from lorapool.producer.client.home import Home, at_home
-from lorapool.producer.client.inbox import Inbox
-from lorapool.producer.client.outbox import Outbox
 from lorapool.producer.client.request import Request, Seconds
-from lorapool.producer.client.schedules import Schedules
-from lorapool.producer.client.sender import Item, Sender
+from lorapool.producer.client.sender import Item
 from lorapool.producer.client.slices import Slices
 from lorapool.producer.operator.cost import Bill, Meter, Tariff
-from lorapool.producer.operator.upkeep import PoolUpkeep
-from lorapool.shared.catalog.catalog import Catalog, PoolConfig
+from lorapool.shared.catalog.catalog import PoolConfig
 from lorapool.shared.errors import (
     InvalidRequest,
     LorapoolError,
     RedisAuthFailed,
     RedisUnreachable,
 )
-from lorapool.shared.job import BASE_REF, Result, check_name, explain_validation
+from lorapool.shared.job import BASE_REF, Result, check_name
 from lorapool.shared.malformed import number
-from lorapool.shared.queue.broker import Broker
 from lorapool.shared.queue.protocol import Backlog, Explanation
-from lorapool.shared.queue.upkeep import Upkeep
 from lorapool.shared.redaction import redact
-from lorapool.shared.server.keys import Keys, split_id
-from lorapool.shared.server.settings import RedisSettings, connect, redis_settings
-from lorapool.shared.timetable.chores import ChoreBook
-from lorapool.shared.timetable.timetable import Timetable
-
-if TYPE_CHECKING:
-    from redis.asyncio import Redis
-
-PARTITION = 0  # a pool has one until its config says more
+from lorapool.shared.server.keys import split_id
 
 
 class Client:
@@ -57,31 +39,21 @@ class Client:
     """
 
     def __init__(self, redis_url: str | None = None, *, pool: str | None = None, agent: str = "anonymous") -> None:
-        self._settings = _settings(redis_url, pool)
         self._agent = check_name("agent", agent)
         self._name = f"client-{secrets.token_hex(8)}"
-        self._home = Home()
-        self._redis = _connected(self._settings, self._home)
-        self._keys = Keys(self._settings.pool, PARTITION)
-        self._broker = Broker(self._redis, self._keys)
-        self._catalog = Catalog(self._redis, self._settings.pool)
-        self._inbox = Inbox(self._broker, self._name, self._home)
-        self._outbox = Outbox(self._broker, self._home)
-        upkeep = Upkeep(self._redis, self._keys)
-        self.adapters = Adapters(self._catalog, upkeep, self._settings.pool)
-        self._sender = Sender(self._broker, self.adapters, self._inbox, self._outbox, self._agent, self._name)
-        self.upkeep = PoolUpkeep(self._broker, upkeep, self.adapters)
-        timetable = Timetable(self._redis, self._settings.pool)
-        book = ChoreBook(self._redis, self._settings.pool)
-        self.schedules = Schedules(timetable, book, self._broker, self.adapters, self._agent)
+        self._parts = parts = compose(redis_url, pool, agent=self._agent, client=self._name)
+        self._home, self._queue, self._operators = parts.home, parts.queue, parts.operators
+        self._members, self._counters, self._catalog = parts.members, parts.counters, parts.catalog
+        self._inbox, self._sender = parts.inbox, parts.sender
+        self.adapters, self.upkeep, self.schedules = parts.adapters, parts.upkeep, parts.schedules
 
     async def __aenter__(self) -> Self:
         try:
-            await self._broker.ping()
+            await self._parts.connection.server.ping()
             await self._catalog.layout.check()
         except RedisUnreachable as error:
             await self.close()
-            raise type(error)(_remedy(error, self._settings.redacted_url), code=error.code) from None
+            raise type(error)(_remedy(error, self._parts.settings.redacted_url), code=error.code) from None
         except BaseException:
             await self.close()
             raise
@@ -103,10 +75,9 @@ class Client:
         self._home.leave()
         if not self._home.here or self._home.gone:
             return
-        await self._outbox.close()
+        await self._parts.outbox.close()
         await self._inbox.close()
-        await self._broker.close()
-        await self._redis.aclose()
+        await self._parts.connection.aclose()
 
     # -- jobs
 
@@ -201,8 +172,8 @@ class Client:
     def get(self, job_id: str) -> JobHandle:
         """The handle of a job that any process submitted, by full or bare id; asks the server nothing yet."""
         _, bare = split_id(job_id)
-        full = self._keys.full_id(check_name("job id", bare))
-        return JobHandle(self._broker, self._inbox, self._inbox.ticket(full, own=False), streamed=None, created=False)
+        full = self._queue.keys.full_id(check_name("job id", bare))
+        return JobHandle(self._queue, self._inbox, self._inbox.ticket(full, own=False), streamed=None, created=False)
 
     def _own(self, handle: JobHandle) -> JobHandle:
         """One that this client's inbox can wait for: of another client's job, whose notices come there, it polls."""
@@ -216,32 +187,32 @@ class Client:
 
     async def stats(self, adapter: str | None) -> dict[str, int | float]:
         """The counters of one adapter since its first job (None: the base model); sums, docs/operations.md has each."""
-        return dict(await self._broker.stats(await self.adapters.ref(adapter)))
+        return await self._counters.of_adapter(await self.adapters.ref(adapter))
 
     async def all_stats(self) -> dict[str, dict[str, int | float]]:
         """The counters of every adapter and of the base model that have any, by ref."""
         refs = [BASE_REF, *await self.adapters.refs()]
-        counters = zip(refs, await self._broker.counters.of_each(refs), strict=True)
-        return {ref: found for ref, found in counters if any(found.values())}
+        counters = zip(refs, await self._counters.of_adapters(refs), strict=True)
+        return {ref: counted for ref, counted in counters if any(counted.values())}
 
     async def totals(self) -> dict[str, int | float]:
         """The sums of ``all_stats`` over all adapters and the base model, in a few calls however many there are."""
-        return await self._broker.counters.of_all([BASE_REF, *await self.adapters.refs()])
+        return await self._counters.sum_of([BASE_REF, *await self.adapters.refs()])
 
     async def agent_stats(self, agent: str) -> dict[str, int | float]:
         """The same counters, of one agent over all adapters."""
-        return dict(await self._broker.agent_stats(check_name("agent", agent)))
+        return await self._counters.of_agent(check_name("agent", agent))
 
     async def cost(self, tariff: Tariff | None = None) -> Bill:
         """What GPU time cost so far, by adapter and agent, from what was counted; see ``Bill``."""
-        beats = await self._catalog.workers()
+        beats = await self._members.all()
         load_ms = max((number(beat.get("model_load_ms")) for beat in beats), default=0.0)
-        adapters, agents = await self._broker.counted("stats"), await self._broker.counted("agent")
-        return Bill(Meter(adapters, agents, await self._catalog.usage(), load_ms), tariff or Tariff())
+        adapters, agents = await self._counters.by_adapter(), await self._counters.by_agent()
+        return Bill(Meter(adapters, agents, await self._members.usage(), load_ms), tariff or Tariff())
 
     async def workers(self) -> list[dict[str, Any]]:
         """Live workers: id, device, rows, tok/s, resident adapters, heartbeat age in ms."""
-        return await self._catalog.workers()
+        return await self._members.all()
 
     async def config(self) -> PoolConfig | None:
         """The pool's base model, dtype and layout; None before its first worker."""
@@ -249,43 +220,26 @@ class Client:
 
     async def backlog(self) -> Backlog:
         """What waits and what runs now, by ref, and the longest wait."""
-        return await self._broker.backlog()
+        return await self._operators.backlog()
 
     async def last_used(self, adapter: str | None) -> int | None:
         """When a worker last claimed a job of that adapter: ms since 1970 by the server's clock, None for never."""
-        [claimed_ms] = await self._broker.counters.claimed_ms([await self.adapters.ref(adapter)])
+        [claimed_ms] = await self._counters.claimed_ms([await self.adapters.ref(adapter)])
         return claimed_ms
 
     async def all_last_used(self) -> dict[str, int]:
         """``last_used`` of every adapter and of the base model that ever was, by ref."""
         refs = [BASE_REF, *await self.adapters.refs()]
-        claimed = zip(refs, await self._broker.counters.claimed_ms(refs), strict=True)
+        claimed = zip(refs, await self._counters.claimed_ms(refs), strict=True)
         return {ref: claimed_ms for ref, claimed_ms in claimed if claimed_ms is not None}
 
     async def count_refusals(self, reasons: Mapping[str, int], *, report: str) -> None:
         """Have the pool count requests refused before they became jobs; the same ``report`` counts once."""
-        await self._broker.tally.add_refusals(self._name, report, reasons)
+        await self._counters.add_refusals(self._name, report, reasons)
 
     async def refusals(self) -> dict[str, int]:
         """Those so counted, by reason, of all clients."""
-        return await self._broker.tally.refusals()
-
-
-def _settings(redis_url: str | None, pool: str | None) -> RedisSettings:
-    try:
-        return redis_settings(redis_url, pool)
-    except ValidationError as error:
-        raise InvalidRequest(explain_validation(error)) from None
-
-
-def _connected(settings: RedisSettings, home: Home) -> Redis:
-    try:
-        redis = connect(settings)
-    except ValueError as error:
-        raise InvalidRequest(f"redis_url = {settings.redacted_url!r}: {error}") from None
-    pool = redis.connection_pool
-    pool.connection_class = at_home(pool.connection_class, home)
-    return redis
+        return await self._counters.refusals()
 
 
 def _remedy(error: RedisUnreachable, url: str) -> str:

@@ -1,6 +1,6 @@
 """JobHandle: one submitted job, seen from the agent: its result, its text as it comes, its state, its end by cancel.
 
-Knows the broker's calls on one job and the inbox that hears of its end. Holds no connection of its own.
+Knows the queue's calls on one job and the inbox that hears of its end. Holds no connection of its own.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from lorapool.shared.errors import (
     UnknownJob,
 )
 from lorapool.shared.job import JobState, Result
-from lorapool.shared.queue.broker import Broker
+from lorapool.shared.queue.client import ClientQueue
 from lorapool.shared.queue.protocol import Explanation, StreamItem
 
 STREAM_BLOCK_S, SHAKEN_S = 5.0, 0.05
@@ -43,10 +43,12 @@ class JobHandle:
     ``id`` is the full id, ``<partition>.<id>``. ``created`` is False when the same request was there already.
     """
 
-    __slots__ = ("_broker", "_inbox", "_shaken", "_streamed", "created", "id", "ticket")
+    __slots__ = ("_inbox", "_queue", "_shaken", "_streamed", "created", "id", "ticket")
 
-    def __init__(self, broker: Broker, inbox: Inbox, ticket: Ticket, *, streamed: bool | None, created: bool) -> None:
-        self._broker, self._inbox, self.ticket = broker, inbox, ticket
+    def __init__(
+        self, queue: ClientQueue, inbox: Inbox, ticket: Ticket, *, streamed: bool | None, created: bool
+    ) -> None:
+        self._queue, self._inbox, self.ticket = queue, inbox, ticket
         self._streamed = streamed  # None: not known here
         self._shaken = False  # a stream's last call met a server that was away
         self.id, self.created = ticket.job_id, created
@@ -68,7 +70,7 @@ class JobHandle:
 
     async def record(self) -> Record:
         """All fields stored of the job now, finished or not."""
-        record = await self._broker.get(self.id)
+        record = await self._queue.get(self.id)
         if record is None:
             raise gone(self.id, alive_at=self.ticket.alive_at)
         return record
@@ -81,11 +83,11 @@ class JobHandle:
     async def cancel(self) -> JobState:
         """Ask for its end and return the state now: ``cancelled``, or ``running`` until the worker has let go, or
         the terminal state it already had."""
-        return await self._broker.cancel(self.id)
+        return await self._queue.cancel(self.id)
 
     async def explain(self) -> Explanation:
         """Why the job is where it is: a word, a sentence, and the facts behind them."""
-        return await self._broker.explain(self.id)
+        return await self._queue.explain(self.id)
 
     async def stream(self, timeout: float | None = None) -> AsyncGenerator[TextDelta, None]:
         """The text as it comes, from its beginning, each piece once; ends when the job succeeded.
@@ -114,7 +116,7 @@ class JobHandle:
 
     async def _tokens(self, last_id: str, give_up_at: float | None) -> list[StreamItem]:
         """The next items, or none after a while."""
-        return await self._broker.tokens(self.id, last_id, self._block_s(give_up_at))
+        return await self._queue.tokens(self.id, last_id, self._block_s(give_up_at))
 
     async def _outlast(self, ask: Callable[[], Awaitable[T]], give_up_at: float | None) -> T:
         """The answer; a server that is away is waited for until the time is up."""
@@ -164,8 +166,8 @@ class JobHandle:
         late = self.ticket.deadline_at
         if late is not None and late <= time.monotonic():
             with suppress(UnknownJob):  # seen below
-                return await self._broker.expire(self.id)
-        [state] = await self._broker.states([self.id])
+                return await self._queue.expire(self.id)
+        [state] = await self._queue.states([self.id])
         if state is None:
             raise gone(self.id, alive_at=self.ticket.alive_at)
         if isinstance(state, MalformedEntry):

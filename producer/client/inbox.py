@@ -32,7 +32,7 @@ from lorapool.shared.errors import (
     UnknownJob,
 )
 from lorapool.shared.job import JobState
-from lorapool.shared.queue.broker import Broker
+from lorapool.shared.queue.client import ClientQueue
 from lorapool.shared.tasks import cancel_and_wait
 
 BLOCK_S = 7.0
@@ -49,8 +49,8 @@ DEADLINE_GRACE_S = 0.25  # lets a worker settle or a tick expire first
 class Inbox:
     """Tickets in, terminal records out. ``client`` names the inbox stream; it must be this process's alone."""
 
-    def __init__(self, broker: Broker, client: str, home: Home) -> None:
-        self._broker, self._client, self._home = broker, client, home
+    def __init__(self, queue: ClientQueue, client: str, home: Home) -> None:
+        self._queue, self._client, self._home = queue, client, home
         self._known: WeakValueDictionary[str, Ticket] = WeakValueDictionary()
         self._open: dict[str, Ticket] = {}
         self._last_id, self._read, self._written = "0-0", 0, 0
@@ -58,7 +58,7 @@ class Inbox:
         self._next_audit = 0.0
         self._doubted_at = 0.0
         self._stir = asyncio.Event()
-        self._resubmission = Resubmission(broker)
+        self._resubmission = Resubmission(queue)
         self._reader: asyncio.Task[None] | None = None
         self._sweeper: asyncio.Task[None] | None = None
 
@@ -185,7 +185,7 @@ class Inbox:
                 self._doubt()
 
     async def _hear(self) -> None:
-        notices = await self._broker.inbox(self._client, self._last_id, BLOCK_S)
+        notices = await self._queue.inbox(self._client, self._last_id, BLOCK_S)
         unheard_s, self._heard_at = time.monotonic() - self._heard_at, time.monotonic()
         if not notices:
             return
@@ -214,7 +214,7 @@ class Inbox:
         """Answer those that have ended; one call for 64."""
         missing = []
         for chunk in _chunks(tickets):
-            records = await self._broker.results([ticket.job_id for ticket in chunk])
+            records = await self._queue.results([ticket.job_id for ticket in chunk])
             for ticket, record in zip(chunk, records, strict=True):
                 if record is None:
                     missing.append(ticket)
@@ -288,7 +288,7 @@ class Inbox:
             if ticket.deadline_at is not None and ticket.deadline_at <= now:
                 ticket.deadline_at = now + 1.0
                 with contextlib.suppress(UnknownJob, MalformedEntry):  # seen below
-                    await self._broker.expire(ticket.job_id)
+                    await self._queue.expire(ticket.job_id)
         for chunk in _chunks(tickets):
             for ticket in chunk:
                 _schedule(ticket, now)  # before it is asked for: a doubt that comes meanwhile has it asked for again
@@ -301,7 +301,7 @@ class Inbox:
 
     async def _look_at(self, tickets: Sequence[Ticket]) -> None:
         ended = []
-        states = await self._broker.states([ticket.job_id for ticket in tickets])
+        states = await self._queue.states([ticket.job_id for ticket in tickets])
         for ticket, state in zip(tickets, states, strict=True):
             if isinstance(state, JobState) and not state.terminal:
                 ticket.accepted(state)
@@ -311,7 +311,7 @@ class Inbox:
 
     async def _audit(self) -> None:
         """Were notices lost? The stream counts all that were ever written to it; and trust a few jobs to no notice."""
-        written = await self._broker.inbox_written(self._client)
+        written = await self._queue.inbox_written(self._client)
         if written < self._written:  # the inbox was lost and begun anew
             self._last_id, self._read = "0-0", 0
             self._doubt()

@@ -12,19 +12,19 @@ import asyncio
 from lorapool.producer.client.home import Home
 from lorapool.shared.errors import ClientClosed, Fate, LorapoolError
 from lorapool.shared.job import Job
-from lorapool.shared.queue.broker import Broker
+from lorapool.shared.queue.client import ClientQueue
 from lorapool.shared.queue.protocol import Enqueued
 from lorapool.shared.tasks import cancel_and_wait
 
-BATCH = 512  # jobs of one call; the broker splits it further by size
+BATCH = 512  # jobs of one call; the queue splits it further by size
 Letter = tuple[Job, asyncio.Future[Enqueued]]
 
 
 class Outbox:
-    """In: jobs. Out: for each, Enqueued or the refusal, as ``Broker.enqueue`` has it."""
+    """In: jobs. Out: for each, Enqueued or the refusal, as ``ClientQueue.enqueue`` has it."""
 
-    def __init__(self, broker: Broker, home: Home) -> None:
-        self._broker, self._home = broker, home
+    def __init__(self, queue: ClientQueue, home: Home) -> None:
+        self._queue, self._home = queue, home
         self._waiting: list[Letter] = []
         self._leaving: list[Letter] = []
         self._sender: asyncio.Task[None] | None = None
@@ -34,7 +34,7 @@ class Outbox:
         try:
             self._home.check()
         except LorapoolError as error:
-            raise error.of_job(self._broker.full_id(job.id), Fate.NOT_QUEUED) from None
+            raise error.of_job(self._queue.full_id(job.id), Fate.NOT_QUEUED) from None
         future: asyncio.Future[Enqueued] = asyncio.get_running_loop().create_future()
         self._waiting.append((job, future))
         if self._sender is None or self._sender.done():
@@ -52,7 +52,7 @@ class Outbox:
             while self._waiting:
                 self._leaving, self._waiting = self._waiting[:BATCH], self._waiting[BATCH:]
                 self._leaving = [letter for letter in self._leaving if not letter[1].done()]  # cancelled meanwhile
-                outcomes = await self._broker.enqueue_many([job for job, _ in self._leaving])
+                outcomes = await self._queue.enqueue_many([job for job, _ in self._leaving])
                 for (_, future), outcome in zip(self._leaving, outcomes, strict=True):
                     _tell(future, outcome)
                 self._leaving = []
@@ -68,7 +68,7 @@ class Outbox:
     def _refuse(self, error: Exception) -> None:
         for letters, fate in ((self._leaving, Fate.UNKNOWN), (self._waiting, Fate.NOT_QUEUED)):
             for job, future in letters:
-                own = error.of_job(self._broker.full_id(job.id), fate) if isinstance(error, LorapoolError) else error
+                own = error.of_job(self._queue.full_id(job.id), fate) if isinstance(error, LorapoolError) else error
                 _tell(future, own)
         self._leaving, self._waiting = [], []
 

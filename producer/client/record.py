@@ -1,6 +1,6 @@
 """A job's stored record (its Redis hash) read as a state, a Result, or the typed error of how it ended.
 
-Knows the field names that the broker's scripts write. Knows neither Redis nor waiting.
+Knows the field names that the queue's scripts write. Knows neither Redis nor waiting.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Resubmission: a job that the server lost is enqueued again, by the same id, where its client asked for that.
 
-Once for each loss, however many wait for it, and at most three times. Knows tickets and the broker; whoever waits is
+Once for each loss, however many wait for it, and at most three times. Knows tickets and the queue; whoever waits is
 the inbox's matter.
 """
 
@@ -14,7 +14,7 @@ from lorapool.producer.client.host_log import warn
 from lorapool.producer.client.record import gone
 from lorapool.producer.client.ticket import Ticket
 from lorapool.shared.errors import Fate, JobExpired, JobLost, LorapoolError, QueueFull, RedisFull, RedisUnreachable
-from lorapool.shared.queue.broker import Broker
+from lorapool.shared.queue.client import ClientQueue
 from lorapool.shared.queue.protocol import Enqueued
 
 MAX_LOSSES = 3
@@ -25,18 +25,18 @@ PASSING = QueueFull | RedisFull | RedisUnreachable  # it is tried again, as long
 class Resubmission:
     """One at a time, so that a loss is seen once."""
 
-    def __init__(self, broker: Broker) -> None:
-        self._broker = broker
+    def __init__(self, queue: ClientQueue) -> None:
+        self._queue = queue
         self._turn = asyncio.Lock()
 
     async def of(self, tickets: Sequence[Ticket]) -> list[LorapoolError | None]:
         """For each job without a record: None if it is queued again, or will be tried again when its ticket is due;
         else the error of its loss. Raises RedisUnreachable."""
         async with self._turn:
-            states = await self._broker.states([ticket.job_id for ticket in tickets])
+            states = await self._queue.states([ticket.job_id for ticket in tickets])
             absent = [ticket for ticket, state in zip(tickets, states, strict=True) if state is None]
             jobs = {t.job_id: job for t in absent if _may(t) and t.copy is not None and (job := t.copy.again())}
-            outcomes = dict(zip(jobs, await self._broker.enqueue_many(list(jobs.values())), strict=True))
+            outcomes = dict(zip(jobs, await self._queue.enqueue_many(list(jobs.values())), strict=True))
             for ticket in absent:
                 _note(ticket, outcomes.get(ticket.job_id))
         missing = {ticket.job_id for ticket in absent}

@@ -18,7 +18,7 @@ from lorapool.shared import codec
 from lorapool.shared.errors import InvalidRequest
 from lorapool.shared.job import BASE_REF, JobState
 from lorapool.shared.malformed import number
-from lorapool.shared.queue.broker import Broker
+from lorapool.shared.queue.client import ClientQueue
 from lorapool.shared.timetable.chores import ChoreBook
 from lorapool.shared.timetable.schedule import DEFAULT_MAX_LATE_MS, Schedule, moment_ms, zone
 from lorapool.shared.timetable.timetable import Timetable
@@ -27,8 +27,10 @@ from lorapool.shared.timetable.timetable import Timetable
 class Schedules:
     """The pool's timetable; ``agent`` is who jobs are counted under where nobody is named."""
 
-    def __init__(self, timetable: Timetable, book: ChoreBook, broker: Broker, adapters: Adapters, agent: str) -> None:
-        self._timetable, self._book, self._broker = timetable, book, broker
+    def __init__(
+        self, timetable: Timetable, book: ChoreBook, queue: ClientQueue, adapters: Adapters, agent: str
+    ) -> None:
+        self._timetable, self._book, self._queue = timetable, book, queue
         self._adapters, self._agent = adapters, agent
 
     async def add(
@@ -75,7 +77,7 @@ class Schedules:
     async def list(self) -> list[Schedule]:
         """Every entry, the next run first, with its last run's job and that job's state."""
         entries = await self._timetable.list()
-        states = await self._broker.states([entry.last_job or "-" for entry in entries])
+        states = await self._queue.states([entry.last_job or "-" for entry in entries])
         known = (state if isinstance(state, JobState) else None for state in states)
         return [entry.model_copy(update={"last_state": state}) for entry, state in zip(entries, known, strict=True)]
 

@@ -22,7 +22,7 @@ from lorapool.producer.client.slices import Slices
 from lorapool.producer.client.ticket import Copy, Ticket
 from lorapool.shared.errors import ClientClosed, Fate, ForeignClient, LorapoolError, QueueFull, RedisUnreachable
 from lorapool.shared.job import BASE_REF, Job
-from lorapool.shared.queue.broker import Broker
+from lorapool.shared.queue.client import ClientQueue
 from lorapool.shared.queue.protocol import Enqueued
 from lorapool.shared.server.keys import new_job_id, split_id
 
@@ -40,9 +40,9 @@ class Sender:
     """``agent`` and ``client`` are the names that jobs are counted under and whose inbox hears of their ends."""
 
     def __init__(
-        self, broker: Broker, adapters: Adapters, inbox: Inbox, outbox: Outbox, agent: str, client: str
+        self, queue: ClientQueue, adapters: Adapters, inbox: Inbox, outbox: Outbox, agent: str, client: str
     ) -> None:
-        self._broker, self._adapters = broker, adapters
+        self._queue, self._adapters = queue, adapters
         self._inbox, self._outbox = inbox, outbox
         self._agent, self._client = agent, client
 
@@ -114,22 +114,22 @@ class Sender:
     async def _job(self, request: Request, away: LorapoolError | None = None) -> Job:
         own_id = _own_id(request.job_id)
         if away is not None:
-            raise away.of_job(self._broker.keys.full_id(own_id), Fate.NOT_QUEUED)
+            raise away.of_job(self._queue.keys.full_id(own_id), Fate.NOT_QUEUED)
         try:
             draft = replace(request, job_id=own_id).job(ref=BASE_REF, agent=self._agent, client=self._client)
             ref = await self._adapters.resolve(request.adapter)
         except LorapoolError as error:
-            raise error.of_job(self._broker.keys.full_id(own_id), Fate.NOT_QUEUED) from error.__cause__
+            raise error.of_job(self._queue.keys.full_id(own_id), Fate.NOT_QUEUED) from error.__cause__
         return draft if ref == draft.ref else draft.model_copy(update={"ref": ref})
 
     async def _send(self, asked: Asked, answers: Answers, away: LorapoolError | None) -> LorapoolError | None:
         """Send a batch, unless the server was found to be ``away``; returns the error if it is."""
         if away is not None:
-            ids = {index: self._broker.full_id(job.id) for index, (job, _) in asked.items()}
+            ids = {index: self._queue.full_id(job.id) for index, (job, _) in asked.items()}
             answers |= {index: away.of_job(job_id, Fate.NOT_QUEUED) for index, job_id in ids.items()}
             return away
         tickets = [self._ticket(job, on_lost) for job, on_lost in asked.values()]
-        outcomes = await self._broker.enqueue_many([job for job, _ in asked.values()])
+        outcomes = await self._queue.enqueue_many([job for job, _ in asked.values()])
         for (index, (job, _)), ticket, outcome in zip(asked.items(), tickets, outcomes, strict=True):
             answers[index] = self._handle(job, ticket, outcome) if isinstance(outcome, Enqueued) else outcome
         return next((outcome for outcome in outcomes if isinstance(outcome, AWAY)), None)
@@ -137,7 +137,7 @@ class Sender:
     def _ticket(self, job: Job, on_lost: str | None) -> Ticket:
         """Taken before the job is sent: its notice may be here before the reply is."""
         deadline_s = None if job.deadline_ms is None else job.deadline_ms / 1000
-        ticket = self._inbox.ticket(self._broker.keys.full_id(job.id), own=True, deadline_s=deadline_s)
+        ticket = self._inbox.ticket(self._queue.keys.full_id(job.id), own=True, deadline_s=deadline_s)
         if on_lost == "resubmit":
             ticket.copy = ticket.copy or Copy(job)
         return ticket
@@ -147,7 +147,7 @@ class Sender:
         if not enqueued.created:
             ticket.disown()
         streamed = job.stream if enqueued.created else None
-        return JobHandle(self._broker, self._inbox, ticket, streamed=streamed, created=enqueued.created)
+        return JobHandle(self._queue, self._inbox, ticket, streamed=streamed, created=enqueued.created)
 
 
 def _own_id(job_id: str | None) -> str:

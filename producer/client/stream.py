@@ -2,7 +2,7 @@
 
 A retried job draws the same tokens again (its seed is fixed at enqueue), so a new attempt's text is compared with
 what was handed out and skipped as far as it agrees; only if it differs does a delta with ``restart`` say so.
-Pure: knows the entries that the broker returns, no connection.
+Pure: knows the entries that the queue returns, no connection.
 """
 
 from __future__ import annotations

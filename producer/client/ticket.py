@@ -81,7 +81,7 @@ class Ticket:
 
     @property
     def record(self) -> Record | None:
-        """What an awaiter reads of the terminal record (``Broker.results``), once known."""
+        """What an awaiter reads of the terminal record (``ClientQueue.results``), once known."""
         future = self.future
         known = future is not None and future.done() and not future.cancelled() and future.exception() is None
         return future.result() if known and future is not None else None

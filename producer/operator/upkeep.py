@@ -1,7 +1,7 @@
 """PoolUpkeep: what an operator does to a pool: pause and resume, limits, dead letters, purging, check and repair.
 
-``client.upkeep``. Takes names as ``submit`` does and goes through the pages that the partition's Upkeep hands out.
-Builds no Redis command.
+``client.upkeep``. Takes names as ``submit`` does and goes through the pages that the partition's OperatorQueue hands
+out. Builds no Redis command.
 """
 
 from __future__ import annotations
@@ -11,28 +11,27 @@ from collections.abc import AsyncIterator
 from lorapool.producer.client.adapters import Adapters
 from lorapool.shared.errors import InvalidRequest
 from lorapool.shared.job import check_name
-from lorapool.shared.queue.broker import Broker
+from lorapool.shared.queue.operator import MAX_PAGE, POOL, OperatorQueue
 from lorapool.shared.queue.protocol import DeadLetter, Enqueued, Finding, Limits
-from lorapool.shared.queue.upkeep import MAX_PAGE, POOL, Upkeep
 from lorapool.shared.server.keys import split_id
 
 
 class PoolUpkeep:
     """An operator's side of a pool. Names are refs, aliases or ids; ``_base`` is the base model."""
 
-    def __init__(self, broker: Broker, upkeep: Upkeep, adapters: Adapters) -> None:
-        self._broker, self._upkeep, self._adapters = broker, upkeep, adapters
+    def __init__(self, queue: OperatorQueue, adapters: Adapters) -> None:
+        self._queue, self._adapters = queue, adapters
 
     async def pause(self, adapter: str) -> str:
         """Have no more of its jobs claimed; it still takes them. Returns the exact ref. Raises UnknownAdapter."""
         ref = await self._adapters.ref(adapter)
-        await self._broker.pause(ref)
+        await self._queue.pause(ref)
         return ref
 
     async def resume(self, adapter: str) -> str:
         """Have its jobs claimed again. Returns the exact ref. Raises UnknownAdapter."""
         ref = await self._adapters.ref(adapter)
-        await self._broker.resume(ref)
+        await self._queue.resume(ref)
         return ref
 
     async def limits(self, adapter: str | None, **changes: float | None) -> Limits:
@@ -41,7 +40,7 @@ class PoolUpkeep:
         Names: max_depth, max_inflight, agent_window, weight; the pool has max_depth alone. None is the default again.
         Raises InvalidRequest, UnknownAdapter.
         """
-        return await self._upkeep.limits(POOL if adapter is None else await self._adapters.ref(adapter), **changes)
+        return await self._queue.limits(POOL if adapter is None else await self._adapters.ref(adapter), **changes)
 
     async def dead(self, adapter: str | None = None, *, n: int | None = None) -> list[DeadLetter]:
         """Dead letters, newest first: the latest ``n`` or all, of one adapter or of all."""
@@ -59,7 +58,7 @@ class PoolUpkeep:
         AdapterClosed, UnknownAdapter.
         """
         check_name("job id", split_id(job_id)[1])
-        return await self._upkeep.redrive(job_id)
+        return await self._queue.redrive(job_id)
 
     async def purge_dead(self, adapter: str | None = None, *, older_than: float = 0.0) -> int:
         """Drop the dead letters of one adapter or of all that died ``older_than`` seconds ago; returns how many."""
@@ -68,7 +67,7 @@ class PoolUpkeep:
         ref = None if adapter is None else await self._adapters.ref(adapter)
         count, cursor = 0, ""
         while True:
-            purged = await self._upkeep.purge_dead(ref, older_than_ms=round(older_than * 1000), cursor=cursor)
+            purged = await self._queue.purge_dead(ref, older_than_ms=round(older_than * 1000), cursor=cursor)
             count, cursor = count + purged.count, purged.cursor
             if not cursor:
                 return count
@@ -78,7 +77,7 @@ class PoolUpkeep:
         ref = await self._adapters.ref(adapter)
         count, cursor = 0, ""
         while True:
-            purged = await self._upkeep.purge_waiting(ref, cursor)
+            purged = await self._queue.purge_waiting(ref, cursor)
             count, cursor = count + purged.count, purged.cursor
             if not cursor:
                 return count
@@ -88,7 +87,7 @@ class PoolUpkeep:
         findings: list[Finding] = []
         cursor = ""
         while True:
-            step = await self._upkeep.fsck(cursor)
+            step = await self._queue.fsck(cursor)
             findings += step.findings
             cursor = step.cursor
             if not cursor:
@@ -98,7 +97,7 @@ class PoolUpkeep:
         ref = None if adapter is None else await self._adapters.ref(adapter)
         cursor = ""
         while True:
-            page = await self._upkeep.dead(ref, cursor, MAX_PAGE if n is None else n)
+            page = await self._queue.dead(ref, cursor, MAX_PAGE if n is None else n)
             for letter in page.letters:
                 yield letter
             cursor = page.cursor

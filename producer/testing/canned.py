@@ -19,12 +19,16 @@ from lorapool.producer.sync import Client as SyncClient
 from lorapool.producer.sync import LoopThread
 from lorapool.shared.catalog.catalog import AdapterRecord, Catalog, PoolConfig
 from lorapool.shared.codec import decode_job, encode_detail
+from lorapool.shared.connection import PoolConnection
 from lorapool.shared.errors import InvalidRequest
+from lorapool.shared.fleet.membership import Membership
+from lorapool.shared.fleet.requests import WorkerRequests
 from lorapool.shared.job import BASE_REF, FinishReason, Job
-from lorapool.shared.queue.broker import Broker
+from lorapool.shared.queue.operator import OperatorQueue
 from lorapool.shared.queue.protocol import ClaimedJob, Delta, Held, Settlement
-from lorapool.shared.server.keys import Keys
-from lorapool.shared.server.settings import connect, redis_settings
+from lorapool.shared.queue.worker import WorkerQueue
+from lorapool.shared.server.redis_client import connect
+from lorapool.shared.server.settings import redis_settings
 from lorapool.shared.tasks import cancel_and_wait
 
 LEASE_MS = 15_000
@@ -109,16 +113,17 @@ class CannedPool:
         return self._thread.run(work)
 
     async def _start(self) -> None:
-        self._redis = connect(redis_settings(self.redis_url, self.name))
-        self._broker, self._catalog = Broker(self._redis, Keys(self.name, 0)), Catalog(self._redis, self.name)
+        self._connection = connection = PoolConnection(connect(redis_settings(self.redis_url, self.name)), self.name)
+        partition, self._members = connection.partition(), Membership(connection)
+        self._queue, operators = WorkerQueue(partition), OperatorQueue(partition)
+        self._catalog = Catalog(connection, WorkerRequests(partition, self._members), lambda _: operators)
         await self._catalog.create_or_check_config(PoolConfig(base_model="canned"))
         await self._beat()
         self._duties = [asyncio.create_task(duty) for duty in (self._claiming(), self._beating())]
 
     async def _stop(self) -> None:
         await cancel_and_wait(*self._duties, *(task for _, task in self._held.values()))
-        await self._broker.close()
-        await self._redis.aclose()
+        await self._connection.aclose()
 
     async def _register(self, adapter: str, version: str, aliases: Sequence[str]) -> None:
         digest = sha256(f"{adapter}@{version}".encode()).hexdigest()
@@ -130,13 +135,13 @@ class CannedPool:
 
     async def _claiming(self) -> None:
         for turn in range(1 << 62):
-            waiting = [found.ref for found in (await self._broker.tick(WORKER)).waiting]
+            waiting = [found.ref for found in (await self._queue.tick(WORKER)).waiting]
             lease = f"{WORKER}-{turn}-{secrets.token_hex(4)}"
-            claim = await self._broker.claim(WORKER, lease, waiting, 64, 64, LEASE_MS)
+            claim = await self._queue.claim(WORKER, lease, waiting, 64, 64, LEASE_MS)
             for job in claim.jobs:
                 self._held[job.job_id] = job, asyncio.create_task(self._serve(job))
             if not claim.jobs:
-                await self._broker.wait_for_work(WORKER, 0.1)
+                await self._queue.wait_for_work(WORKER, 0.1)
 
     async def _beating(self) -> None:
         while True:
@@ -145,14 +150,14 @@ class CannedPool:
             for record in await self._catalog.pending():
                 await self._catalog.decide(record.ref, "ready")
             if held := [Held(job.job_id, job.lease) for job, _ in self._held.values()]:
-                renewed = await self._broker.renew(held, LEASE_MS)
+                renewed = await self._queue.renew(held, LEASE_MS)
                 for job_id in renewed.cancelled:
                     job, task = self._held.pop(job_id)
                     await cancel_and_wait(task)
-                    await self._broker.settle([Settlement(job_id, job.lease, "cancelled")])
+                    await self._queue.settle([Settlement(job_id, job.lease, "cancelled")])
 
     async def _beat(self) -> None:
-        await self._catalog.beat(WORKER, {"state": "running", "device": "cpu", "held": len(self._held)}, 10_000)
+        await self._members.beat(WORKER, {"state": "running", "device": "cpu", "held": len(self._held)}, 10_000)
 
     async def _serve(self, claimed: ClaimedJob) -> None:
         job = decode_job(claimed.payload)
@@ -165,7 +170,7 @@ class CannedPool:
             settlement = Settlement(claimed.job_id, claimed.lease, "failed", error=error, message=str(failure))
         else:
             settlement = await self._told(claimed, job, text)
-        await self._broker.settle([settlement])
+        await self._queue.settle([settlement])
         self._held.pop(claimed.job_id, None)
 
     def _answer_to(self, request: CannedRequest) -> str:
@@ -193,7 +198,7 @@ class CannedPool:
             await asyncio.sleep(self.delay_s / len(kept))
             if job.stream:
                 delta = Delta(claimed.job_id, claimed.lease, claimed.attempt, offset, word, (offset,))
-                await self._broker.emit([delta])
+                await self._queue.emit([delta])
         reason = FinishReason.EOS_TOKEN if len(kept) == len(words) else FinishReason.LENGTH
         return Settlement(
             claimed.job_id,

@@ -9,18 +9,11 @@ from __future__ import annotations
 
 import secrets
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
+from lorapool.shared.connection import PoolConnection
 from lorapool.shared.errors import AdapterClosed, AdapterNotReady, AdapterRefused, InvalidRequest, UnknownAdapter
 from lorapool.shared.job import check_name
 from lorapool.shared.malformed import readable, text_map
-from lorapool.shared.scripts import Scripts
-from lorapool.shared.server.connection import Server
-from lorapool.shared.server.keys import PoolKeys
-from lorapool.shared.server.terms import Terms
-
-if TYPE_CHECKING:
-    from redis.asyncio import Redis
 
 
 def alias_of(agent: str, purpose: str | None = None) -> str:
@@ -45,9 +38,9 @@ class Move:
 class Aliases:
     """The aliases of one pool."""
 
-    def __init__(self, redis: Redis, pool: str, *, terms: Terms | None = None) -> None:
-        self._pool, self._server, self._keys = pool, Server(redis), PoolKeys(pool)
-        self._scripts = Scripts(self._server, self._keys.prefix, terms or Terms())
+    def __init__(self, connection: PoolConnection) -> None:
+        self._pool, self._server = connection.pool, connection.server
+        self._keys, self._scripts = connection.keys, connection.scripts
 
     async def all(self) -> dict[str, str]:
         """Alias → ref."""

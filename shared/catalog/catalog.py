@@ -1,38 +1,33 @@
-"""Catalog: what a pool serves and who serves it: its config, adapter versions, aliases, live workers.
+"""Catalog: what a pool serves: the config that its workers agree on, adapter versions, aliases.
 
-Adapter versions are immutable; a version is pending until a worker decides. One pool has one base model. Knows
-nothing of jobs, except that a ready adapter is opened for them.
+Adapter versions are immutable; a version is pending until a worker decides. One pool has one base model. Knows nothing
+of jobs, except that a ready adapter is opened for them, and nothing of workers, except that one can be asked to look.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
-
-from redis.asyncio import Redis
 
 from lorapool.shared.catalog.adapter_record import BASE_RECORD, AdapterRecord, encoded
 from lorapool.shared.catalog.aliases import Aliases
 from lorapool.shared.catalog.layout import FIRST, Layout
 from lorapool.shared.catalog.pool_config import LAYOUT_VERSION, PoolConfig
+from lorapool.shared.connection import PoolConnection
 from lorapool.shared.errors import (
     AdapterConflict,
     AdapterInUse,
     MalformedEntry,
     PoolMismatch,
-    RedisAuthFailed,
     UnknownAdapter,
 )
-from lorapool.shared.fleet.membership import Beats, Membership
+from lorapool.shared.fleet.requests import WorkerRequests
 from lorapool.shared.job import BASE_REF, check_name
 from lorapool.shared.malformed import readable, required, text_map
 from lorapool.shared.plain_text import plain_text
-from lorapool.shared.queue.broker import Broker
-from lorapool.shared.queue.replies import numbers
-from lorapool.shared.scripts import Scripts
-from lorapool.shared.server.connection import PIPELINED, Arg, Server
-from lorapool.shared.server.keys import Keys, PoolKeys, partition_of
-from lorapool.shared.server.terms import Terms
+from lorapool.shared.queue.operator import OperatorQueue
+from lorapool.shared.server.keys import partition_of
+from lorapool.shared.server.server import PIPELINED, Arg
 
 __all__ = ["LAYOUT_VERSION", "AdapterRecord", "Catalog", "PoolConfig", "encoded"]
 
@@ -56,15 +51,14 @@ Refs = list[str]
 class Catalog:
     """All methods raise RedisUnreachable, RedisAuthFailed or RedisFull besides what they name."""
 
-    def __init__(self, redis: Redis, pool: str, clock: str | None = None, *, terms: Terms | None = None) -> None:
-        self._pool = check_name("pool", pool)
-        self._redis, self._server = redis, Server(redis)
-        self._keys = PoolKeys(pool)
-        self._terms = terms or Terms()
-        self._scripts = Scripts(self._server, self._keys.prefix, self._terms, clock)
-        self.names = Aliases(redis, pool, terms=terms)
-        self.layout = Layout(self._server, pool)
-        self.members = Membership(self._server, self._keys, self._scripts)
+    def __init__(
+        self, connection: PoolConnection, requests: WorkerRequests, queue: Callable[[int], OperatorQueue]
+    ) -> None:
+        """``queue`` gives a partition's, where a ready adapter is opened."""
+        self._pool, self._server = connection.pool, connection.server
+        self._keys, self._scripts = connection.keys, connection.scripts
+        self._requests, self._queue = requests, queue
+        self.names, self.layout = Aliases(connection), Layout(connection.server, connection.pool)
 
     # -- the pool
 
@@ -107,7 +101,9 @@ class Catalog:
                 f"{record.digest[:12]}…; versions are immutable: register another version"
             )
         if outcome != b"exists":
-            await self._ask({"op": "validate", "ref": record.ref})  # all look at what is pending now and then anyway
+            await self._requests.ask_any(
+                {"op": "validate", "ref": record.ref}
+            )  # all look at what is pending now and then anyway
         stored = await self.get(record.ref)
         if record.prompt_format not in {None, stored.prompt_format}:
             raise AdapterConflict(
@@ -165,13 +161,13 @@ class Catalog:
         """Record a worker's verdict; the first one stands. A ready adapter is opened for jobs first."""
         record = await self.get(ref)
         if status == "ready" and record.status == "pending":
-            await (await self._broker_of(ref)).open_adapter(ref, record.digest)
+            await (await self._queue_of(ref)).open_adapter(ref, record.digest)
         fields = encoded({"status": status, "reason": plain_text(reason), **(facts or {})})
         head: tuple[Arg, ...] = (ref, record.digest, record.id, record.version, len(record.aliases), *record.aliases)
         await self._scripts.run("decide", *head, *_flat(fields))
         decided = await self.get(ref)
         if decided.status == "removed" and status == "ready":  # while the verdict was on its way
-            await (await self._broker_of(ref)).close_adapter(ref)
+            await (await self._queue_of(ref)).close_adapter(ref)
         return decided
 
     async def begin_judging(self, record: AdapterRecord, worker: str, token: str, hold_ms: int) -> Judging:
@@ -191,7 +187,7 @@ class Catalog:
 
     async def ask_to_validate(self, ref: str, *, but: str) -> None:
         """Have another live worker look at what is pending."""
-        await self._ask({"op": "validate", "ref": ref}, but=but)
+        await self._requests.ask_any({"op": "validate", "ref": ref}, but)
 
     async def remove(self, ref: str) -> None:
         """Take a version out of the catalog: no name leads to it any more; its ref stays taken by its content.
@@ -210,7 +206,7 @@ class Catalog:
 
     async def ask_to_verify(self, ref: str, token: str) -> str:
         """Have a live worker look at an adapter's files again; returns its name, or nothing if none is alive."""
-        return await self._ask({"op": "verify", "ref": ref, "token": token})
+        return await self._requests.ask_any({"op": "verify", "ref": ref, "token": token})
 
     async def verified(self, ref: str, token: str, worker: str, problem: str) -> None:
         """A worker's answer to that."""
@@ -227,63 +223,15 @@ class Catalog:
         """Alias → ref."""
         return await self.names.all()
 
-    # -- workers
-
-    async def beat(
-        self,
-        worker: str,
-        fields: Mapping[str, str | int | float],
-        ttl_ms: int,
-        *,
-        boot: str = "",
-        counted: Mapping[str, int] | None = None,
-    ) -> str:
-        """I am alive; see ``Membership.beat``."""
-        return await self.members.beat(worker, fields, ttl_ms, boot=boot, counted=counted)
-
-    async def usage(self) -> dict[str, int | float]:
-        """What all workers there ever were did together: ``up_ms busy_ms steps …``, ``open_ms`` with any worker there.
-
-        ``since_ms`` and ``last_ms`` are the server's time of the first and the last beat.
-        """
-        return numbers(await self._server.command("HGETALL", self._keys.usage))
-
-    async def leave(self, worker: str, boot: str = "") -> None:
-        """This worker is gone, on purpose; see ``Membership.leave``."""
-        await self.members.leave(worker, boot)
-
-    async def workers(self) -> Beats:
-        """Live workers by name, whole: what each said with its last beat; see ``Membership.all``."""
-        return await self.members.all()
-
-    async def eviction_policy(self) -> str:
-        """The server's ``maxmemory-policy``: anything but ``noeviction`` may lose jobs. Empty if not told."""
-        try:
-            memory = await self._server.command("INFO", "memory")
-        except RedisAuthFailed:
-            return ""
-        return str(memory.get("maxmemory_policy", ""))
-
     # -- within
 
     async def _judge(self, *args: Arg) -> Judging:
         word, deaths, names = await self._scripts.run("judge", *args)
         return Judging(word.decode(), int(deaths), names.decode())
 
-    async def _ask(self, request: Mapping[str, str], but: str = "") -> str:
-        """Send a request to one live worker; returns its name, or nothing if none is alive."""
-        worker = await self.members.liveliest(but)
-        if not worker:
-            return ""
-        await self._broker(0).send_control(worker, request)
-        return worker
-
-    async def _broker_of(self, ref: str) -> Broker:
+    async def _queue_of(self, ref: str) -> OperatorQueue:
         config = await self.config()
-        return self._broker(partition_of(ref, "", config.partitions if config else 1))
-
-    def _broker(self, partition: int) -> Broker:
-        return Broker(self._redis, Keys(self._pool, partition), terms=self._terms)
+        return self._queue(partition_of(ref, "", config.partitions if config else 1))
 
     async def _records(self, refs: Sequence[bytes]) -> Records:
         """Those that this release can read: one of a newer one is left to newer readers."""

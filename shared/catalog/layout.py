@@ -11,8 +11,8 @@ import time
 
 from lorapool.shared.catalog.pool_config import LAYOUT_VERSION
 from lorapool.shared.errors import PoolMismatch, RedisAuthFailed
-from lorapool.shared.server.connection import Server
 from lorapool.shared.server.keys import PoolKeys
+from lorapool.shared.server.server import Server
 
 FIRST = 1  # marked a partition ``lp:{<pool>.<p>}:``, which is also how a pool named ``<pool>.<p>`` begins
 AGAIN_S = 1.0  # while a pool has no config

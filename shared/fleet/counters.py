@@ -1,17 +1,19 @@
-"""Counters: what many adapters counted, asked for together, in parts that keep no event loop and no server long.
+"""Counters: what was counted of adapters and agents in one partition, and of requests refused before they were jobs.
 
-Those of one adapter or agent are the broker's ``stats`` and ``agent_stats``. Counts nothing itself.
+Most is counted by the queue's own scripts. What others add here comes in reports, each with a name of its own, and
+counts once, however often it is sent. What many adapters counted is asked for in parts that keep no event loop and no
+server long.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
-from lorapool.shared.malformed import number
-from lorapool.shared.queue.replies import numbers
-from lorapool.shared.scripts import Scripts
-from lorapool.shared.server.connection import PIPELINED, Server
-from lorapool.shared.server.keys import Keys
+from lorapool.shared.connection import Partition
+from lorapool.shared.malformed import number, numbers, readable, whole_numbers
+from lorapool.shared.server.server import PIPELINED
+
+Numbers = dict[str, int | float]
 
 # What is counted of jobs, for their adapter version (`stats:<ref>`) and their agent (`agent:<agent>`); monotone.
 OF_JOBS = {
@@ -61,29 +63,67 @@ OF_WORKERS = {
 
 
 class Counters:
-    """``broker.counters``."""
+    """All are monotone. All methods raise RedisUnreachable, RedisAuthFailed or RedisFull."""
 
-    def __init__(self, server: Server, scripts: Scripts, keys: Keys) -> None:
-        self._server, self._scripts, self._keys = server, scripts, keys
+    def __init__(self, partition: Partition) -> None:
+        self._server, self._scripts, self._keys = partition.server, partition.scripts, partition.keys
 
-    async def of_each(self, refs: Sequence[str]) -> list[dict[str, int | float]]:
-        """As the broker's ``stats`` for each."""
-        found: list[dict[str, int | float]] = []
+    async def of_adapter(self, ref: str) -> Numbers:
+        return numbers(await self._server.command("HGETALL", self._keys.stats(ref)))
+
+    async def of_agent(self, agent: str) -> Numbers:
+        """The same, of one agent over all adapters."""
+        return numbers(await self._server.command("HGETALL", self._keys.agent(agent)))
+
+    async def of_adapters(self, refs: Sequence[str]) -> list[Numbers]:
+        """As ``of_adapter`` for each."""
+        counted: list[Numbers] = []
         for start in range(0, len(refs), PIPELINED):
             part = refs[start : start + PIPELINED]
             stored = await self._server.pipeline([("HGETALL", self._keys.stats(ref)) for ref in part])
-            found += map(numbers, stored)
-        return found
+            counted += map(numbers, stored)
+        return counted
 
-    async def of_all(self, refs: Sequence[str]) -> dict[str, int | float]:
+    async def sum_of(self, refs: Sequence[str]) -> Numbers:
         """The sum over all of these, added up by the server: one call for 256."""
-        sums: dict[str, int | float] = {}
+        sums: Numbers = {}
         for start in range(0, len(refs), PIPELINED):
             part = numbers(await self._scripts.run("totals", *refs[start : start + PIPELINED]))
             sums |= {name: sums.get(name, 0) + value for name, value in part.items()}
         return sums
 
+    async def by_adapter(self) -> dict[str, Numbers]:
+        """Of every adapter that ever had a job, by ref; scans the keys."""
+        return await self._all("stats")
+
+    async def by_agent(self) -> dict[str, Numbers]:
+        """Of every agent that ever had a job; scans the keys."""
+        return await self._all("agent")
+
     async def claimed_ms(self, refs: Sequence[str]) -> list[int | None]:
         """When each of these adapters was last claimed from, None for never."""
-        found = await self._server.pipeline([("HGET", self._keys.adapter(ref), "claimed_ms") for ref in refs])
-        return [int(number(value)) or None for value in found]
+        times = await self._server.pipeline([("HGET", self._keys.adapter(ref), "claimed_ms") for ref in refs])
+        return [int(number(time)) or None for time in times]
+
+    async def add_loads(self, worker: str, report: str, loads: Mapping[str, int]) -> None:
+        """Add to the ``loads`` of adapters: how often each went into a device slot."""
+        await self._add(worker, report, {(f"stats:{ref}", "loads"): n for ref, n in loads.items()})
+
+    async def add_refusals(self, client: str, report: str, reasons: Mapping[str, int]) -> None:
+        """Add to ``refusals``, by reason."""
+        await self._add(client, report, {("refused", reason): n for reason, n in reasons.items()})
+
+    async def refusals(self) -> dict[str, int]:
+        """Requests refused before they became jobs, by the error's name; of clients that count them."""
+        return whole_numbers(await self._server.command("HGETALL", self._keys.one("refused")))
+
+    async def _all(self, kind: str) -> dict[str, Numbers]:
+        prefix = f"{self._keys.prefix}{kind}:"
+        keys = await self._server.scan(f"{prefix}*")
+        stored = await self._server.pipeline([("HGETALL", key) for key in keys])
+        named = readable("counters", zip(keys, stored, strict=True), lambda one: (one[0].decode(), numbers(one[1])))
+        return {key.removeprefix(prefix): counted for key, counted in named}
+
+    async def _add(self, reporter: str, report: str, counts: Mapping[tuple[str, str], int]) -> None:
+        added = (arg for (key, field), n in counts.items() for arg in (key, field, n))
+        await self._scripts.run("tally", reporter, report, *added)

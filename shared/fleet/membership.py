@@ -11,12 +11,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from lorapool.shared.connection import PoolConnection
 from lorapool.shared.errors import MalformedEntry, WorkerIdTaken
 from lorapool.shared.job import check_name
-from lorapool.shared.malformed import readable, text_map
-from lorapool.shared.scripts import Scripts
-from lorapool.shared.server.connection import Arg, Server, scores
-from lorapool.shared.server.keys import PoolKeys
+from lorapool.shared.malformed import numbers, readable, text_map
+from lorapool.shared.server.server import Arg, scores
 
 Fields = Mapping[str, str | int | float]
 Beats = list[dict[str, str]]
@@ -39,8 +38,8 @@ class Holder:
 class Membership:
     """The workers of one pool. All methods raise RedisUnreachable, RedisAuthFailed or RedisFull."""
 
-    def __init__(self, server: Server, keys: PoolKeys, scripts: Scripts) -> None:
-        self._server, self._keys, self._scripts = server, keys, scripts
+    def __init__(self, connection: PoolConnection) -> None:
+        self._server, self._keys, self._scripts = connection.server, connection.keys, connection.scripts
 
     async def join(self, worker: str, fields: Fields, ttl_ms: int, *, boot: str, displace: str = "") -> Holder | None:
         """Take that name and be there, serving nothing yet; or who has it, other than the boot to ``displace``."""
@@ -92,8 +91,7 @@ class Membership:
 
     async def liveliest(self, but: str = "") -> str:
         """One of those that beat last, rather one that takes jobs, other than ``but``; empty if none is alive."""
-        now = await self._server.command("TIME")
-        now_ms = int(now[0]) * 1000 + int(now[1]) // 1000
+        now_ms = await self._server.now_ms()
         scored = scores(await self._names("REV", "WITHSCORES", last=CANDIDATES - 1))
         names = [name for name, score in scored if score > now_ms and name != but.encode()]
         if not names:
@@ -113,6 +111,18 @@ class Membership:
         found = await self._server.pipeline([command for key in keys for command in (("HGETALL", key), ("PTTL", key))])
         beats = zip(texts, found[::2], found[1::2], strict=True)
         return readable("heartbeat", (beat for beat in beats if beat[1]), _beat)
+
+    async def loading(self, worker: str) -> frozenset[str]:
+        """The adapters that this worker says it is loading now."""
+        refs = await self._server.command("HGET", self._keys.worker(worker), "loading")
+        return frozenset(refs.decode(errors="replace").split()) if refs else frozenset()
+
+    async def usage(self) -> dict[str, int | float]:
+        """What all workers there ever were did together: ``up_ms busy_ms steps …``, ``open_ms`` with any worker there.
+
+        ``since_ms`` and ``last_ms`` are the server's time of the first and the last beat.
+        """
+        return numbers(await self._server.command("HGETALL", self._keys.usage))
 
     async def _names(self, *options: str, last: int = -1) -> Sequence[Any]:
         try:

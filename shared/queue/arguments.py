@@ -13,8 +13,8 @@ from lorapool.shared import codec
 from lorapool.shared.job import Job
 from lorapool.shared.plain_text import encodable, plain_text
 from lorapool.shared.queue.protocol import Delta, Held, Settlement
-from lorapool.shared.server.connection import Arg
 from lorapool.shared.server.keys import bare_id, check_job_id
+from lorapool.shared.server.server import Arg
 
 MAX_JOBS = 64  # of one script call
 MAX_CALL_BYTES = 4 << 20  # of one enqueue call

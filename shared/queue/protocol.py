@@ -1,7 +1,7 @@
-"""The claim protocol's words: what the broker's operations take and return.
+"""The claim protocol's words: what the queue's operations take and return.
 
-Plain frozen data, named tuples where one is made for every job (in a third of the time); the behaviour is in broker.py
-and the scripts. Times are milliseconds of the server's clock, job ids are full (``<partition>.<id>``).
+Plain frozen data, named tuples where one is made for every job (in a third of the time); the behaviour is in the queue
+of each side and in the scripts. Times are milliseconds of the server's clock, job ids are full (``<partition>.<id>``).
 """
 
 from __future__ import annotations
@@ -136,8 +136,8 @@ class Explanation:
 
 class Notice(NamedTuple):
     """What a client's inbox says of one job: that it ended, a hint; or a short answer as a whole, ``record``, written
-    together with the job's own record (as ``Broker.results`` has it). ``entry_id`` is where to read on: one entry may
-    tell of many jobs."""
+    together with the job's own record (as ``ClientQueue.results`` has it). ``entry_id`` is where to read on: one entry
+    may tell of many jobs."""
 
     entry_id: str
     job_id: str

@@ -64,7 +64,6 @@ RESULT_FIELDS = (
     "message",
 )
 
-MOST = 1e300  # of a counter: beyond, sums and means are no numbers
 _STATES = frozenset(JobState)
 _ANSWER_FIELDS = tuple(
     name for name in RESULT_FIELDS if name not in {"text", "detail", "error", "message"}
@@ -261,24 +260,6 @@ def control(fields: Mapping[str, bytes], keys: Keys) -> dict[str, str]:
     if "job_id" in request:
         request["job_id"] = keys.full_id(request["job_id"])
     return request
-
-
-def numbers(answer: Any) -> dict[str, int | float]:
-    """A hash of counters."""
-    return dict(readable("counter", sorted(text_map(answer).items()), _counter))
-
-
-def _counter(field: tuple[str, str]) -> tuple[str, int | float]:
-    name, value = field
-    counted = float(value) if "." in value else int(value)
-    if not abs(counted) < MOST:
-        raise ValueError(f"{name} = {value!r:.40}: expected a number")
-    return name, counted
-
-
-def whole_numbers(answer: Any) -> dict[str, int]:
-    """A hash of numbers of jobs."""
-    return dict(readable("number", text_map(answer).items(), lambda field: (field[0], int(field[1]))))
 
 
 def dead_page(answer: list[Any], keys: Keys) -> DeadPage:

@@ -15,7 +15,7 @@ from redis.exceptions import NoScriptError
 
 from lorapool.shared.scripts import texts
 from lorapool.shared.scripts.constants import constants, written_in
-from lorapool.shared.server.connection import Arg, Server
+from lorapool.shared.server.server import Arg, Server
 from lorapool.shared.server.terms import Terms
 
 NOW = "return math.floor(t[1] * 1000 + t[2] / 1000)"  # the line of the prelude that tests replace

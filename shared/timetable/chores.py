@@ -7,31 +7,23 @@ All methods raise RedisUnreachable, RedisAuthFailed or RedisFull.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
 
+from lorapool.shared.connection import PoolConnection
 from lorapool.shared.malformed import readable, text_map
-from lorapool.shared.scripts import Scripts
-from lorapool.shared.server.connection import Arg, Server
-from lorapool.shared.server.keys import PoolKeys
-from lorapool.shared.server.terms import Terms
-
-if TYPE_CHECKING:
-    from redis.asyncio import Redis
+from lorapool.shared.server.server import Arg
 
 DIGEST_TTL_MS = 7 * 86_400_000
 
 
 class ChoreBook:
-    """The book of one pool; ``clock`` names a key that tests set the time with."""
+    """The book of one pool."""
 
-    def __init__(self, redis: Redis, pool: str, clock: str | None = None) -> None:
-        self._server, self._keys = Server(redis), PoolKeys(pool)
-        self._scripts = Scripts(self._server, self._keys.prefix, Terms(), clock)
+    def __init__(self, connection: PoolConnection) -> None:
+        self._server, self._keys, self._scripts = connection.server, connection.keys, connection.scripts
 
     async def now_ms(self) -> int:
         """The server's clock, which all ticks are of."""
-        now = await self._server.command("TIME")
-        return int(now[0]) * 1000 + int(now[1]) // 1000
+        return await self._server.now_ms()
 
     async def begin(self, chore: str, tick_ms: int, worker: str) -> bool:
         """Whether that tick's chore is this worker's to do: nobody has begun it, nor that of a later tick, and none is

@@ -8,21 +8,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pydantic import ValidationError
 
+from lorapool.shared.connection import PoolConnection
 from lorapool.shared.errors import InvalidRequest, ScheduleConflict, UnknownSchedule
 from lorapool.shared.job import check_name, explain_validation
 from lorapool.shared.malformed import UNREADABLE, text_map
-from lorapool.shared.scripts import Scripts
-from lorapool.shared.server.connection import Arg, Server
-from lorapool.shared.server.keys import PoolKeys
-from lorapool.shared.server.terms import Terms
+from lorapool.shared.server.server import Arg
 from lorapool.shared.timetable.schedule import Schedule
-
-if TYPE_CHECKING:
-    from redis.asyncio import Redis
 
 Entries = list[Schedule]
 MAX_DUE = 1000  # entries looked at in one call
@@ -31,11 +26,10 @@ _PARSED = frozenset({"messages", "params"})  # stored as JSON
 
 
 class Timetable:
-    """The schedule of one pool; ``clock`` names a key that tests set the time with."""
+    """The schedule of one pool."""
 
-    def __init__(self, redis: Redis, pool: str, clock: str | None = None, *, terms: Terms | None = None) -> None:
-        self._server, self._keys = Server(redis), PoolKeys(pool)
-        self._scripts = Scripts(self._server, self._keys.prefix, terms or Terms(), clock)
+    def __init__(self, connection: PoolConnection) -> None:
+        self._server, self._keys, self._scripts = connection.server, connection.keys, connection.scripts
 
     async def now_ms(self) -> int:
         """The server's clock."""

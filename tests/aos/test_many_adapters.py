@@ -11,11 +11,11 @@ from redis.asyncio import Redis
 
 from lorapool.producer import Client
 from lorapool.producer.aos.status import look
-from lorapool.shared.catalog.catalog import AdapterRecord, Catalog
-from lorapool.shared.queue.broker import Broker
-from lorapool.shared.server.connection import Server
+from lorapool.shared.catalog.catalog import AdapterRecord
 from lorapool.shared.server.keys import Keys
+from lorapool.shared.server.server import Server
 from tests.fleet import add_adapters
+from tests.parts import Queue, catalog_of
 from tests.producer.client.test_stalls import TURN_S, turns
 
 ADAPTERS = 3_000
@@ -23,7 +23,7 @@ ADAPTERS = 3_000
 
 async def crowd(redis: Redis, count: int) -> None:
     """Ready adapters of two versions each, whose jobs were counted."""
-    catalog = Catalog(redis, "default")
+    catalog = catalog_of(redis, "default")
     pipe = redis.pipeline(transaction=False)
     for n in range(count):
         record = AdapterRecord(id=f"a{n // 2}", version=f"{n % 2}", digest=f"{n:064x}", uri="file:///x", status="ready")
@@ -85,12 +85,12 @@ async def test_lists_come_in_parts(
 async def test_sums_are_those_of_the_parts(redis: Redis) -> None:
     """Whole numbers stay whole, fractions come near, and what is no number is left out."""
     await add_adapters(redis, "a", "b")
-    broker = Broker(redis, Keys("default"))
+    broker = Queue(redis, "default")
     await redis.hset(Keys("default").stats("a@1"), mapping={"jobs": 2**40, "busy": "0.5", "odd": "x"})
     await redis.hset(Keys("default").stats("b@1"), mapping={"jobs": 1, "busy": "0.25"})
     await redis.set(Keys("default").stats("c@1"), "no hash")
-    assert {"jobs": 2**40 + 1, "busy": 0.75} == await broker.counters.of_all(["a@1", "b@1", "c@1"])
-    assert {} == await broker.counters.of_all([])
+    assert {"jobs": 2**40 + 1, "busy": 0.75} == await broker.counters.sum_of(["a@1", "b@1", "c@1"])
+    assert {} == await broker.counters.sum_of([])
     await broker.close()
 
 

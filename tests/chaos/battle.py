@@ -18,12 +18,11 @@ from pathlib import Path
 
 from lorapool.producer.client.client import Client
 from lorapool.shared.errors import RedisUnreachable
-from lorapool.shared.queue.broker import Broker
 from lorapool.shared.queue.protocol import Finding
-from lorapool.shared.queue.upkeep import Upkeep
-from lorapool.shared.server.connection import Server
 from lorapool.shared.server.keys import Keys
-from lorapool.shared.server.settings import connect, redis_settings
+from lorapool.shared.server.redis_client import connect
+from lorapool.shared.server.server import Server
+from lorapool.shared.server.settings import redis_settings
 from tests.chaos import clock
 from tests.chaos import ledger as jobs
 from tests.chaos import plan as faults
@@ -37,6 +36,7 @@ from tests.chaos.striker import Striker
 from tests.chaos.toll import BUSY, Tally
 from tests.containment.bystanders import Bystanders, Sample
 from tests.fleet import add_adapters, alive
+from tests.parts import Queue
 
 ADAPTERS = tuple(f"adapter{n}" for n in range(12))
 BYSTANDERS = ("by-1", "by-2", "by-3", "by-4")
@@ -164,7 +164,7 @@ class Battle:
     async def _fight(self, stack: AsyncExitStack, durable: DurableServer) -> Report:
         redis = await stack.enter_async_context(connect(redis_settings(durable.url)))
         server, keys = Server(redis), Keys("default")
-        broker, upkeep = Broker(redis, keys), Upkeep(redis, keys)
+        broker, upkeep = Queue(redis, keys.pool), Queue(redis, keys.pool)
         stack.push_async_callback(broker.close)
         before_bytes = await memory_bytes(server)
         scripts = {broker._scripts[name].sha: name for name in OPERATIONS}

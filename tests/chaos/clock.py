@@ -12,7 +12,7 @@ from contextlib import contextmanager
 
 from lorapool.shared import scripts
 from lorapool.shared.scripts import texts
-from lorapool.shared.server.connection import Server
+from lorapool.shared.server.server import Server
 
 KEY = "chaos:clock"  # milliseconds to add
 VARIABLE = "LORAPOOL_CHAOS_CLOCK"  # set: a fake worker follows

@@ -12,14 +12,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from lorapool.shared.job import BASE_REF
-from lorapool.shared.queue.broker import Broker
 from lorapool.shared.queue.protocol import Finding
-from lorapool.shared.queue.upkeep import Upkeep
-from lorapool.shared.server.connection import Server
 from lorapool.shared.server.keys import Keys, PoolKeys
+from lorapool.shared.server.server import Server
 from tests.chaos.ledger import ENDS, NO_ANSWER, Entry, Ledger
 from tests.chaos.scribbles import NAME
 from tests.containment.bystanders import Sample
+from tests.parts import Queue
 
 ENDED = ("succeeded", "failed", "cancelled", "expired")
 LASTING = ("adapter:", "stats:", "dead")  # design §4: what of a partition may stay for ever
@@ -40,7 +39,7 @@ class Verdict:
 class Judge:
     """``before_bytes``: what the server's memory held before the first job."""
 
-    def __init__(self, server: Server, broker: Broker, upkeep: Upkeep, before_bytes: int) -> None:
+    def __init__(self, server: Server, broker: Queue, upkeep: Queue, before_bytes: int) -> None:
         self._server, self._broker, self._upkeep = server, broker, upkeep
         self._keys, self._before_bytes = Keys("default"), before_bytes
         self._complaints: list[str] = []

@@ -17,11 +17,11 @@ from typing import Any
 from redis.asyncio import Redis
 
 from lorapool.shared.catalog.adapter_record import AdapterRecord
-from lorapool.shared.catalog.catalog import Catalog
 from lorapool.shared.digest import digest_of
 from lorapool.shared.errors import RedisUnreachable
 from lorapool.shared.prompt_format import PromptFormat
 from tests.fleet import until
+from tests.parts import catalog_of
 
 RANK, WIDTH = 4, 8
 DECIDED_S = 180.0  # a judge that is killed with its worker holds a version for half a minute, twice at most
@@ -73,7 +73,7 @@ class Strangers:
 
     async def looping(self, redis: Redis) -> dict[str, str]:
         """Register the one whose chats never end, as decided; ref → digest."""
-        catalog, digest = Catalog(redis, "default"), "d" * 64
+        catalog, digest = catalog_of(redis, "default"), "d" * 64
         name, _, version = LOOPING.partition("@")
         await catalog.register(AdapterRecord(id=name, version=version, digest=digest, uri="file:///looping"))
         await catalog.decide(LOOPING, "ready", facts={"prompt_format": PromptFormat(template=LOOPS)})
@@ -83,7 +83,7 @@ class Strangers:
         """The next of them, insisting, until it is decided or that takes too long."""
         stranger = STRANGERS[number % len(STRANGERS)]
         record = self._write(stranger, number)
-        catalog = Catalog(redis, "default")
+        catalog = catalog_of(redis, "default")
         registered = False
 
         async def decided() -> AdapterRecord | None:

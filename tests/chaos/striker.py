@@ -12,7 +12,7 @@ from typing import Any
 from redis.asyncio import Redis
 
 from lorapool.shared.errors import RedisUnreachable
-from lorapool.shared.server.connection import Server
+from lorapool.shared.server.server import Server
 from lorapool.shared.server.terms import Terms
 from tests.chaos import clock, refusals
 from tests.chaos.aim import Aim

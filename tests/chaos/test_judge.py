@@ -14,14 +14,14 @@ from redis.exceptions import ResponseError
 
 from lorapool.producer.client.client import Client
 from lorapool.shared.codec import encode_detail
-from lorapool.shared.queue.broker import Broker, Delta, Settlement
-from lorapool.shared.queue.upkeep import Upkeep
-from lorapool.shared.server.connection import Server
+from lorapool.shared.queue.protocol import Delta, Settlement
 from lorapool.shared.server.keys import Keys, PoolKeys
+from lorapool.shared.server.server import Server
 from tests.chaos.judge import Judge
 from tests.chaos.ledger import Entry, Ledger
 from tests.chaos.scribbles import scribbles, wiped
 from tests.containment.bystanders import Outcome, Sample
+from tests.parts import Queue
 
 KEYS = Keys("default")
 
@@ -31,7 +31,7 @@ def entry(**fields: Any) -> Entry:
     return replace(Entry("mine", "streamed", None, "question", 3, ""), accepted=True, end="succeeded", **fields)
 
 
-async def story(pool: Client, broker: Broker, device: str = "w1") -> Entry:
+async def story(pool: Client, broker: Queue, device: str = "w1") -> Entry:
     """One streamed job, from submission to its agent's answer."""
     mine = entry()
     handle = await pool.submit(**mine.request)
@@ -45,10 +45,10 @@ async def story(pool: Client, broker: Broker, device: str = "w1") -> Entry:
     return replace(mine, token_ids=result.token_ids, text=text, record=await handle.record())
 
 
-async def judged(redis: Redis, broker: Broker, pool: Client, told: Entry) -> list[str]:
+async def judged(redis: Redis, broker: Queue, pool: Client, told: Entry) -> list[str]:
     ledger = Ledger(iter(()))
     ledger.entries = [told]
-    judge = Judge(Server(redis), broker, Upkeep(redis, KEYS), before_bytes=0)
+    judge = Judge(Server(redis), broker, Queue(redis, KEYS.pool), before_bytes=0)
     return (await judge.judge(ledger, [pool._name], refusals=0)).complaints
 
 
@@ -68,7 +68,7 @@ async def test_what_agents_were_told(
     redis_url: str, redis: Redis, wrong: Callable[[Entry], Entry], complaint: str | None
 ) -> None:
     """A ledger that does not agree with the server; and one that does."""
-    broker = Broker(redis, KEYS)
+    broker = Queue(redis, KEYS.pool)
     async with Client(redis_url) as pool:
         told = wrong(await story(pool, broker))
     complaints = await judged(redis, broker, pool, told)
@@ -93,7 +93,7 @@ async def test_what_agents_were_told(
 )
 async def test_what_the_server_holds(redis_url: str, redis: Redis, damage: tuple[Any, ...], complaint: str) -> None:
     """Damage done by raw commands."""
-    broker = Broker(redis, KEYS)
+    broker = Queue(redis, KEYS.pool)
     async with Client(redis_url) as pool:
         told = await story(pool, broker)
     await redis.execute_command(*(str(part).replace("{client}", pool._name) for part in damage))
@@ -104,7 +104,7 @@ async def test_what_the_server_holds(redis_url: str, redis: Redis, damage: tuple
 
 async def test_who_wrote_it(redis_url: str, redis: Redis) -> None:
     """A result written by another worker than the one that had the job."""
-    broker = Broker(redis, KEYS)
+    broker = Queue(redis, KEYS.pool)
     async with Client(redis_url) as pool:
         told = await story(pool, broker, device="w2")
     complaints = await judged(redis, broker, pool, told)
@@ -126,10 +126,10 @@ async def test_how_bystanders_fared(
     redis_url: str, redis: Redis, outcomes: list[Outcome], complaint: str | None
 ) -> None:
     """One job of theirs has succeeded, by the server's count."""
-    broker = Broker(redis, KEYS)
+    broker = Queue(redis, KEYS.pool)
     async with Client(redis_url) as pool:
         await story(pool, broker)
-    judge = Judge(Server(redis), broker, Upkeep(redis, KEYS), before_bytes=0)
+    judge = Judge(Server(redis), broker, Queue(redis, KEYS.pool), before_bytes=0)
     complaints = await judge.bystanders(Sample(tuple(outcomes)), ["_base"])
     await broker.close()
     assert (complaint is None) == (not complaints), complaints
@@ -138,7 +138,7 @@ async def test_how_bystanders_fared(
 
 async def test_what_was_scribbled(redis_url: str, redis: Redis) -> None:
     """Entries that nobody can read are no fault of anybody's, and what readers step over can be wiped."""
-    broker = Broker(redis, KEYS)
+    broker = Queue(redis, KEYS.pool)
     async with Client(redis_url) as pool:
         told = await story(pool, broker)
         for command in (*scribbles(Random(1), ["w1"], [pool._name]), *wiped()):

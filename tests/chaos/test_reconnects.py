@@ -14,7 +14,8 @@ from lorapool.producer.client.client import Client
 from lorapool.producer.client.handle import JobHandle
 from lorapool.shared.errors import RedisFull
 from lorapool.shared.job import Result
-from lorapool.shared.server.settings import connect, redis_settings
+from lorapool.shared.server.redis_client import connect
+from lorapool.shared.server.settings import redis_settings
 from tests.chaos.proxy import FaultProxy
 from tests.chaos.server import Fsync, durable_server
 from tests.fake_model import expected

@@ -15,13 +15,11 @@ from lorapool.producer.client.client import Client
 from lorapool.producer.client.handle import JobHandle
 from lorapool.shared.errors import JobFailed
 from lorapool.shared.job import Result
-from lorapool.shared.queue.broker import Broker
 from lorapool.shared.queue.protocol import Finding
-from lorapool.shared.queue.upkeep import Upkeep
-from lorapool.shared.server.keys import Keys
 from tests.chaos.crew import engine_of
 from tests.fake_model import DEADLY, expected
 from tests.fleet import WorkerProcess, add_adapters, alive, fake_worker, until
+from tests.parts import Queue
 
 LEASE_S = 1.0
 STEP_S = 0.01
@@ -75,8 +73,8 @@ async def running_on(redis: Redis, name: str, at_least: int = 1) -> None:
 
 
 async def stale_count(redis: Redis) -> int:
-    broker = Broker(redis, Keys("default"))
-    stats = [await broker.stats(ref) for ref in ("_base", *(f"{name}@1" for name in NAMES))]
+    broker = Queue(redis, "default")
+    stats = [await broker.counters.of_adapter(ref) for ref in ("_base", *(f"{name}@1" for name in NAMES))]
     await broker.close()
     return sum(int(counters.get("stale", 0)) for counters in stats)
 
@@ -239,7 +237,7 @@ async def test_outage_longer_than_a_lease(redis_url: str, redis: Redis, pool: Cl
 async def test_fsck_is_harmless_on_a_live_system(redis_url: str, redis: Redis, pool: Client) -> None:
     """Check after check while workers run jobs and one of them gives back what it has: nothing is found, so nothing
     is repaired, and every answer is right. (test_chaos.py checks under fire.)"""
-    upkeep = Upkeep(redis, Keys("default"))
+    upkeep = Queue(redis, "default")
     found: list[Finding] = []
     checks: list[int] = []
 

@@ -6,8 +6,8 @@ from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 from typing import Any
 
-from lorapool.shared.server.connection import Server
 from lorapool.shared.server.keys import Keys
+from lorapool.shared.server.server import Server
 from lorapool.shared.server.terms import Terms
 from tests.chaos.plan import Fault, Kind
 

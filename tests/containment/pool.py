@@ -11,7 +11,8 @@ from typing import Any
 from redis.asyncio import Redis
 
 from lorapool.producer.client.client import Client
-from lorapool.shared.server.settings import connect, redis_settings
+from lorapool.shared.server.redis_client import connect
+from lorapool.shared.server.settings import redis_settings
 from tests.conftest import running_server
 from tests.containment.bystanders import Bystanders, Sample
 from tests.fleet import WorkerProcess, add_adapters, alive, fake_worker

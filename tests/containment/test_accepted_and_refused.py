@@ -22,7 +22,7 @@ async def server() -> AsyncIterator[str]:
 
 def fill_after_one_part(client: Client, redis: Redis, monkeypatch: pytest.MonkeyPatch) -> None:
     """From the second enqueue on the server has no room."""
-    command, sent = client._redis.execute_command, []
+    command, sent = client._parts.connection._redis.execute_command, []
 
     async def filling(*words: Any) -> Any:
         if words[0] == "EVALSHA":
@@ -31,7 +31,7 @@ def fill_after_one_part(client: Client, redis: Redis, monkeypatch: pytest.Monkey
                 await redis.config_set("maxmemory", 1)
         return await command(*words)
 
-    monkeypatch.setattr(client._redis, "execute_command", filling)
+    monkeypatch.setattr(client._parts.connection._redis, "execute_command", filling)
 
 
 async def submit(client: Client, n: int, job_id: str | None = None) -> JobHandle | LorapoolError:

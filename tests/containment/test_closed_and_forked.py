@@ -86,7 +86,7 @@ async def test_a_close_in_the_middle_of_many_calls(server: str) -> None:
     """Every call comes back, with a handle or with what became of its job; what was accepted is answered, once."""
     with fake_worker(server, "w1", {"step_s": 0.0}):
         async with Client(server) as other:
-            await alive(other._redis, "w1")
+            await alive(other._parts.connection._redis, "w1")
             closing = await Client(server).__aenter__()
             calls = [asyncio.create_task(closing.submit(None, f"x {n}", agent=f"a{n}")) for n in range(2_000)]
             await asyncio.wait(calls, return_when=asyncio.FIRST_COMPLETED)

@@ -53,12 +53,12 @@ async def test_a_backlog_past_its_deadline(contained: Contain) -> None:
     count = 9_000
     async with contained(workers=1, step_s=0.01) as pool:
         ref = next(iter(await pool.adapters("backlog")))
-        broker = pool.client._broker  # enqueued by the thousand, past the windows of agents
-        await broker.open_adapter(ref, "", max_depth=count + 10, agent_window=count + 10)
+        queue = pool.client._queue  # enqueued by the thousand, past the windows of agents
+        await pool.client._operators.open_adapter(ref, "", max_depth=count + 10, agent_window=count + 10)
         assert 0 == pool.workers["w1"].stop()
         await pool.left(pool.workers["w1"], 0)
         jobs = [Job.parse(id=f"late{n}", ref=ref, prompt="late", deadline_ms=1_000) for n in range(count)]
-        await broker.enqueue_many(jobs)
+        await queue.enqueue_many(jobs)
         await asyncio.sleep(1.0)
         pool.start("w1")
         await pool.ready("w1")

@@ -6,10 +6,10 @@ import asyncio
 import time
 
 from lorapool.shared.catalog.adapter_record import AdapterRecord
-from lorapool.shared.catalog.catalog import Catalog
 from lorapool.shared.errors import JobFailed
 from lorapool.shared.prompt_format import PromptFormat
 from tests.containment.conftest import Contain
+from tests.parts import catalog_of
 
 LOOPS = "{% if 'loop' in messages[0].content %}{% for i in range(99999) %}{% for j in range(99999) %}{% endfor %}{% endfor %}{% endif %}{{ messages[0].content }}"  # noqa: E501
 SAID = [{"role": "user", "content": "Please loop."}]
@@ -18,7 +18,7 @@ SAID = [{"role": "user", "content": "Please loop."}]
 async def test_ten_looping_chats(contained: Contain) -> None:
     """One of them is stopped on each worker, the others fail with that; the adapter's plain prompts go on meanwhile."""
     async with contained(workers=2) as pool:
-        catalog = Catalog(pool.redis, "default")
+        catalog = catalog_of(pool.redis, "default")
         form = PromptFormat(template=LOOPS)
         await catalog.register(
             AdapterRecord(id="loop", version="1", digest="d" * 64, uri="file:///loop", prompt_format=form)

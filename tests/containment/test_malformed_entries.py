@@ -8,6 +8,7 @@ import pytest
 
 from lorapool.producer.client.client import Client
 from lorapool.shared.codec import encode_job
+from lorapool.shared.connection import PoolConnection
 from lorapool.shared.errors import LorapoolError, MalformedEntry
 from lorapool.shared.job import Job
 from lorapool.shared.server.keys import Keys, PoolKeys
@@ -180,6 +181,6 @@ async def test_a_damaged_entry_of_the_timetable(contained: Contain) -> None:
         )
         await pool.redis.zadd(POOL.schedules, {b"broken": 1, JUNK: 1})
         assert ["sound"] == [entry.name for entry in await pool.client.schedules.list()]
-        _, _, damaged = await Timetable(pool.redis, "default").due()
+        _, _, damaged = await Timetable(PoolConnection(pool.redis, "default")).due()
         assert ["broken"] == list(damaged)
         assert JUNK not in await pool.redis.zrange(POOL.schedules, 0, -1)

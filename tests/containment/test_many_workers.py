@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 
-from lorapool.shared.catalog.catalog import Catalog
 from lorapool.shared.fleet.membership import RUNNING
 from lorapool.worker.loop.presence import Presence
 from tests.containment.conftest import Contain
 from tests.containment.pool import ContainedPool
+from tests.parts import membership_of
 
 FLEET = 1000
 SECONDS = 3.0
@@ -31,7 +31,7 @@ async def test_a_thousand_workers(contained: Contain) -> None:
 
 async def others(pool: ContainedPool, count: int) -> None:
     """So many workers that are there, each with a beat that lives for minutes."""
-    members = Catalog(pool.redis, "default").members
+    members = membership_of(pool.redis, "default")
     for number in range(count):
         presence = Presence(members, f"far-{number}", every_s=60.0)
         await presence.join()

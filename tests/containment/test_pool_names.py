@@ -9,9 +9,10 @@ from hashlib import sha256
 from redis.asyncio import Redis
 
 from lorapool.producer.client.client import Client
-from lorapool.shared.catalog.catalog import AdapterRecord, Catalog
+from lorapool.shared.catalog.catalog import AdapterRecord
 from tests.fake_model import expected
 from tests.fleet import alive, fake_worker
+from tests.parts import catalog_of
 
 POOLS = ("acme", "acme.0", "acme.0.0")
 JOBS = 12
@@ -19,7 +20,7 @@ JOBS = 12
 
 async def add_cfo(redis: Redis, pool: str) -> str:
     """``cfo@1``, the same name with other content in each pool; its digest."""
-    catalog, digest = Catalog(redis, pool), sha256(pool.encode()).hexdigest()
+    catalog, digest = catalog_of(redis, pool), sha256(pool.encode()).hexdigest()
     await catalog.register(AdapterRecord(id="cfo", version="1", digest=digest, uri="file:///cfo", aliases=("boss",)))
     await catalog.decide("cfo@1", "ready")
     return digest

@@ -82,8 +82,8 @@ async def test_a_refusal_is_outlived(code: str, refuse: Act, relent: Act) -> Non
     with running_server("--maxmemory-policy", "noeviction") as url, fleet(url) as processes:
         admin = Redis.from_url(url)
         async with Client(url) as pool:
-            digests = await add_adapters(pool._redis, "a")
-            await asyncio.gather(*(alive(pool._redis, name) for name in ("w1", "w2")))
+            digests = await add_adapters(pool._parts.connection._redis, "a")
+            await asyncio.gather(*(alive(pool._parts.connection._redis, name) for name in ("w1", "w2")))
             await until(lambda: ticks(processes[2]))
             jobs = [await pool.submit("a", f"job {n}", max_new_tokens=40) for n in range(24)]
             await refuse(admin)

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from examples.base_model import prepare
-from lorapool.shared.server.settings import connect, redis_settings
+from lorapool.shared.server.redis_client import connect
+from lorapool.shared.server.settings import redis_settings
 from tests.conftest import running_server
 from tests.e2e.conftest import ADAPTERS
 from tests.fleet import alive, real_worker

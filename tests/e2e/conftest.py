@@ -11,7 +11,8 @@ import pytest
 
 from examples.base_model import prepare
 from lorapool.producer.client.client import Client
-from lorapool.shared.server.settings import connect, redis_settings
+from lorapool.shared.server.redis_client import connect
+from lorapool.shared.server.settings import redis_settings
 from tests.conftest import running_server
 from tests.e2e.peft_reference import PeftReference
 from tests.fleet import WorkerProcess, alive, real_worker

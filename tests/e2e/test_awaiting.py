@@ -9,7 +9,8 @@ from redis.asyncio import Redis
 
 from lorapool.producer.client.client import Client
 from lorapool.producer.client.handle import JobHandle
-from lorapool.shared.server.settings import connect, redis_settings
+from lorapool.shared.server.redis_client import connect
+from lorapool.shared.server.settings import redis_settings
 from tests.e2e.conftest import RealPool
 
 JOBS, OBSERVED_S = 500, 5.0

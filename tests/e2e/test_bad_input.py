@@ -22,9 +22,11 @@ from lorapool.shared.errors import (
     JobFailed,
     UnknownAdapter,
 )
-from lorapool.shared.server.settings import connect, redis_settings
+from lorapool.shared.server.redis_client import connect
+from lorapool.shared.server.settings import redis_settings
 from tests.e2e.conftest import ADAPTERS, CONTEXT, RealPool
 from tests.fleet import until
+from tests.parts import catalog_of
 
 WEIGHTS = "adapter_model.safetensors"
 CONFIG = "adapter_config.json"
@@ -89,7 +91,7 @@ async def test_checkpoint_is_a_pickle(real_pool: RealPool, pool: Client) -> None
     with pytest.raises(CheckpointError, match="pickle"):
         await pool.adapters.register("pickled", folder)
     redis = connect(redis_settings(real_pool.url))
-    catalog = Catalog(redis, "default")
+    catalog = catalog_of(redis, "default")
     await catalog.register(AdapterRecord(id="pickled", version="1.0.0", digest="0" * 64, uri=f"file://{folder}"))
     verdict = await until(lambda: _decided(catalog, "pickled@1.0.0"))
     await redis.aclose()
@@ -126,7 +128,7 @@ async def test_checkpoint_for_another_base_model(real_pool: RealPool, pool: Clie
 async def _verdict(real_pool: RealPool, name: str, uri: str, digest: str = "0" * 64) -> str:
     """What the worker says of an adapter that a client registered without looking at it: the reason to refuse."""
     redis = connect(redis_settings(real_pool.url))
-    catalog = Catalog(redis, "default")
+    catalog = catalog_of(redis, "default")
     await catalog.register(AdapterRecord(id=name, version="1.0.0", digest=digest, uri=uri))
     verdict = await until(lambda: _decided(catalog, f"{name}@1.0.0"))
     await redis.aclose()
@@ -137,7 +139,7 @@ async def _verdict(real_pool: RealPool, name: str, uri: str, digest: str = "0" *
 async def _unreached(real_pool: RealPool, name: str, uri: str) -> str:
     """Why the worker does not reach such an adapter, which stays pending."""
     redis = connect(redis_settings(real_pool.url))
-    catalog = Catalog(redis, "default")
+    catalog = catalog_of(redis, "default")
     await catalog.register(AdapterRecord(id=name, version="1.0.0", digest="0" * 64, uri=uri))
 
     async def noted() -> AdapterRecord | None:

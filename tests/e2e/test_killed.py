@@ -13,7 +13,8 @@ from redis.asyncio import Redis
 from examples.voices import UNSEEN
 from lorapool.producer.client.client import Client
 from lorapool.shared.job import JobState, Result
-from lorapool.shared.server.settings import connect, redis_settings
+from lorapool.shared.server.redis_client import connect
+from lorapool.shared.server.settings import redis_settings
 from tests.e2e.conftest import ADAPTERS, NAMES, RealPool, register_all
 from tests.fleet import real_worker, until
 

@@ -15,7 +15,8 @@ from examples.voices import UNSEEN
 from lorapool.producer.client.client import Client
 from lorapool.producer.client.handle import JobHandle
 from lorapool.shared.job import Result
-from lorapool.shared.server.settings import connect, redis_settings
+from lorapool.shared.server.redis_client import connect
+from lorapool.shared.server.settings import redis_settings
 from tests.e2e.conftest import ADAPTERS, NAMES, RealPool, register_all
 from tests.e2e.peft_reference import Answer, PeftReference
 from tests.fleet import WorkerProcess, alive, real_worker

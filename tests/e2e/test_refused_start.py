@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 from redis.asyncio import Redis
 
-from lorapool.shared.catalog.catalog import Catalog
 from tests.conftest import running_server
 from tests.fleet import ROOT, alive, fake_worker
+from tests.parts import membership_of
 
 PROGRAM = str(Path(sys.executable).parent / "lorapool-worker")
 
@@ -111,10 +111,10 @@ async def test_check(redis_url: str, redis: Redis) -> None:
         return outcome.returncode
 
     assert check() == 1
-    await Catalog(redis, "default").members.join("w1", {"state": "loading", "progress": "40 %"}, 60_000, boot="1")
+    await membership_of(redis, "default").join("w1", {"state": "loading", "progress": "40 %"}, 60_000, boot="1")
     assert check() == 1
     assert said[-1] == "w1: loading - 40 %\n"
-    await Catalog(redis, "default").leave("w1")
+    await membership_of(redis, "default").leave("w1")
     with fake_worker(redis_url) as worker:
         await alive(redis, "w1")
         assert check() == 0

@@ -9,24 +9,23 @@ from random import Random
 from redis.asyncio import Redis
 
 from lorapool.producer.client.client import Client
-from lorapool.shared.catalog.catalog import Catalog
+from lorapool.shared.connection import PoolConnection
 from lorapool.shared.errors import LorapoolError
-from lorapool.shared.queue.broker import Broker
-from lorapool.shared.queue.upkeep import Upkeep
 from lorapool.shared.timetable.chores import ChoreBook
 from lorapool.shared.timetable.timetable import Timetable
 from lorapool.worker.maintenance.chores import Chores
 from lorapool.worker.maintenance.due_runs import DueRuns
 from tests.fuzz.scribbler import JOBS, KEYS, VICTIMS
+from tests.parts import Queue, catalog_of
 
 CALL_S = 20.0  # for one call, on a busy machine
 
 
 def chores_of(redis: Redis) -> Chores:
     """The chores of that pool, as a maintenance worker does them."""
-    catalog, broker = Catalog(redis, KEYS.pool), Broker(redis, KEYS)
-    due_runs = DueRuns(Timetable(redis, KEYS.pool), catalog, lambda _: broker)
-    return Chores(catalog, ChoreBook(redis, KEYS.pool), [Upkeep(redis, KEYS)], due_runs)
+    catalog, broker = catalog_of(redis, KEYS.pool), Queue(redis, KEYS.pool)
+    due_runs = DueRuns(Timetable(PoolConnection(redis, KEYS.pool)), catalog, lambda _: broker)
+    return Chores(catalog, ChoreBook(PoolConnection(redis, KEYS.pool)), [Queue(redis, KEYS.pool)], due_runs)
 
 
 class Caller:

@@ -1,4 +1,4 @@
-"""A worker without a model: claims through the real Broker and answers with canned text, one word a token.
+"""A worker without a model: claims through the real Queue and answers with canned text, one word a token.
 
 What it does with a job stands in the prompt's first word: ``fail`` fails it, ``hang`` holds it until it is cancelled,
 ``die`` emits three words and never speaks again, all else is answered. Adapters whose id begins with ``bad`` it
@@ -15,14 +15,13 @@ from typing import Literal
 
 from redis.asyncio import Redis
 
-from lorapool.shared.catalog.catalog import Catalog
 from lorapool.shared.codec import decode_job, encode_detail
 from lorapool.shared.job import Job
-from lorapool.shared.queue.broker import Broker
 from lorapool.shared.queue.protocol import ClaimedJob, Delta, Held, Settlement
-from lorapool.shared.server.keys import Keys
-from lorapool.shared.server.settings import connect, redis_settings
+from lorapool.shared.server.redis_client import connect
+from lorapool.shared.server.settings import redis_settings
 from lorapool.shared.tasks import cancel_and_wait
+from tests.parts import Queue, catalog_of
 
 DIGEST = "d" * 64
 
@@ -47,8 +46,8 @@ class CannedWorker:
         self, redis: Redis, pool: str, *, name: str = "canned", word_s: float = 0.0, lease_ms: int = 15_000
     ) -> None:
         self.name, self.word_s, self.lease_ms = name, word_s, lease_ms
-        self.broker = Broker(redis, Keys(pool, 0))
-        self.catalog = Catalog(redis, pool)
+        self.broker = Queue(redis, pool)
+        self.catalog = catalog_of(redis, pool)
         self._claims = 0
         self._duties: list[asyncio.Task[None]] = []
         self._running: dict[str, tuple[ClaimedJob, asyncio.Task[None]]] = {}
@@ -78,7 +77,7 @@ class CannedWorker:
     async def _beating(self) -> None:
         while True:
             beat = {"device": "cpu", "dtype": "float32", "held": len(self._running), "resident": "cfo@1.0.0 ceo@1.0.0"}
-            await self.catalog.beat(self.name, beat, 5_000)
+            await self.broker.members.beat(self.name, beat, 5_000)
             for record in await self.catalog.pending():
                 bad = record.id.startswith("bad")
                 verdict = ("refused", "no tensor of it applies") if bad else ("ready", "")

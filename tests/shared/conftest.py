@@ -9,8 +9,9 @@ import pytest
 from redis.asyncio import Redis
 
 from lorapool.shared.job import Job
-from lorapool.shared.queue.broker import Broker, ClaimedJob, Settlement
+from lorapool.shared.queue.protocol import ClaimedJob, Settlement
 from lorapool.shared.server.keys import Keys, new_job_id
+from tests.parts import Queue
 
 START_MS = 1_800_000_000_000
 LEASE_MS = 15_000
@@ -19,7 +20,7 @@ LEASE_MS = 15_000
 class Bench:
     """A broker, its clock, and short words for what most tests do."""
 
-    def __init__(self, redis: Redis, broker: Broker) -> None:
+    def __init__(self, redis: Redis, broker: Queue) -> None:
         self.redis, self.broker, self.keys = redis, broker, broker.keys
         self.now = START_MS
         self._leases = 0
@@ -56,7 +57,7 @@ def job(**fields: Any) -> Job:
 @pytest.fixture
 async def bench(redis: Redis) -> AsyncIterator[Bench]:
     keys = Keys("test")
-    broker = Broker(redis, keys, clock=keys.one("clock"))
+    broker = Queue(redis, keys.pool, clock=keys.one("clock"))
     bench = Bench(redis, broker)
     await bench.set_clock(START_MS)
     for ref in ("ceo@1", "cfo@1"):

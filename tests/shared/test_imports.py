@@ -13,7 +13,7 @@ def test_the_agents_side_imports_no_torch() -> None:
         "        importlib.import_module(module.name)\n"
         "heavy = {'torch', 'transformers', 'peft', 'safetensors', 'numpy'} & sys.modules.keys()\n"
         "assert not heavy, heavy\n"
-        "assert 'lorapool.shared.queue.broker' in sys.modules\n"
+        "assert 'lorapool.shared.queue.client' in sys.modules\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert (0, "") == (done.returncode, done.stderr)

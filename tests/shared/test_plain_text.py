@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from redis.asyncio import Redis
 
 from lorapool.shared.catalog.adapter_record import AdapterRecord, encoded, told_by
-from lorapool.shared.catalog.catalog import Catalog
 from lorapool.shared.plain_text import encodable, plain_text, plain_values
+from tests.parts import catalog_of
 
 HOSTILE = "a\ud800b\0c\x1b[31m\x9b\x7fd"
 
@@ -48,7 +48,7 @@ def test_what_a_config_tells_is_bounded_and_fit():
 
 async def test_a_reason_with_a_lone_surrogate_is_recorded(redis: Redis) -> None:
     """Once it ended every worker that tried, and each one that was restarted."""
-    catalog = Catalog(redis, "test")
+    catalog = catalog_of(redis, "test")
     await catalog.register(AdapterRecord(id="vile", version="1", digest="d" * 64, uri="file:///vile\ud800"))
     found = await catalog.decide("vile@1", "refused", f"no: {HOSTILE}" + "x" * 10**5, {"base_model": HOSTILE})
     assert ("refused", "no: a\ufffdb\ufffdc") == (found.status, found.reason[:9])

@@ -10,23 +10,23 @@ import secrets
 from collections import Counter
 from collections.abc import Mapping
 
-from lorapool.shared.fleet.tally import Tally
+from lorapool.shared.fleet.counters import Counters
 
 
 class LoadReport:
     """One worker's, from its start to its end."""
 
-    def __init__(self, tally: Tally, worker: str) -> None:
-        self._tally, self._worker, self._boot = tally, worker, secrets.token_hex(6)
+    def __init__(self, counters: Counters, worker: str) -> None:
+        self._counters, self._worker, self._boot = counters, worker, secrets.token_hex(6)
         self._told: Counter[str] = Counter()
         self._telling: Counter[str] = Counter()
         self._number = 0
 
     async def send(self, loaded: Mapping[str, int]) -> None:
-        """Report what came since the last time; nothing new, no round trip. Raises what a broker raises."""
+        """Report what came since the last time; nothing new, no round trip. Raises what ``Counters`` raises."""
         self._telling = self._telling or Counter(loaded) - self._told
         if not self._telling:
             return
-        await self._tally.add_loads(self._worker, f"{self._boot}-{self._number}", self._telling)
+        await self._counters.add_loads(self._worker, f"{self._boot}-{self._number}", self._telling)
         self._told += self._telling
         self._telling, self._number = Counter(), self._number + 1

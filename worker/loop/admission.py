@@ -21,7 +21,7 @@ from lorapool.shared.codec import decode_job
 from lorapool.shared.errors import AdapterConflict, AdapterRefused, InvalidRequest, LorapoolError
 from lorapool.shared.job import BASE_REF, Job
 from lorapool.shared.prompt_format import PromptFormat
-from lorapool.shared.queue.broker import ClaimedJob
+from lorapool.shared.queue.protocol import ClaimedJob
 from lorapool.shared.server.redis_retry import retry
 from lorapool.shared.tasks import cancel_and_wait
 from lorapool.worker.engine.adapter_source import AdapterSource

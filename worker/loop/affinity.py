@@ -61,7 +61,7 @@ class Holding:
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """What to ask of ``Broker.claim``."""
+    """What to ask of ``WorkerQueue.claim``."""
 
     preferences: tuple[str, ...] = ()
     jobs: int = 0  # at most so many in all

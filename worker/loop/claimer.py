@@ -13,7 +13,8 @@ from dataclasses import replace
 from itertools import count
 
 from lorapool.shared.job import BASE_REF
-from lorapool.shared.queue.broker import Broker, Claim, ClaimedJob, Held, Settlement, View
+from lorapool.shared.queue.protocol import Claim, ClaimedJob, Held, Settlement, View
+from lorapool.shared.queue.worker import WorkerQueue
 from lorapool.shared.server.redis_retry import retry_until_repaired
 from lorapool.shared.tasks import cancel_and_wait
 from lorapool.worker.adapters.not_here import MAX_REPORTED, NotHere
@@ -35,7 +36,7 @@ class Claimer:
 
     def __init__(
         self,
-        broker: Broker,
+        queue: WorkerQueue,
         jobs: HeldJobs,
         clock: ServerClock,
         policy: Policy,
@@ -48,7 +49,7 @@ class Claimer:
         rows: int,
         slots: int,
     ) -> None:
-        self._broker, self._jobs, self._clock, self._policy, self._residency = broker, jobs, clock, policy, residency
+        self._queue, self._jobs, self._clock, self._policy, self._residency = queue, jobs, clock, policy, residency
         self._not_here = not_here
         self._worker, self._boot_id, self._lease_ms = worker, boot_id, lease_ms
         self._rows, self._slots = rows, slots
@@ -77,7 +78,7 @@ class Claimer:
             await self._apart.wait()
             self._apart.clear()
             call = retry_until_repaired(
-                lambda: self._broker.wait_for_work(self._worker, BLOCKED_S, own=True), "wait for own work"
+                lambda: self._queue.wait_for_work(self._worker, BLOCKED_S, own=True), "wait for own work"
             )
             if await call:
                 self._heard = True
@@ -156,10 +157,10 @@ class Claimer:
         """Ours now, but nobody can say what they ask for."""
         said = "what a claim tells of it cannot be read: not written by lorapool, or changed since"
         ends = [Settlement(*held, "failed", error="MalformedEntry", message=said) for held in unreadable]
-        await retry_until_repaired(lambda: self._broker.settle(ends), "settle what cannot be read")
+        await retry_until_repaired(lambda: self._queue.settle(ends), "settle what cannot be read")
 
     async def _ask(self, choice: Choice, lease: str) -> Claim:
-        return await self._broker.claim(
+        return await self._queue.claim(
             self._worker,
             lease,
             choice.preferences,
@@ -174,7 +175,7 @@ class Claimer:
     async def _tick(self) -> None:
         residents = self._resident()
         self._stirred.clear()
-        self._see(await retry_until_repaired(lambda: self._broker.tick(self._worker, residents), "tick"))
+        self._see(await retry_until_repaired(lambda: self._queue.tick(self._worker, residents), "tick"))
 
     def _see(self, view: View) -> None:
         self._view = view
@@ -198,7 +199,7 @@ class Claimer:
         """Sleep on the wake marker, at most until the next delayed job, lease or deadline is due; True if woken."""
         due_s = IDLE_S if view.next_due_ms is None else (view.next_due_ms - self._clock.now_ms()) / 1000
         timeout_s = min(IDLE_S, max(LEAST_IDLE_S, due_s))
-        call = retry_until_repaired(lambda: self._broker.wait_for_work(self._worker, timeout_s), "wait for work")
+        call = retry_until_repaired(lambda: self._queue.wait_for_work(self._worker, timeout_s), "wait for work")
         waiting, stopping = asyncio.ensure_future(call), asyncio.ensure_future(self._stopping.wait())
         done, pending = await asyncio.wait({waiting, stopping}, return_when=asyncio.FIRST_COMPLETED)
         await cancel_and_wait(*pending)

@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable, Mapping
 import structlog
 
 from lorapool.shared.malformed import UNREADABLE, step_over
-from lorapool.shared.queue.broker import Broker
+from lorapool.shared.queue.worker import WorkerQueue
 from lorapool.shared.server.redis_retry import retry_until_repaired
 
 BLOCK_S = 5.0
@@ -23,8 +23,8 @@ Handler = Callable[[Mapping[str, str]], Awaitable[None]]
 class Control:
     """Reads the control stream of ``worker`` and calls the handler of each request's ``op``."""
 
-    def __init__(self, broker: Broker, worker: str, handlers: Mapping[str, Handler]) -> None:
-        self._broker, self._worker, self._handlers = broker, worker, handlers
+    def __init__(self, queue: WorkerQueue, worker: str, handlers: Mapping[str, Handler]) -> None:
+        self._queue, self._worker, self._handlers = queue, worker, handlers
         self._last_id = "0"
 
     async def run(self) -> None:
@@ -35,7 +35,7 @@ class Control:
                 await self._handle(request)
 
     async def _read(self) -> list[tuple[str, dict[str, str]]]:
-        return await self._broker.control(self._worker, self._last_id, BLOCK_S)
+        return await self._queue.control(self._worker, self._last_id, BLOCK_S)
 
     async def _handle(self, request: Mapping[str, str]) -> None:
         handler = self._handlers.get(request.get("op", ""))

@@ -12,8 +12,8 @@ import time
 from collections.abc import Mapping
 
 from lorapool.shared import malformed
+from lorapool.shared.fleet.counters import Counters
 from lorapool.shared.fleet.membership import DRAINING, LOADING, RUNNING
-from lorapool.shared.fleet.tally import Tally
 from lorapool.shared.server.redis_retry import retry_until_repaired
 from lorapool.worker.adapters.validator import Validator
 from lorapool.worker.engine.port import EngineCounters, EnginePort, Health, Residency
@@ -37,7 +37,7 @@ class Heartbeat:
     def __init__(
         self,
         presence: Presence,
-        tally: Tally,
+        counters: Counters,
         engine: EnginePort,
         jobs: HeldJobs,
         validator: Validator,
@@ -49,7 +49,7 @@ class Heartbeat:
         self._presence, self._engine, self._jobs, self._identity = presence, engine, jobs, identity
         self._validator = validator
         self._rows, self._peers = rows, peers
-        self._loads = LoadReport(tally, presence.worker)
+        self._loads = LoadReport(counters, presence.worker)
         self._state = RUNNING
         self._decoded, self._looked_at = 0, time.monotonic()
 

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
 from lorapool.shared.job import FinishReason
-from lorapool.shared.queue.broker import ClaimedJob, Delta, Held
+from lorapool.shared.queue.protocol import ClaimedJob, Delta, Held
 from lorapool.worker.engine.port import Request, Update
 from lorapool.worker.text.answer import Added, Answer
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 
-from lorapool.shared.queue.broker import Broker
+from lorapool.shared.queue.worker import WorkerQueue
 from lorapool.shared.server.redis_retry import retry_until_repaired
 from lorapool.worker.loop.clock import ServerClock
 from lorapool.worker.loop.held_jobs import HeldJob, HeldJobs
@@ -21,9 +21,9 @@ class LeaseKeeper:
     """Runs until cancelled."""
 
     def __init__(
-        self, broker: Broker, jobs: HeldJobs, publisher: Publisher, clock: ServerClock, *, lease_ms: int
+        self, queue: WorkerQueue, jobs: HeldJobs, publisher: Publisher, clock: ServerClock, *, lease_ms: int
     ) -> None:
-        self._broker, self._jobs, self._publisher, self._clock = broker, jobs, publisher, clock
+        self._queue, self._jobs, self._publisher, self._clock = queue, jobs, publisher, clock
         self._lease_ms = lease_ms
 
     async def run(self) -> None:
@@ -43,7 +43,7 @@ class LeaseKeeper:
         held = self._jobs.leases()
         if not held:
             return
-        renewed = await retry_until_repaired(lambda: self._broker.renew(held, self._lease_ms), "renew")
+        renewed = await retry_until_repaired(lambda: self._queue.renew(held, self._lease_ms), "renew")
         self._publisher.drop_lost(renewed.lost)
         for job_id in renewed.cancelled:
             if (job := self._jobs.get(job_id)) is not None:

@@ -24,7 +24,8 @@ from lorapool.shared.errors import (
     UnknownAdapter,
     UnsupportedVersion,
 )
-from lorapool.shared.queue.broker import Broker, ClaimedJob, Settled, Settlement
+from lorapool.shared.queue.protocol import ClaimedJob, Settled, Settlement
+from lorapool.shared.queue.worker import WorkerQueue
 from lorapool.shared.server.redis_retry import retry, retry_until_repaired
 from lorapool.worker.adapters.not_here import NotHere
 from lorapool.worker.engine.port import EngineDown, EnginePort, Lost, Report, Update, name_of
@@ -43,7 +44,7 @@ class Publisher:
 
     def __init__(
         self,
-        broker: Broker,
+        queue: WorkerQueue,
         jobs: HeldJobs,
         engine: EnginePort,
         clock: ServerClock,
@@ -52,7 +53,7 @@ class Publisher:
         device: str,
         dtype: str,
     ) -> None:
-        self._broker, self._jobs, self._engine, self._clock = broker, jobs, engine, clock
+        self._queue, self._jobs, self._engine, self._clock = queue, jobs, engine, clock
         self._not_here = not_here
         self._device, self._dtype = device, dtype
         self._ended: list[HeldJob] = []
@@ -85,7 +86,7 @@ class Publisher:
     async def release(self, jobs: Sequence[HeldJob]) -> None:
         """Back to their streams, no attempt burnt: jobs that have ended here."""
         if jobs:
-            await retry(lambda: self._broker.release([job.lease for job in jobs]), "release")
+            await retry(lambda: self._queue.release([job.lease for job in jobs]), "release")
             log.info("released", jobs=len(jobs))
         for job in jobs:
             self._jobs.drop(job)
@@ -97,7 +98,7 @@ class Publisher:
         inside = [job for job in inside if self._jobs.end(job)]
         blamed = [job for job in inside if job.seq_id in lost.blamed]
         if blamed:
-            await retry(lambda: self._broker.lose([job.lease for job in blamed]), "lose")
+            await retry(lambda: self._queue.lose([job.lease for job in blamed]), "lose")
             log.warning("lost with the engine", jobs=[job.job_id for job in blamed], why=lost.why, reason=lost.reason)
         for job in blamed:
             self._jobs.drop(job)
@@ -150,7 +151,7 @@ class Publisher:
     async def _emit(self) -> None:
         deltas = [delta for job in self._jobs if (delta := job.take_delta()) is not None]
         if deltas:
-            self.drop_lost(await retry_until_repaired(lambda: self._broker.emit(deltas), "emit"))
+            self.drop_lost(await retry_until_repaired(lambda: self._queue.emit(deltas), "emit"))
 
     async def _leave_to_others(self, ended: Sequence[HeldJob]) -> None:
         """Jobs whose adapter cannot be had here: back to their streams, no attempt burnt."""
@@ -159,7 +160,7 @@ class Publisher:
                 log.warning("adapter not here", adapter=job.claimed.ref, reason=str(job.error))
         if ended:
             leases = [job.lease for job in ended]
-            await retry(lambda: self._broker.release(leases), "release")
+            await retry(lambda: self._queue.release(leases), "release")
         for job in ended:
             self._jobs.drop(job)
 
@@ -175,12 +176,12 @@ class Publisher:
     async def _written(self, settlements: Sequence[Settlement]) -> list[Settled]:
         """Settle them; one that cannot be written as it is fails for that, and takes no other with it."""
         try:
-            return await retry(lambda: self._broker.settle(settlements), "settle")
+            return await retry(lambda: self._queue.settle(settlements), "settle")
         except Exception:
             log.exception("not settled", jobs=[settlement.job_id for settlement in settlements])
             if len(settlements) > 1:
                 return [settled for one in settlements for settled in await self._written([one])]
-            return await retry_until_repaired(lambda: self._broker.settle([_unwritable(settlements[0])]), "settle")
+            return await retry_until_repaired(lambda: self._queue.settle([_unwritable(settlements[0])]), "settle")
 
     def _settlement_of(self, job: HeldJob) -> Settlement:
         if job.error is None:

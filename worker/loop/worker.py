@@ -16,7 +16,10 @@ from typing import Any
 import structlog
 
 from lorapool.shared.catalog.catalog import Catalog
-from lorapool.shared.queue.broker import Broker, ClaimedJob, Held
+from lorapool.shared.fleet.counters import Counters
+from lorapool.shared.fleet.membership import Membership
+from lorapool.shared.queue.protocol import ClaimedJob, Held
+from lorapool.shared.queue.worker import WorkerQueue
 from lorapool.shared.server.redis_retry import retry, retry_until_repaired
 from lorapool.shared.tasks import cancel_and_wait
 from lorapool.worker.adapters.validator import Validator
@@ -45,19 +48,21 @@ class Worker:
     def __init__(
         self,
         config: WorkerConfig,
-        broker: Broker,
+        queue: WorkerQueue,
         catalog: Catalog,
         served: Served,
         *,
         identity: Mapping[str, str | int | float],
         presence: Presence,
+        members: Membership,
+        counters: Counters,
     ) -> None:
-        self._config, self._broker, self._presence, self._engine = config, broker, presence, served.engine
+        self._config, self._queue, self._presence, self._engine = config, queue, presence, served.engine
         self._validator = validator = Validator(catalog, served.check, config.worker_id)
         clock = ServerClock()
         self._jobs = HeldJobs(self._on_change)
         self._publisher = Publisher(
-            broker,
+            queue,
             self._jobs,
             self._engine,
             clock,
@@ -69,19 +74,19 @@ class Worker:
             self._jobs, self._engine, self._publisher, catalog, served.tokenizer, served.max_model_len
         )
         self._claimer = self._claimer_for(config, clock)
-        self._keeper = LeaseKeeper(broker, self._jobs, self._publisher, clock, lease_ms=config.lease_ms)
+        self._keeper = LeaseKeeper(queue, self._jobs, self._publisher, clock, lease_ms=config.lease_ms)
         self._heartbeat = Heartbeat(
             presence,
-            broker.tally,
+            counters,
             self._engine,
             self._jobs,
             validator,
             identity,
             rows=config.rows,
-            peers=Peers(catalog.members.serving, self._meet, every_s=config.beat_s),
+            peers=Peers(members.serving, self._meet, every_s=config.beat_s),
         )
         self._control = Control(
-            broker,
+            queue,
             config.worker_id,
             {"cancel": self._cancel, "load": self._load, "validate": validator.request, "verify": self._verify},
         )
@@ -93,7 +98,7 @@ class Worker:
             config.claim_policy, starvation_ms=round(config.starvation_s * 1000), claim_size=config.claim_size
         )
         return Claimer(
-            self._broker,
+            self._queue,
             self._jobs,
             clock,
             policy,
@@ -182,7 +187,7 @@ class Worker:
         log.error("worker cannot go on", held=len(self._jobs), exc_info=errors)
         to_blame = [job.lease for job in self._jobs if job.ended]
         if to_blame and not isinstance(_first(errors), EngineFailed):
-            await self._within(LAST_WORDS_S, retry(lambda: self._broker.lose(to_blame), "lose"))
+            await self._within(LAST_WORDS_S, retry(lambda: self._queue.lose(to_blame), "lose"))
         await self._give_back(self._jobs.expect_no_more())
         await self._release(self._jobs)
 
@@ -243,7 +248,7 @@ class Worker:
 
     async def _give_back(self, leases: Sequence[Held]) -> None:
         if leases and await self._within(
-            LAST_WORDS_S, retry_until_repaired(lambda: self._broker.release(leases), "release")
+            LAST_WORDS_S, retry_until_repaired(lambda: self._queue.release(leases), "release")
         ):
             log.info("released", jobs=len(leases))
 

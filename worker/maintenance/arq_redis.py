@@ -12,7 +12,8 @@ import msgpack
 from arq.connections import ArqRedis
 
 from lorapool.shared.server.keys import PoolKeys
-from lorapool.shared.server.settings import RedisSettings, connect
+from lorapool.shared.server.redis_client import connect
+from lorapool.shared.server.settings import RedisSettings
 
 MAX_TASK_BYTES = 65_536  # arq's record of a task; ours have no arguments
 

@@ -12,11 +12,11 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 import structlog
 
-from lorapool.shared.catalog.catalog import Catalog
 from lorapool.shared.errors import MalformedEntry
+from lorapool.shared.fleet.membership import Membership
 from lorapool.shared.malformed import number, step_over
+from lorapool.shared.queue.operator import MAX_PAGE, OperatorQueue
 from lorapool.shared.queue.protocol import Checked, DeadLetter
-from lorapool.shared.queue.upkeep import MAX_PAGE, Upkeep
 from lorapool.shared.timetable.chores import ChoreBook
 from lorapool.worker.maintenance.due_runs import DueRuns
 
@@ -29,16 +29,16 @@ log = structlog.get_logger()
 
 
 class Chores:
-    """``upkeeps``: that of each partition, in order."""
+    """``queues``: that of each partition, in order."""
 
     def __init__(
         self,
-        catalog: Catalog,
+        members: Membership,
         book: ChoreBook,
-        upkeeps: Sequence[Upkeep],
+        queues: Sequence[OperatorQueue],
         due_runs: DueRuns,
     ) -> None:
-        self._catalog, self._book, self._upkeeps, self._due_runs = catalog, book, upkeeps, due_runs
+        self._members, self._book, self._queues, self._due_runs = members, book, queues, due_runs
 
     def by_name(self) -> dict[str, Callable[[], Awaitable[Facts]]]:
         """All of them, by the names that the book and the flags know them by."""
@@ -56,14 +56,14 @@ class Chores:
     async def fsck(self) -> Facts:
         """Some steps of the endless round through every partition; the cursor lies in the book."""
         at, _, cursor = (await self._book.recall("fsck.cursor")).partition(" ")
-        partition, damaged, rounds, steps = int(number(at)) % len(self._upkeeps), 0, 0, 0
+        partition, damaged, rounds, steps = int(number(at)) % len(self._queues), 0, 0, 0
         while steps < FSCK_STEPS and not rounds:
             step = await self._look(partition, cursor)
             steps, damaged, cursor = steps + 1, damaged + len(step.findings), step.cursor
             for finding in step.findings:
                 log.warning("fsck", damage=finding.damage, of=finding.subject, repair=finding.repair)
             if not cursor:
-                partition = (partition + 1) % len(self._upkeeps)
+                partition = (partition + 1) % len(self._queues)
                 rounds = int(partition == 0)
             await asyncio.sleep(PAUSE_S)
         return {"steps": steps, "found": damaged, "rounds": rounds, "cursor": f"{partition} {cursor}".strip()}
@@ -71,7 +71,7 @@ class Chores:
     async def _look(self, partition: int, cursor: str) -> Checked:
         """One step. A place in the book that is none ends the partition's turn; the next round begins it anew."""
         try:
-            return await self._upkeeps[partition].fsck(cursor)
+            return await self._queues[partition].fsck(cursor)
         except MalformedEntry as error:
             step_over("place in a check", f"{partition} {cursor}", error)
             return Checked((), "")
@@ -80,8 +80,8 @@ class Chores:
         """Count them by reason and adapter, newest 10,000 of a partition at most, for the log and for redis-cli."""
         letters: list[DeadLetter] = []
         more = 0
-        for upkeep in self._upkeeps:
-            newest, cursor = await _letters(upkeep)
+        for queue in self._queues:
+            newest, cursor = await _letters(queue)
             letters, more = letters + newest, more + bool(cursor)
         totals: dict[str, int | str] = {"total": len(letters), "more": more}
         if letters:
@@ -99,22 +99,22 @@ class Chores:
 
     async def dead_workers(self) -> Facts:
         """Drop what workers that are gone have left: their place among the workers, their keys."""
-        beats = await self._catalog.workers()  # forgets those that beat no more
+        beats = await self._members.all()  # forgets those that beat no more
         gone = await self._book.see([beat["worker"] for beat in beats])
         forgotten, keys = 0, 0
         for worker in gone:
-            dropped = [await upkeep.forget_worker(worker) for upkeep in self._upkeeps]
+            dropped = [await queue.forget_worker(worker) for queue in self._queues]
             if None not in dropped:
                 await self._book.forget(worker)
                 forgotten, keys = forgotten + 1, keys + sum(n or 0 for n in dropped)
         return {"alive": len(beats), "forgotten": forgotten, "keys": keys}
 
 
-async def _letters(upkeep: Upkeep) -> tuple[list[DeadLetter], str]:
+async def _letters(queue: OperatorQueue) -> tuple[list[DeadLetter], str]:
     letters: list[DeadLetter] = []
     cursor = ""
     for _ in range(DIGEST_PAGES):
-        page = await upkeep.dead(None, cursor, MAX_PAGE)
+        page = await queue.dead(None, cursor, MAX_PAGE)
         letters, cursor = letters + list(page.letters), page.cursor
         if not cursor:
             break

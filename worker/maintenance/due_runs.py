@@ -16,7 +16,7 @@ import structlog
 from lorapool.shared.catalog.catalog import Catalog
 from lorapool.shared.errors import AdapterNotReady, JobConflict, LorapoolError, RedisFull, RedisUnreachable
 from lorapool.shared.malformed import UNREADABLE
-from lorapool.shared.queue.broker import Broker
+from lorapool.shared.queue.client import ClientQueue
 from lorapool.shared.server.keys import partition_of
 from lorapool.shared.timetable.schedule import Schedule
 from lorapool.shared.timetable.timetable import Timetable
@@ -35,10 +35,10 @@ class RunCounts:
 
 
 class DueRuns:
-    """``broker_of`` gives the broker of a partition."""
+    """``queue_of`` gives the queue of a partition."""
 
-    def __init__(self, timetable: Timetable, catalog: Catalog, broker_of: Callable[[int], Broker]) -> None:
-        self._timetable, self._catalog, self._broker_of = timetable, catalog, broker_of
+    def __init__(self, timetable: Timetable, catalog: Catalog, queue_of: Callable[[int], ClientQueue]) -> None:
+        self._timetable, self._catalog, self._queue_of = timetable, catalog, queue_of
 
     async def make(self) -> RunCounts:
         """Everything that is due now."""
@@ -85,8 +85,8 @@ class DueRuns:
             raise AdapterNotReady(f"adapter {record.ref} is {record.status}{record.reason and f': {record.reason}'}")
         job = entry.job(run_ms, record.ref)
         config = await self._catalog.config()
-        broker = self._broker_of(partition_of(record.ref, job.id, config.partitions if config else 1))
+        queue = self._queue_of(partition_of(record.ref, job.id, config.partitions if config else 1))
         try:
-            return (await broker.enqueue(job)).job_id
+            return (await queue.enqueue(job)).job_id
         except JobConflict:  # made before, when the name meant another version
-            return broker.full_id(job.id)
+            return queue.full_id(job.id)

@@ -19,11 +19,15 @@ from typing import Any
 import structlog
 
 from lorapool.shared.catalog.catalog import Catalog
+from lorapool.shared.connection import PoolConnection
 from lorapool.shared.errors import LorapoolError, PoolMismatch, RedisAuthFailed
-from lorapool.shared.queue.broker import Broker
-from lorapool.shared.queue.upkeep import Upkeep
-from lorapool.shared.server.keys import Keys
-from lorapool.shared.server.settings import RedisSettings, connect, translated
+from lorapool.shared.fleet.membership import Membership
+from lorapool.shared.fleet.requests import WorkerRequests
+from lorapool.shared.queue.client import ClientQueue
+from lorapool.shared.queue.operator import OperatorQueue
+from lorapool.shared.server.failures import translated
+from lorapool.shared.server.redis_client import connect
+from lorapool.shared.server.settings import RedisSettings
 from lorapool.shared.tasks import cancel_and_wait
 from lorapool.shared.timetable.chores import ChoreBook
 from lorapool.shared.timetable.timetable import Timetable
@@ -60,10 +64,10 @@ class Maintenance:
     ) -> None:
         self._settings, self._periods, self._cache = settings, periods, cache
         self.name = name or f"m-{secrets.token_hex(4)}"
-        self._redis = connect(settings)
-        self._catalog = Catalog(self._redis, settings.pool)
-        self._book = ChoreBook(self._redis, settings.pool)
-        self._brokers: dict[int, Broker] = {}
+        self._connection = connection = PoolConnection(connect(settings), settings.pool)
+        self._members, self._book = Membership(connection), ChoreBook(connection)
+        requests = WorkerRequests(connection.partition(), self._members)
+        self._catalog = Catalog(connection, requests, self._operator_queue)
         self._scheduler: ChoreScheduler | None = None
         self._stopping = asyncio.Event()
 
@@ -105,7 +109,7 @@ class Maintenance:
                 log.info("ready", worker=self.name, pool=self._settings.pool)
                 await self._scheduler.async_run()
             except Exception as error:
-                ours = error if isinstance(error, LorapoolError) else translated(error, self._redis)
+                ours = error if isinstance(error, LorapoolError) else translated(error)
                 if ours is None:
                     raise
                 if isinstance(ours, RedisAuthFailed | PoolMismatch):
@@ -137,19 +141,18 @@ class Maintenance:
     async def _chores(self) -> Chores:
         await self._catalog.layout.check()
         config = await self._catalog.config()
-        upkeeps = [Upkeep(self._redis, Keys(self._settings.pool, p)) for p in range(config.partitions if config else 1)]
-        timetable = Timetable(self._redis, self._settings.pool)
-        return Chores(self._catalog, self._book, upkeeps, DueRuns(timetable, self._catalog, self._broker))
+        queues = [self._operator_queue(partition) for partition in range(config.partitions if config else 1)]
+        due_runs = DueRuns(Timetable(self._connection), self._catalog, self._client_queue)
+        return Chores(self._members, self._book, queues, due_runs)
 
-    def _broker(self, partition: int) -> Broker:
-        if partition not in self._brokers:
-            self._brokers[partition] = Broker(self._redis, Keys(self._settings.pool, partition))
-        return self._brokers[partition]
+    def _operator_queue(self, partition: int) -> OperatorQueue:
+        return OperatorQueue(self._connection.partition(partition))
+
+    def _client_queue(self, partition: int) -> ClientQueue:
+        return ClientQueue(self._connection.partition(partition), self._members)
 
     async def _close(self) -> None:
-        for broker in self._brokers.values():
-            await broker.close()
-        await self._redis.aclose()
+        await self._connection.aclose()
 
     # -- this machine's own
 

@@ -82,7 +82,7 @@ async def test_without_a_worker_registering_says_so_and_keeps_it_pending(
 
 async def test_a_busy_worker_means_not_ready_after_the_timeout(client: Client, make_adapter: Make) -> None:
     """Somebody is alive, but has not decided in time."""
-    await client._catalog.beat("busy", {"device": "cpu"}, 60_000)
+    await client._members.beat("busy", {"device": "cpu"}, 60_000)
     with pytest.raises(AdapterNotReady, match="not validated after"):
         await client.adapters.register("cfo", make_adapter(), timeout=0.1)
 
@@ -92,7 +92,7 @@ async def test_a_worker_that_still_loads_is_waited_for(
 ) -> None:
     """It is somebody: register waits until it has loaded and decided, or says after the timeout that it still loads."""
     monkeypatch.setattr(adapters, "NO_WORKER_AFTER_S", 0.05)
-    members, folder = client._catalog.members, make_adapter()
+    members, folder = client._members, make_adapter()
     await members.join("slow", {"state": "loading", "progress": "weights 40 %"}, 60_000, boot="1")
     with pytest.raises(AdapterNotReady, match=r"slow is loading its model \(weights 40 %\)"):
         await client.adapters.register("cfo", folder, timeout=0.3)

@@ -178,7 +178,7 @@ async def test_a_server_that_goes_away_leaves_lines_for_the_next_run(
             tries.extend(jobs)
             raise RedisUnreachable("gone")
 
-        monkeypatch.setattr(client._broker, "enqueue_many", gone)
+        monkeypatch.setattr(client._queue, "enqueue_many", gone)
         tally = await BatchFile(*files, {}).run(client, at_once=4)
     assert (0, 0, 50, 4) == (tally.succeeded, tally.failed, tally.left, len(tries))
     assert not tally.whole

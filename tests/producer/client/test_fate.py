@@ -77,15 +77,15 @@ async def test_a_lost_reply_leaves_it_unknown_and_the_same_id_settles_it(
     client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The server did accept the job; the error says how to be sure, and doing so makes no second one."""
-    run = client._redis.execute_command
+    run = client._parts.connection._redis.execute_command
 
     async def deaf(*command: Any) -> Any:
         await run(*command)
         raise ConnectionResetError("cut off")
 
     with monkeypatch.context() as patch:
-        patch.setattr(client._redis, "execute_command", deaf)
-        patch.setattr("lorapool.shared.server.connection.PAUSES_S", ())
+        patch.setattr(client._parts.connection._redis, "execute_command", deaf)
+        patch.setattr("lorapool.shared.server.server.PAUSES_S", ())
         with pytest.raises(RedisUnreachable, match="submit it again with job_id=") as caught:
             await client.submit(None, "hello")
     assert Fate.UNKNOWN is caught.value.fate
@@ -98,7 +98,7 @@ async def test_a_full_server_after_a_lost_reply_is_no_certainty(
     client: Client, redis: Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The first try may have been carried out, whatever the second one was told."""
-    run, tries = client._redis.execute_command, []
+    run, tries = client._parts.connection._redis.execute_command, []
 
     async def deaf_then_full(*command: Any) -> Any:
         tries.append(command[0])
@@ -107,7 +107,7 @@ async def test_a_full_server_after_a_lost_reply_is_no_certainty(
         await redis.config_set("maxmemory", 1)
         return await run(*command)
 
-    monkeypatch.setattr(client._redis, "execute_command", deaf_then_full)
+    monkeypatch.setattr(client._parts.connection._redis, "execute_command", deaf_then_full)
     with pytest.raises(errors.RedisFull) as caught:
         await client.submit(None, "hello")
     assert Fate.UNKNOWN is caught.value.fate
@@ -131,7 +131,7 @@ async def test_a_server_that_is_not_there_has_queued_nothing() -> None:
 
 async def test_what_one_part_met_is_not_the_others(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
     """The connection breaks at the second of three parts: the first is accepted, the last surely not."""
-    run, parts = client._broker._scripts.run, []
+    run, parts = client._queue._scripts.run, []
 
     async def breaking(name: str, *args: Any) -> Any:
         parts.append(name)
@@ -139,7 +139,7 @@ async def test_what_one_part_met_is_not_the_others(client: Client, monkeypatch: 
             raise RedisUnreachable("cut off")
         return await run(name, *args)
 
-    monkeypatch.setattr(client._broker._scripts, "run", breaking)
+    monkeypatch.setattr(client._queue._scripts, "run", breaking)
     outcomes = await client.submit_many([{"adapter": None, "prompt": f"job {n}", "agent": f"a{n}"} for n in range(192)])
     told = [True if isinstance(outcome, JobHandle) else outcome.fate for outcome in outcomes]
     assert [True] * 64 + [Fate.UNKNOWN] * 64 + [Fate.NOT_QUEUED] * 64 == told
@@ -239,7 +239,7 @@ def test_it_is_closed_where_it_lives(redis_url: str, pool_name: str) -> None:
         other = Client(redis_url, pool=pool_name)
         with asyncio.Runner() as home:
             home.run(other.__aenter__())
-            home.run(other._redis.aclose())
+            home.run(other._parts.connection._redis.aclose())
         elsewhere.run(other.close())
 
 
@@ -279,7 +279,7 @@ async def test_a_call_that_the_inbox_fails_keeps_its_other_answers(
     async def broken(*_: Any) -> Any:
         raise ValueError("unreadable")
 
-    monkeypatch.setattr(client._broker, "inbox", broken)
+    monkeypatch.setattr(client._queue, "inbox", broken)
     first, second = await client.gather([ended, (None, "hang")], timeout=5)
     assert isinstance(first, Result)
     assert isinstance(second, LorapoolError)

@@ -88,7 +88,7 @@ async def test_a_doubt_during_a_look_is_kept(
     redis_url: str, pool_name: str, client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A job ends, and its notice is lost, after the server has said that it waits and before the client hears that."""
-    states, heard = client._broker.states, 0
+    states, heard = client._queue.states, 0
 
     async def late(ids: Any) -> Any:
         nonlocal heard
@@ -101,8 +101,8 @@ async def test_a_doubt_during_a_look_is_kept(
         return found
 
     monkeypatch.setattr(inbox, "AUDIT_S", 1000.0)
-    monkeypatch.setattr(client._broker, "inbox", lambda *_: asyncio.sleep(1000))
-    monkeypatch.setattr(client._broker, "states", late)
+    monkeypatch.setattr(client._queue, "inbox", lambda *_: asyncio.sleep(1000))
+    monkeypatch.setattr(client._queue, "states", late)
     job = await client.submit(None, "one")
     waiting = asyncio.create_task(job.result(timeout=20))
     await asyncio.sleep(0)
@@ -144,14 +144,14 @@ async def test_a_notice_that_overtakes_the_reply_is_not_missed(
 ) -> None:
     """A worker may answer before the client has heard that the job was accepted."""
     held = asyncio.create_task((await client.submit(None, "hang")).result())
-    enqueue_many = client._broker.enqueue_many
+    enqueue_many = client._queue.enqueue_many
 
     async def slow(jobs: Any) -> Any:
         outcomes = await enqueue_many(jobs)
         await asyncio.sleep(0.3)
         return outcomes
 
-    monkeypatch.setattr(client._broker, "enqueue_many", slow)
+    monkeypatch.setattr(client._queue, "enqueue_many", slow)
     one = await client.submit(None, "one")
     assert (await one.result(timeout=2)).text == "_base heard: one"
     [many] = await client.gather([(None, "two")], timeout=2)
@@ -190,7 +190,7 @@ async def test_a_stream_outlasts_the_server_whatever_it_asks(
     """Each of a stream's calls meets a server that is away; the reader sees the text and no error."""
 
     def away_once(name: str, then: object = None) -> None:
-        call, answers = getattr(client._broker, name), [RedisUnreachable("away"), then]
+        call, answers = getattr(client._queue, name), [RedisUnreachable("away"), then]
 
         async def meets(*arguments: Any) -> Any:
             answer = answers.pop(0) if answers else None
@@ -198,7 +198,7 @@ async def test_a_stream_outlasts_the_server_whatever_it_asks(
                 raise answer
             return await call(*arguments) if answer is None else answer
 
-        monkeypatch.setattr(client._broker, name, meets)
+        monkeypatch.setattr(client._queue, name, meets)
 
     mine = await client.submit(None, "a b", stream=True)
     for name, then in (("get", None), ("tokens", []), ("states", None)):  # no items: it asks for the state
@@ -210,7 +210,7 @@ async def test_after_an_outage_open_jobs_are_looked_up_at_once(
     redis_url: str, pool_name: str, client: Client, redis: Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The notice was written and lost while the client was cut off; no audit is waited for."""
-    over, read = asyncio.Event(), client._broker.inbox
+    over, read = asyncio.Event(), client._queue.inbox
 
     async def cut_off(*arguments: Any) -> Any:
         if not over.is_set():
@@ -218,7 +218,7 @@ async def test_after_an_outage_open_jobs_are_looked_up_at_once(
             raise RedisUnreachable("cut off")
         return await read(*arguments)
 
-    monkeypatch.setattr(client._broker, "inbox", cut_off)
+    monkeypatch.setattr(client._queue, "inbox", cut_off)
     job = await client.submit(None, "x")
     waiting = asyncio.create_task(job.result(timeout=4))
     async with serving(redis_url, pool_name):

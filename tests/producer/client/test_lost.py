@@ -134,7 +134,7 @@ async def test_its_deadline_counts_from_the_first_time(client: Client, redis: Re
 
 async def test_an_adapter_that_is_gone_as_well_is_said_to_be(client: Client, redis: Redis) -> None:
     """What stands against submitting it again is the end, with its reason."""
-    await client._broker.open_adapter("cfo@1.0.0", "d" * 64)
+    await client._operators.open_adapter("cfo@1.0.0", "d" * 64)
     job = await client.submit(None, "x", on_lost="resubmit")
     assert job.ticket.copy is not None
     lost = job.ticket.copy.job.model_copy(update={"ref": "cfo@1.0.0"})

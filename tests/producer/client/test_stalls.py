@@ -84,13 +84,13 @@ async def test_being_refused(client: Client) -> None:
 async def test_a_full_window_is_not_asked_for_each_job_again(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
     """While many jobs of one agent wait for room, those of another that has room are not sent any later."""
     sent = []
-    enqueue_many = client._broker.enqueue_many
+    enqueue_many = client._queue.enqueue_many
 
     async def counted(jobs: Any) -> Any:
         sent.append(len(jobs))
         return await enqueue_many(jobs)
 
-    monkeypatch.setattr(client._broker, "enqueue_many", counted)
+    monkeypatch.setattr(client._queue, "enqueue_many", counted)
     outcomes = await client.gather(asked(agents=2)[:1024], timeout=3)
     assert {ResultTimeout, QueueFull} == {type(outcome) for outcome in outcomes}
     assert 128 == sum(isinstance(outcome, ResultTimeout) for outcome in outcomes)

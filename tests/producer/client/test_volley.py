@@ -38,13 +38,13 @@ async def test_it_is_one_pipelined_call(
     """All jobs leave together."""
     await register(client, make_adapter)
     calls: list[int] = []
-    once = client._broker.enqueue_many
+    once = client._queue.enqueue_many
 
     async def counted(jobs: Any) -> Any:
         calls.append(len(jobs))
         return await once(jobs)
 
-    monkeypatch.setattr(client._broker, "enqueue_many", counted)
+    monkeypatch.setattr(client._queue, "enqueue_many", counted)
     await client.volley("hello", ROLES)
     assert [3] == calls
 

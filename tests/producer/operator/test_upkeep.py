@@ -13,9 +13,11 @@ from typer.testing import Result as Outcome
 
 from lorapool.producer import Client, JobFailed
 from lorapool.producer.cli import app
-from lorapool.shared.queue.broker import Broker, Settlement
+from lorapool.shared.queue.protocol import Settlement
 from lorapool.shared.server.keys import Keys
-from lorapool.shared.server.settings import connect, redis_settings
+from lorapool.shared.server.redis_client import connect
+from lorapool.shared.server.settings import redis_settings
+from tests.parts import Queue
 
 Run = Callable[..., Outcome]
 
@@ -33,7 +35,7 @@ def run(redis_url: str, pool_name: str) -> Run:
 async def dead_job(redis_url: str, pool_name: str) -> str:
     """A job of the base model that failed at each of its attempts: dead, by hand of no worker."""
     redis = connect(redis_settings(redis_url))
-    broker = Broker(redis, Keys(pool_name))
+    broker = Queue(redis, pool_name)
     async with Client(redis_url, pool=pool_name) as client:
         job = await client.submit(None, "hello", job_id="mine", agent="board-7")
         for attempt in range(3):

@@ -8,9 +8,9 @@ import pytest
 from redis.asyncio import Redis
 
 from lorapool.shared.catalog.adapter_record import AdapterRecord, told_by
-from lorapool.shared.catalog.catalog import Catalog
 from lorapool.shared.errors import AdapterConflict
 from lorapool.shared.prompt_format import PromptFormat
+from tests.parts import catalog_of
 
 FULL = AdapterRecord(
     id="cfo",
@@ -33,7 +33,7 @@ FULL = AdapterRecord(
 
 async def test_a_record_comes_back_as_it_went(redis: Redis) -> None:
     """Every field, through Redis; and redis-cli can read them."""
-    stored = await Catalog(redis, "test").register(FULL)
+    stored = await catalog_of(redis, "test").register(FULL)
     assert FULL == stored.model_copy(update={"registered_ms": 0})
     assert b'["q_proj", "v_proj"]' == await redis.hget("lp:{test}:adapter:cfo@2", "targets")
 
@@ -43,7 +43,7 @@ async def test_an_old_record_keeps_working(redis: Redis) -> None:
     old = {"id": "cfo", "version": "1", "digest": "d" * 64, "uri": "file:///x", "base_model": "b", "rank": "4"}
     old |= {"aliases": "boss", "metadata": '{"a": "b"}', "status": "ready", "reason": "", "registered_ms": "5"}
     await redis.hset("lp:{test}:adapter:cfo@1", mapping=old)
-    found = await Catalog(redis, "test").get("cfo@1")
+    found = await catalog_of(redis, "test").get("cfo@1")
     assert (4, ("boss",), {"a": "b"}, None, (), "") == (
         found.rank,
         found.aliases,
@@ -77,7 +77,7 @@ def test_what_a_config_tells(config: dict[str, Any], expected: dict[str, Any]) -
 
 async def test_a_version_has_one_prompt_format(redis: Redis) -> None:
     """Another one under the same ref is a conflict, also after removal; saying nothing takes what is there."""
-    catalog = Catalog(redis, "test")
+    catalog = catalog_of(redis, "test")
     await catalog.register(FULL)
     assert FULL.prompt_format == (await catalog.register(FULL.model_copy(update={"prompt_format": None}))).prompt_format
     other = FULL.model_copy(update={"prompt_format": PromptFormat(kind="raw")})

@@ -10,6 +10,7 @@ from redis.asyncio import Redis
 
 from lorapool.shared.catalog.aliases import Aliases, alias_of
 from lorapool.shared.catalog.catalog import AdapterRecord, Catalog
+from lorapool.shared.connection import PoolConnection
 from lorapool.shared.errors import (
     AdapterClosed,
     AdapterConflict,
@@ -20,12 +21,13 @@ from lorapool.shared.errors import (
     UnknownAdapter,
 )
 from lorapool.shared.scripts import Scripts
+from tests.parts import catalog_of
 
 
 @pytest.fixture
 async def catalog(redis: Redis) -> Catalog:
     """cfo@1 to cfo@4, ready."""
-    catalog = Catalog(redis, "test")
+    catalog = catalog_of(redis, "test")
     for version in "1234":
         await add(catalog, version)
     return catalog
@@ -53,7 +55,7 @@ async def test_a_rollback_goes_back_one_move_at_a_time(catalog: Catalog) -> None
 
 async def test_a_repeat_after_a_lost_reply_moves_nothing(catalog: Catalog, redis: Redis) -> None:
     """The same call again returns what the first did, also when somebody else has moved the name meanwhile."""
-    names = Aliases(redis, "test")
+    names = Aliases(PoolConnection(redis, "test"))
     names._scripts = twice = Twice(names._scripts)  # type: ignore[assignment]  # all that Aliases uses of Scripts
     for version in "123":
         await names.move("cfo", f"cfo@{version}")
@@ -164,7 +166,7 @@ async def test_a_removed_ref_stays_taken(catalog: Catalog) -> None:
 
 async def test_an_id_without_versions_means_nothing(redis: Redis) -> None:
     """The last one removed takes the id along."""
-    catalog = Catalog(redis, "test")
+    catalog = catalog_of(redis, "test")
     await add(catalog, "1")
     await catalog.remove("cfo@1")
     with pytest.raises(UnknownAdapter):

@@ -7,8 +7,7 @@ from redis.asyncio import Redis
 
 from lorapool.shared.catalog.catalog import AdapterRecord, Catalog, PoolConfig
 from lorapool.shared.errors import AdapterConflict, InvalidRequest, PoolMismatch, UnknownAdapter
-from lorapool.shared.queue.broker import Broker
-from lorapool.shared.server.keys import Keys
+from tests.parts import Queue, catalog_of
 from tests.shared.conftest import job
 
 CONFIG = PoolConfig(base_model="smol", revision="main", digest="b" * 64, dtype="float32")
@@ -16,7 +15,7 @@ CONFIG = PoolConfig(base_model="smol", revision="main", digest="b" * 64, dtype="
 
 @pytest.fixture
 def catalog(redis: Redis) -> Catalog:
-    return Catalog(redis, "test")
+    return catalog_of(redis, "test")
 
 
 def record(version: str = "1", digest: str = "a" * 64, **fields: Any) -> AdapterRecord:
@@ -70,7 +69,7 @@ async def test_a_refused_version_may_be_tried_again(catalog: Catalog) -> None:
 
 
 async def test_only_a_ready_adapter_takes_jobs(catalog: Catalog, redis: Redis) -> None:
-    broker = Broker(redis, Keys("test"))
+    broker = Queue(redis, "test")
     await catalog.register(record())
     with pytest.raises(UnknownAdapter):
         await broker.enqueue(job())
@@ -126,52 +125,11 @@ async def test_hostile_names_reach_no_key(catalog: Catalog, name: str) -> None:
         await catalog.register(AdapterRecord(id=name, version="1", digest="", uri=""))
 
 
-async def test_workers_live_as_long_as_they_beat(catalog: Catalog, redis: Redis) -> None:
-    await catalog.beat("w2", {"device": "cpu", "free_rows": 3}, 5_000)
-    await catalog.beat("w1", {"device": "cuda:0"}, 5_000)
-    first, second = await catalog.workers()
-    assert ("w1", "cuda:0") == (first["worker"], first["device"])
-    assert ("w2", "cpu", "3") == (second["worker"], second["device"], second["free_rows"])
-    assert int(first["age_ms"]) < 5_000
-    await redis.delete("lp:{test}:worker:w2")  # its TTL passed
-    await catalog.leave("w1")
-    assert await catalog.workers() == []
-    assert await redis.zrange("lp:{test}:workers", 0, -1) == [b"w2"]  # forgotten with the next beat of any
-
-
 async def test_a_live_worker_is_poked(catalog: Catalog, redis: Redis) -> None:
     """Registering tells a worker at once, through its control stream; registering the same again does not."""
-    broker = Broker(redis, Keys("test"))
-    await catalog.beat("w1", {"device": "cpu"}, 5_000)
+    broker = Queue(redis, "test")
+    await broker.members.beat("w1", {"device": "cpu"}, 5_000)
     for _ in range(2):
         await catalog.register(record())
     assert [{"op": "validate", "ref": "cfo@1"}] == [fields for _, fields in await broker.control("w1", "0-0", 0)]
     await broker.close()
-
-
-async def test_usage_sums_what_workers_have_grown_by(catalog: Catalog, redis: Redis) -> None:
-    """Totals of all workers and boots add up, each growth once: also when a beat is repeated, and after a silence."""
-    count = {"up_ms": 0, "steps": 0}
-    await catalog.beat("w1", {"up_ms": 1_000, "steps": 5}, 5_000, boot="a", counted=count)
-    await catalog.beat("w2", {"up_ms": 300, "steps": 1}, 5_000, boot="z", counted=count)
-    await catalog.beat("w1", {"up_ms": 3_000, "steps": 7}, 5_000, boot="a", counted={"up_ms": 1_000, "steps": 5})
-    await catalog.beat("w1", {"up_ms": 3_500, "steps": 7}, 5_000, boot="a", counted={"up_ms": 1_000, "steps": 5})
-    assert (3_800, 8) == ((await catalog.usage())["up_ms"], (await catalog.usage())["steps"])
-    await redis.delete("lp:{test}:worker:w1")  # silent for longer than its TTL
-    await catalog.beat("w1", {"up_ms": 9_500, "steps": 8}, 5_000, boot="a", counted={"up_ms": 3_500, "steps": 7})
-    await catalog.leave("w1", "a")
-    await catalog.beat("w1", {"up_ms": 200, "steps": 1}, 5_000, boot="b", counted=count)
-    assert (10_000, 10) == ((await catalog.usage())["up_ms"], (await catalog.usage())["steps"])
-
-
-async def test_the_pool_is_open_while_any_worker_beats(redis: Redis) -> None:
-    """Two workers at once count the time once; of a silence, only as much as the worker that ends it was up."""
-    catalog, server_ms, up_ms = Catalog(redis, "test", clock="clock"), 1_000_000, 0
-    beats = ((0, "w1", 300), (1_000, "w2", 500), (1_000, "w1", 1_000), (60_000, "w1", 700), (2_000, "w2", 4_000))
-    for passed_ms, worker, grown_ms in beats:
-        server_ms += passed_ms
-        await redis.set("clock", server_ms)
-        await catalog.beat(worker, {"up_ms": up_ms + grown_ms}, 5_000, boot="a", counted={"up_ms": up_ms})
-        up_ms += grown_ms
-    usage = await catalog.usage()
-    assert (300 + 2_000 + 700 + 2_000, 999_700, 1_064_000) == (usage["open_ms"], usage["since_ms"], usage["last_ms"])

@@ -6,10 +6,11 @@ import pytest
 from redis.asyncio import Redis
 
 from lorapool.producer.client.client import Client
-from lorapool.shared.catalog.catalog import Catalog, PoolConfig
+from lorapool.shared.catalog.catalog import PoolConfig
 from lorapool.shared.errors import PoolMismatch
 from lorapool.shared.server.settings import redis_settings
 from lorapool.worker.maintenance.maintenance import Maintenance, Periods
+from tests.parts import catalog_of
 
 CONFIG = PoolConfig(base_model="smol")
 OLD = r"pool 'acme' has keys of layout 1, this release has layout 2.*use a pool of another name, or delete the keys"
@@ -30,7 +31,7 @@ async def test_a_pool_of_the_old_layout(redis: Redis, redis_url: str, how: str) 
     await as_left_by_the_first_release(redis, how)
     before = await redis.dbsize()
     with pytest.raises(PoolMismatch, match=OLD):
-        await Catalog(redis, "acme").create_or_check_config(CONFIG)
+        await catalog_of(redis, "acme").create_or_check_config(CONFIG)
     with pytest.raises(PoolMismatch, match=OLD):
         async with Client(redis_url, pool="acme"):
             pass
@@ -47,27 +48,27 @@ async def test_a_name_that_an_old_partition_has(redis: Redis) -> None:
     """A new pool does not begin among the keys of an old one's partition; one that is there already goes on."""
     await as_left_by_the_first_release(redis, "jobs")
     with pytest.raises(PoolMismatch, match=r"'acme\.0' has keys of layout 1"):
-        await Catalog(redis, "acme.0").create_or_check_config(CONFIG)
+        await catalog_of(redis, "acme.0").create_or_check_config(CONFIG)
     await redis.delete("lp:{acme.0}:waiting")
-    assert CONFIG == await Catalog(redis, "acme.0").create_or_check_config(CONFIG)
-    assert CONFIG == await Catalog(redis, "acme").create_or_check_config(CONFIG)
+    assert CONFIG == await catalog_of(redis, "acme.0").create_or_check_config(CONFIG)
+    assert CONFIG == await catalog_of(redis, "acme").create_or_check_config(CONFIG)
 
 
 async def test_a_newer_layout_asks_for_a_newer_release(redis: Redis) -> None:
     await redis.hset("lp:{acme}:config", mapping={"base_model": "smol", "layout": 3})
     with pytest.raises(PoolMismatch, match="layout 3, this release has layout 2: update lorapool here"):
-        await Catalog(redis, "acme").layout.check()
+        await catalog_of(redis, "acme").layout.check()
 
 
 async def test_what_is_known_is_not_asked_again(redis: Redis) -> None:
     """One command in a client's life; one a second while the pool has no config yet."""
-    catalog = Catalog(redis, "acme")
+    catalog = catalog_of(redis, "acme")
     await catalog.layout.check()
     await redis.config_resetstat()
     await catalog.layout.check()
     assert not {"cmdstat_hmget", "cmdstat_exists"} & (await redis.info("commandstats")).keys()
     await catalog.create_or_check_config(CONFIG)
-    fresh = Catalog(redis, "acme")
+    fresh = catalog_of(redis, "acme")
     await redis.config_resetstat()
     for _ in range(10):
         await fresh.layout.check()

@@ -8,9 +8,9 @@ import pytest
 from fakeredis import FakeAsyncRedis
 from redis.asyncio import Redis
 
-from lorapool.shared.catalog.catalog import Catalog
 from lorapool.shared.errors import WorkerIdTaken
 from lorapool.shared.fleet.membership import Membership
+from tests.parts import membership_of
 
 TTL_MS = 6_000
 
@@ -18,7 +18,7 @@ TTL_MS = 6_000
 @pytest.fixture
 async def members(redis: Redis) -> Membership:
     await redis.set("clock", 1_000_000)
-    return Catalog(redis, "test", clock="clock").members
+    return membership_of(redis, "test", clock="clock")
 
 
 async def commands(redis: Redis) -> dict[str, int]:
@@ -102,7 +102,7 @@ async def test_membership_vanishes_with_its_members(redis: Redis, members: Membe
 
 async def test_who_is_asked(redis: Redis) -> None:
     """One that beat last, rather one that takes jobs, never one that is gone."""
-    members = Catalog(redis, "test").members
+    members = membership_of(redis, "test")
     assert "" == await members.liveliest()
     await members.beat("w1", {"state": "loading"}, TTL_MS)
     assert "w1" == await members.liveliest()
@@ -143,7 +143,7 @@ async def test_a_worker_that_joined_is_there_and_takes_no_jobs(members: Membersh
 
 async def test_it_works_on_the_fake_server() -> None:
     """The scripts run where tests have no server."""
-    members = Catalog(FakeAsyncRedis(), "test").members
+    members = membership_of(FakeAsyncRedis(), "test")
     assert await members.join("w1", {"state": "loading"}, TTL_MS, boot="one") is None
     assert await members.beat("w1", {"state": "running"}, TTL_MS, boot="one", counted={})
     assert ["w1"] == await members.serving()

@@ -11,10 +11,9 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine
 
 from lorapool.shared.job import Job
-from lorapool.shared.queue.broker import Broker, ClaimedJob, Settlement
-from lorapool.shared.queue.protocol import Finding
-from lorapool.shared.queue.upkeep import Upkeep
+from lorapool.shared.queue.protocol import ClaimedJob, Finding, Settlement
 from lorapool.shared.server.keys import Keys
+from tests.parts import Queue
 from tests.shared.queue.claim_model import TERMS, WAITING, Model, ModelJob
 from tests.shared.queue.lost_replies import Forgetful
 
@@ -60,8 +59,8 @@ class ClaimBench(RuleBasedStateMachine):
         self.keys = Keys("machine")
         clock = self.keys.one("clock")
         self.forgetful: Any = Forgetful(self.redis, self.losing, self.lost)
-        self.broker = Broker(self.forgetful, self.keys, clock=clock, terms=TERMS)
-        self.upkeep = Upkeep(self.forgetful, self.keys, clock=clock, terms=TERMS)
+        self.broker = Queue(self.forgetful, self.keys.pool, clock=clock, terms=TERMS)
+        self.upkeep = Queue(self.forgetful, self.keys.pool, clock=clock, terms=TERMS)
         scripts = self.broker._scripts
         self.forgetful.names = {key: name for name in OPERATIONS for key in (scripts[name].sha, scripts[name].text)}
 

@@ -110,7 +110,7 @@ class ClaimInvariants(ClaimBench):
                 released=sum(job.fence - job.attempts for job in mine),
                 dead=sum(job.dead for job in mine),
             )
-            stats = self.do(self.broker.stats(ref))
+            stats = self.do(self.broker.counters.of_adapter(ref))
             assert {n: expected[n] for n in expected if expected[n]} == {
                 n: v for n, v in stats.items() if n in expected and v
             }

@@ -14,7 +14,7 @@ from hypothesis.stateful import Bundle, consumes, initialize, multiple, rule
 
 from lorapool.shared.errors import JobConflict
 from lorapool.shared.job import Job
-from lorapool.shared.queue.broker import ClaimedJob, Delta, Held, Settlement
+from lorapool.shared.queue.protocol import ClaimedJob, Delta, Held, Settlement
 from tests.shared.queue.claim_bench import REFS
 from tests.shared.queue.claim_model import ENDED, LEASE_MS, TERMS, WAITING, ModelJob
 from tests.shared.queue.claim_upkeep import UpkeepRules

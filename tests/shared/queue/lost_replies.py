@@ -1,6 +1,6 @@
 """Forgetful: a Redis client that loses the replies of scripts and sends them again, and sees that both said the same.
 
-It stands below a Broker, so that every operation is repeated without its caller's doing. What a repeat may say
+It stands below a queue, so that every operation is repeated without its caller's doing. What a repeat may say
 differently is written here, once, for each script.
 """
 

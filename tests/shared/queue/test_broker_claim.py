@@ -3,8 +3,8 @@ from __future__ import annotations
 import pytest
 
 from lorapool.shared.errors import UnknownAdapter
-from lorapool.shared.queue.broker import Broker, Held, Settlement
-from lorapool.shared.server.keys import Keys
+from lorapool.shared.queue.protocol import Held, Settlement
+from tests.parts import Queue
 from tests.shared.conftest import LEASE_MS, START_MS, Bench, job
 
 
@@ -33,7 +33,7 @@ async def test_the_same_lease_takes_once(bench: Bench) -> None:
     repeat = await bench.broker.claim("w1", "L1", ["cfo@1"], 2, 8, LEASE_MS)
     assert first.jobs == repeat.jobs
     assert {"cfo@1": 2} == await bench.broker.depths()
-    assert (await bench.broker.stats("cfo@1"))["claimed"] == 2
+    assert (await bench.broker.counters.of_adapter("cfo@1"))["claimed"] == 2
 
 
 async def test_a_late_repeat_returns_only_what_is_still_held(bench: Bench) -> None:
@@ -154,7 +154,7 @@ async def test_a_weight_makes_tokens_cheaper(bench: Bench) -> None:
 
 async def test_a_view_is_bounded(redis) -> None:
     """Of 200 waiting adapters the view names the 32 longest waiting, the 32 least served, and the residents."""
-    broker = Broker(redis, Keys("test"), clock="lp:{test/0}:clock")
+    broker = Queue(redis, "test", clock="lp:{test/0}:clock")
     for i in range(200):
         await redis.set("lp:{test/0}:clock", START_MS + i)
         await broker.open_adapter(f"a{i}@1", "")

@@ -16,9 +16,9 @@ from lorapool.shared.errors import (
     UnknownJob,
 )
 from lorapool.shared.queue import replies
-from lorapool.shared.queue.broker import Broker, Enqueued
-from lorapool.shared.server.keys import Keys
+from lorapool.shared.queue.protocol import Enqueued
 from lorapool.shared.server.terms import Terms
+from tests.parts import Queue
 from tests.shared.conftest import START_MS, Bench, job
 
 
@@ -243,7 +243,7 @@ async def test_a_restarted_server_without_scripts_is_served(bench: Bench) -> Non
 
 async def test_the_servers_own_clock_is_used(redis) -> None:
     """Without a test clock, stamps are Redis TIME."""
-    broker = Broker(redis, Keys("real"))
+    broker = Queue(redis, "real")
     await broker.enqueue(job(ref="_base", id="a"))
     seconds, _ = await redis.time()
     record = await broker.get("a")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from lorapool.shared.queue.broker import Held, Settlement
+from lorapool.shared.queue.protocol import Held, Settlement
 from tests.shared.conftest import LEASE_MS, Bench, success
 
 
@@ -27,7 +27,7 @@ async def test_a_worker_says_what_its_engine_died_with(bench: Bench) -> None:
     assert {"blamed": ("queued", "1", "suspect"), "spared": ("queued", "0", "retry")} == {
         name: (record["state"], record["lost"], record["lane"]) for name, record in records.items()
     }
-    assert (await bench.broker.stats("cfo@1"))["reaped"] == 1
+    assert (await bench.broker.counters.of_adapter("cfo@1"))["reaped"] == 1
 
 
 async def test_what_kills_three_engines_is_dead(bench: Bench) -> None:

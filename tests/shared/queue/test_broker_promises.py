@@ -10,18 +10,17 @@ import pytest
 from redis.asyncio import Redis
 
 from lorapool.shared.errors import QueueFull
-from lorapool.shared.queue.broker import Broker, Settlement
-from lorapool.shared.queue.upkeep import Upkeep
-from lorapool.shared.server.keys import Keys
+from lorapool.shared.queue.protocol import Settlement
 from lorapool.shared.server.terms import Terms
 from lorapool.worker.loop.affinity import Holding, Homes, Policy, choose
+from tests.parts import Queue
 from tests.shared.conftest import LEASE_MS, START_MS, Bench, job
 
 
 async def waits_of(redis: Redis, jitter: float, monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """The pauses before each retry of a job that fails ten times."""
     monkeypatch.setattr(random, "random", lambda: jitter)
-    broker = Broker(redis, Keys("test"), clock="lp:{test/0}:clock", terms=Terms(max_attempts=10))
+    broker = Queue(redis, "test", clock="lp:{test/0}:clock", terms=Terms(max_attempts=10))
     now, waits = START_MS, []
     await redis.set("lp:{test/0}:clock", now)
     await broker.enqueue(job(id="mine", ref="_base"))
@@ -128,7 +127,7 @@ async def fill(bench: Bench, scope: str) -> None:
     limits: dict[str, dict[str, Any]] = {"adapter": {"max_depth": 2}, "agent": {"agent_window": 2}, "pool": {}}
     await bench.broker.open_adapter("cfo@1", "ab" * 32, **limits[scope])
     if scope == "pool":
-        await Upkeep(bench.redis, bench.keys, bench.keys.one("clock")).limits(max_depth=2)
+        await Queue(bench.redis, bench.keys.pool, bench.keys.one("clock")).limits(max_depth=2)
     for _ in range(2):
         await bench.enqueue()
 
@@ -154,12 +153,12 @@ async def test_what_another_release_may_serve_is_a_dead_letter_at_once(bench: Be
     for _ in range(2):
         [settled] = await bench.broker.settle([settlement])
         assert ("settled", "failed") == (settled.outcome, settled.state)
-    [letter] = (await Upkeep(bench.redis, bench.keys).dead()).letters
+    [letter] = (await Queue(bench.redis, bench.keys.pool).dead()).letters
     assert ("0.mine", "UnsupportedVersion", "version 2", 1) == (
         letter.job_id, letter.reason, letter.message, letter.attempts
     )  # fmt: skip
     assert await bench.redis.exists(bench.keys.payload("mine"))
-    stats = await bench.broker.stats("cfo@1")
+    stats = await bench.broker.counters.of_adapter("cfo@1")
     assert (1, 1, 0) == (stats["dead"], stats["failed"], stats.get("retried", 0))
 
 

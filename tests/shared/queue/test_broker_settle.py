@@ -4,10 +4,11 @@ import pytest
 from redis.asyncio import Redis
 
 from lorapool.shared.job import JobState
-from lorapool.shared.queue.broker import Broker, Delta, Held, Settlement
+from lorapool.shared.queue.protocol import Delta, Held, Settlement
 from lorapool.shared.queue.replies import RESULT_FIELDS
 from lorapool.shared.server.keys import Keys, new_job_id
 from lorapool.shared.server.terms import Terms
+from tests.parts import Queue
 from tests.shared.conftest import LEASE_MS, START_MS, Bench, job, success
 
 DAY_MS = 86_400_000
@@ -48,7 +49,7 @@ async def test_a_repeat_is_told_the_first_outcome(bench: Bench) -> None:
     [repeat] = await bench.broker.settle([success(claimed, text="second")])
     assert ("settled", "succeeded") == (repeat.outcome, repeat.state)
     assert (await bench.broker.get("mine"))["text"] == "first"
-    stats = await bench.broker.stats("cfo@1")
+    stats = await bench.broker.counters.of_adapter("cfo@1")
     assert (1, 0) == (stats["succeeded"], stats.get("stale", 0))
 
 
@@ -71,7 +72,7 @@ async def test_who_lost_its_lease_writes_nothing(bench: Bench) -> None:
     [stale] = await bench.broker.settle([success(old, text="wrong")])
     assert ("stale", "succeeded") == (stale.outcome, stale.state)
     assert (await bench.broker.get("mine"))["text"] == "right"
-    assert (await bench.broker.stats("cfo@1"))["stale"] == 4
+    assert (await bench.broker.counters.of_adapter("cfo@1"))["stale"] == 4
 
 
 async def test_a_vanished_record_is_stale(bench: Bench) -> None:
@@ -102,7 +103,7 @@ async def test_a_retry_waits_longer_each_time_and_ends_as_a_dead_letter(bench: B
     assert await bench.redis.pttl(bench.keys.payload("mine")) > 6 * DAY_MS
     [(_, letter)] = await bench.redis.xrange(bench.keys.one("dead"))
     assert (b"mine", b"cfo@1", b"CudaError") == (letter[b"job"], letter[b"ref"], letter[b"reason"])
-    stats = await bench.broker.stats("cfo@1")
+    stats = await bench.broker.counters.of_adapter("cfo@1")
     assert (2, 1, 1) == (stats["retried"], stats["dead"], stats["failed"])
 
 
@@ -137,7 +138,7 @@ async def test_a_released_job_is_unburnt(bench: Bench) -> None:
     await bench.broker.release([Held("0.mine", claimed.lease)])
     [again] = await bench.claim()
     assert (1, 0, 2) == (again.attempt, again.lost, again.fence)
-    assert (await bench.broker.stats("cfo@1"))["released"] == 1
+    assert (await bench.broker.counters.of_adapter("cfo@1"))["released"] == 1
 
 
 async def test_cancel_in_every_state(bench: Bench) -> None:
@@ -155,7 +156,7 @@ async def test_cancel_in_every_state(bench: Bench) -> None:
     await bench.broker.settle([Settlement("0.running", claimed.lease, "cancelled", text="so far")])
     assert JobState.CANCELLED == await bench.broker.cancel("running")
     assert (await bench.broker.get("running"))["text"] == "so far"
-    assert (await bench.broker.stats("cfo@1"))["cancelled"] == 3
+    assert (await bench.broker.counters.of_adapter("cfo@1"))["cancelled"] == 3
 
 
 async def test_a_cancelled_job_whose_worker_died_is_cancelled(bench: Bench) -> None:
@@ -225,7 +226,7 @@ async def test_the_first_token_is_timed(bench: Bench) -> None:
     await bench.broker.settle([success(told, first_token_ms=START_MS + 30), success(seen)])
     assert str(START_MS + 30) == (await bench.broker.get("told"))["first_token_ms"]
     assert str(START_MS + 70) == (await bench.broker.get("seen"))["first_token_ms"]
-    assert (await bench.broker.stats("cfo@1"))["first_token_ms"] == 100
+    assert (await bench.broker.counters.of_adapter("cfo@1"))["first_token_ms"] == 100
 
 
 async def test_the_waiting_client_is_told(bench: Bench) -> None:
@@ -252,7 +253,7 @@ async def test_a_short_answer_comes_with_its_notice(bench: Bench) -> None:
 
 async def test_an_inbox_that_nobody_reads_is_bounded(redis: Redis) -> None:
     """Beyond its bytes it takes plain states, and few; read again, it brings answers again."""
-    broker = Broker(redis, Keys("test"), terms=Terms(agent_window=10_000, inbox_bytes=20_000, inbox_unread=16))
+    broker = Queue(redis, "test", terms=Terms(agent_window=10_000, inbox_bytes=20_000, inbox_unread=16))
     await broker.open_adapter("cfo@1", "ab" * 32)
 
     async def end(count: int) -> None:
@@ -322,9 +323,9 @@ async def test_counters_are_the_sum_of_the_records(bench: Bench) -> None:
         await bench.broker.settle(settlements)
         await bench.broker.release([Held(c.job_id, c.lease) for c in claimed[7:]])
     records = [record for record in await bench.broker.get_many(ids) if record is not None]
-    assert expected_counters(records) == await bench.broker.stats("cfo@1")
+    assert expected_counters(records) == await bench.broker.counters.of_adapter("cfo@1")
     mine = [record for record in records if record["agent"] == "agent1"]
-    assert expected_counters(mine) == await bench.broker.agent_stats("agent1")
+    assert expected_counters(mine) == await bench.broker.counters.of_agent("agent1")
 
 
 def expected_counters(records: list) -> dict[str, int]:
@@ -355,7 +356,7 @@ def expected_counters(records: list) -> dict[str, int]:
 
 async def test_many_settle_in_bounded_calls(redis) -> None:
     """More than 64 settlements are split, and answered in order."""
-    broker = Broker(redis, Keys("many"))
+    broker = Queue(redis, "many")
     await broker.open_adapter("cfo@1", "", agent_window=1_000)
     await broker.enqueue_many([job() for _ in range(150)])
     held = [c for i in range(3) for c in (await broker.claim("w", f"L{i}", ["cfo@1"], 64, 1, LEASE_MS)).jobs]

@@ -13,7 +13,8 @@ from fakeredis import FakeAsyncRedis, FakeServer
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis.stateful import run_state_machine_as_test
 
-from lorapool.shared.server.settings import connect, redis_settings
+from lorapool.shared.server.redis_client import connect
+from lorapool.shared.server.settings import redis_settings
 from tests.length import LONG, at_length
 from tests.shared.queue.claim_bench import OPERATIONS
 from tests.shared.queue.claim_machine import ClaimMachine

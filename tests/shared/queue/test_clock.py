@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from lorapool.shared.queue.broker import Held, Settlement
+from lorapool.shared.queue.protocol import Held, Settlement
 from tests.shared.conftest import LEASE_MS, START_MS, Bench
 
 HOUR_MS = 3_600_000

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
-from lorapool.shared.catalog.catalog import Catalog
-from lorapool.shared.queue.broker import Held, Settlement
+from lorapool.shared.queue.protocol import Held, Settlement
+from tests.parts import membership_of
 from tests.shared.conftest import LEASE_MS, Bench
 
 
@@ -84,7 +84,7 @@ async def test_how_it_ended(bench: Bench) -> None:
 
 async def test_no_worker_can_reach_its_adapter(bench: Bench) -> None:
     """Each live worker says so: they are named; while one may reach it, the job is merely next."""
-    members = Catalog(bench.redis, "test", bench.keys.one("clock")).members
+    members = membership_of(bench.redis, "test", bench.keys.one("clock"))
     await bench.enqueue(id="mine")
     await bench.broker.tick("w1")
     await members.beat("w1", {"state": "running", "not_here": "ceo@1 cfo@1"}, 60_000, boot="1")
@@ -98,7 +98,7 @@ async def test_no_worker_can_reach_its_adapter(bench: Bench) -> None:
 
 async def test_a_worker_that_loads_is_named_where_none_takes_jobs(bench: Bench) -> None:
     """With how far it is; once it runs, the job is next."""
-    members = Catalog(bench.redis, "test").members
+    members = membership_of(bench.redis, "test")
     await bench.enqueue(id="mine")
     await members.join("w1", {"state": "loading", "progress": "weights 40 %"}, 60_000, boot="1")
     told = await bench.broker.explain("mine")

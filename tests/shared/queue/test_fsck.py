@@ -11,12 +11,11 @@ from typing import Any
 import pytest
 from redis.asyncio import Redis
 
-from lorapool.shared.queue.broker import Broker, ClaimedJob, Held, Settlement
 from lorapool.shared.queue.fsck import REPAIRS
-from lorapool.shared.queue.protocol import Finding
-from lorapool.shared.queue.upkeep import Upkeep
+from lorapool.shared.queue.protocol import ClaimedJob, Finding, Held, Settlement
 from lorapool.shared.server.keys import Keys
 from lorapool.shared.server.terms import Terms
+from tests.parts import Queue
 from tests.shared.conftest import LEASE_MS, Bench, job
 
 ENDED = {"succeeded", "failed", "cancelled", "expired"}
@@ -25,7 +24,7 @@ REFS = ("ceo@1", "cfo@1")
 FAR_MS = 600_000
 
 
-async def fsck(upkeep: Upkeep) -> list[Finding]:
+async def fsck(upkeep: Queue) -> list[Finding]:
     """A whole check."""
     findings: list[Finding] = []
     cursor = ""
@@ -38,8 +37,8 @@ async def fsck(upkeep: Upkeep) -> list[Finding]:
 
 
 @pytest.fixture
-def upkeep(bench: Bench) -> Upkeep:
-    return Upkeep(bench.redis, bench.keys, clock=bench.keys.one("clock"))
+def upkeep(bench: Bench) -> Queue:
+    return Queue(bench.redis, bench.keys.pool, clock=bench.keys.one("clock"))
 
 
 @pytest.fixture
@@ -122,7 +121,7 @@ def test_every_kind_is_planted() -> None:
     assert REPAIRS.keys() == {damage for damage, _ in PLANTED}
 
 
-async def test_a_healthy_partition_is_clean(busy: Bench, upkeep: Upkeep) -> None:
+async def test_a_healthy_partition_is_clean(busy: Bench, upkeep: Queue) -> None:
     """Nothing to report, with a job in every place."""
     assert ["failed", "succeeded", "running"] == [await busy.state(job_id) for job_id in JOBS[:3]]
     assert [] == await fsck(upkeep)
@@ -132,23 +131,23 @@ async def test_a_healthy_partition_is_clean(busy: Bench, upkeep: Upkeep) -> None
 
 @pytest.mark.parametrize(("damage", "plant"), PLANTED)
 async def test_damage_is_found_and_repaired(
-    busy: Bench, upkeep: Upkeep, damage: str, plant: Callable[[Bench], Awaitable[Any]]
+    busy: Bench, upkeep: Queue, damage: str, plant: Callable[[Bench], Awaitable[Any]]
 ) -> None:
     """Named, gone at the second look; then all jobs end, and counters only grew by what happened."""
-    before = await busy.broker.stats("cfo@1")
+    before = await busy.broker.counters.of_adapter("cfo@1")
     await plant(busy)
     found = await fsck(upkeep)
     assert damage in {finding.damage for finding in found}
     assert [] == await fsck(upkeep)
     if damage != "payload_missing":  # that ends a job, which is counted
-        assert before == await busy.broker.stats("cfo@1")
+        assert before == await busy.broker.counters.of_adapter("cfo@1")
     await finish_all(busy)
     assert [] == await fsck(upkeep)
     left = {key.decode().removeprefix(busy.keys.prefix).partition(":")[0] for key in await busy.redis.keys("*")}
     assert not left & {"stream", "ready", "served", "waiting", "running", "held", "window", "leases", "delayed"}
 
 
-async def test_all_of_it_lost_at_once(busy: Bench, upkeep: Upkeep) -> None:
+async def test_all_of_it_lost_at_once(busy: Bench, upkeep: Queue) -> None:
     """With every index gone and only the records left, all jobs still end."""
     for key in await busy.redis.keys("*"):
         name = key.decode().removeprefix(busy.keys.prefix)
@@ -163,7 +162,7 @@ async def test_all_of_it_lost_at_once(busy: Bench, upkeep: Upkeep) -> None:
 @pytest.mark.parametrize("value", ["junk", "nan", "-nan", "inf", "-inf", "1e300", "-1e300", "0.5", "-7", "0x1p40", ""])
 @pytest.mark.parametrize("field", [".", "cfo@1", "ceo@1", "*"])
 async def test_a_gauge_that_is_no_count_is_put_right_at_once(
-    busy: Bench, upkeep: Upkeep, field: str, value: str
+    busy: Bench, upkeep: Queue, field: str, value: str
 ) -> None:
     """Whatever stands there, one check finds it, the next finds nothing."""
     key = busy.keys.one("waiting")
@@ -174,7 +173,7 @@ async def test_a_gauge_that_is_no_count_is_put_right_at_once(
     assert sound == await busy.redis.hgetall(key)
 
 
-async def test_a_lost_request_ends_its_job_with_the_reason(busy: Bench, upkeep: Upkeep) -> None:
+async def test_a_lost_request_ends_its_job_with_the_reason(busy: Bench, upkeep: Queue) -> None:
     """Whoever waits for it hears why."""
     await busy.redis.unlink(busy.keys.payload("queued"))
     [finding] = await fsck(upkeep)
@@ -189,7 +188,7 @@ class Live:
 
     def __init__(self, redis: Redis) -> None:
         keys, terms = Keys("live"), Terms(backoff_ms=20, agent_window=10_000)
-        self.broker, self.upkeep = Broker(redis, keys, terms=terms), Upkeep(redis, keys, terms=terms)
+        self.broker, self.upkeep = Queue(redis, keys.pool, terms=terms), Queue(redis, keys.pool, terms=terms)
         self.ids = [f"j{i}" for i in range(400)]
 
     async def submit(self) -> None:
@@ -230,6 +229,6 @@ async def test_it_is_harmless_on_a_live_system(redis: Redis) -> None:
         rounds += 1
     await work
     assert rounds > 3
-    counted = [await live.broker.stats(ref) for ref in REFS]
+    counted = [await live.broker.counters.of_adapter(ref) for ref in REFS]
     assert len(live.ids) == sum(stats.get(name, 0) for stats in counted for name in ENDED)
     await live.broker.close()

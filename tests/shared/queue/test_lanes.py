@@ -7,7 +7,7 @@ from random import Random
 
 import pytest
 
-from lorapool.shared.queue.broker import ClaimedJob, Held, Settlement
+from lorapool.shared.queue.protocol import ClaimedJob, Held, Settlement
 from lorapool.shared.server.terms import Terms
 from tests.shared.conftest import Bench
 

@@ -8,12 +8,12 @@ from collections.abc import AsyncIterator
 import pytest
 from redis.asyncio import Redis
 
-from lorapool.shared.catalog.catalog import AdapterRecord, Catalog, PoolConfig
-from lorapool.shared.queue.broker import Broker, Delta, Held, Settlement
-from lorapool.shared.queue.upkeep import Upkeep
-from lorapool.shared.server.keys import Keys
-from lorapool.shared.server.settings import connect, redis_settings
+from lorapool.shared.catalog.catalog import AdapterRecord, PoolConfig
+from lorapool.shared.queue.protocol import Delta, Held, Settlement
+from lorapool.shared.server.redis_client import connect
+from lorapool.shared.server.settings import redis_settings
 from tests.conftest import running_server
+from tests.parts import Queue, catalog_of
 from tests.shared.conftest import job
 
 
@@ -42,10 +42,10 @@ async def _ready(client: Redis) -> None:
 
 async def test_every_operation_stays_in_one_slot(node: Redis) -> None:
     """Partition-ready: no operation on one partition, nor on the catalog, touches keys of two Cluster slots."""
-    catalog = Catalog(node, "default")
-    broker = Broker(node, Keys("default", 0))
+    catalog = catalog_of(node, "default")
+    broker = Queue(node, "default")
     await catalog.create_or_check_config(PoolConfig(base_model="smol"))
-    await catalog.beat("w1", {"device": "cpu"}, 5_000)
+    await broker.members.beat("w1", {"device": "cpu"}, 5_000)
     await catalog.register(AdapterRecord(id="cfo", version="1", digest="ab", uri="file:///x", aliases=("CFO",)))
     await catalog.decide("cfo@1", "ready")
     assert (await catalog.resolve("CFO")).status == "ready"
@@ -71,15 +71,15 @@ async def test_every_operation_stays_in_one_slot(node: Redis) -> None:
     states = await broker.states([j.id for j in jobs])
     assert ["cancelled", "succeeded", "failed", "delayed", "queued", "cancelled"] == states
     assert len(await broker.inbox("c", "0-0", 0)) == 4
-    await broker.tally.add_loads("w1", "report-1", {"cfo@1": 2})
-    await broker.tally.add_refusals("c", "report-1", {"UnknownAdapter": 1})
+    await broker.counters.add_loads("w1", "report-1", {"cfo@1": 2})
+    await broker.counters.add_refusals("c", "report-1", {"UnknownAdapter": 1})
     assert {"cfo@1": 1} == (await broker.backlog()).waiting
     assert len(await broker.get_many([j.id for j in jobs])) == 6
-    await upkeep_in_one_slot(Upkeep(node, broker.keys))
+    await upkeep_in_one_slot(Queue(node, broker.keys.pool))
     await broker.close()
 
 
-async def upkeep_in_one_slot(upkeep: Upkeep) -> None:
+async def upkeep_in_one_slot(upkeep: Queue) -> None:
     await upkeep.limits("cfo@1", max_depth=10)
     assert () == (await upkeep.dead()).letters
     assert 0 == (await upkeep.purge_dead()).count

@@ -6,7 +6,7 @@ from collections import Counter
 
 import pytest
 
-from lorapool.shared.queue.broker import ClaimedJob, Delta, Held, Settlement
+from lorapool.shared.queue.protocol import ClaimedJob, Delta, Held, Settlement
 from tests.shared.conftest import LEASE_MS, Bench
 
 ROWS = 64
@@ -204,7 +204,7 @@ async def test_a_worker_that_comes_back_was_only_slow(bench: Bench, sign: str) -
     assert ("queued", "retry", "1", "1") == tuple(record[name] for name in ("state", "lane", "lost", "lifted"))
     await bench.enqueue(id="mate")
     assert ["0.mine", "0.mate"] == [claimed.job_id for claimed in await bench.claim(worker="w1")]
-    assert (await bench.broker.stats("cfo@1"))["lifted"] == 1
+    assert (await bench.broker.counters.of_adapter("cfo@1"))["lifted"] == 1
 
 
 async def test_slow_workers_kill_no_job(bench: Bench) -> None:

@@ -4,17 +4,16 @@ import pytest
 
 from lorapool.shared.codec import decode_job
 from lorapool.shared.errors import InvalidRequest, QueueFull, ResultExpired, UnknownAdapter, UnknownJob
-from lorapool.shared.queue.broker import Settlement
-from lorapool.shared.queue.protocol import Limits
-from lorapool.shared.queue.upkeep import Upkeep
+from lorapool.shared.queue.protocol import Limits, Settlement
+from tests.parts import Queue
 from tests.shared.conftest import LEASE_MS, START_MS, Bench
 
 DAY_MS = 86_400_000
 
 
 @pytest.fixture
-def upkeep(bench: Bench) -> Upkeep:
-    return Upkeep(bench.redis, bench.keys, clock=bench.keys.one("clock"))
+def upkeep(bench: Bench) -> Queue:
+    return Queue(bench.redis, bench.keys.pool, clock=bench.keys.one("clock"))
 
 
 async def die(bench: Bench, job_id: str, ref: str = "cfo@1", **fields: object) -> None:
@@ -26,7 +25,7 @@ async def die(bench: Bench, job_id: str, ref: str = "cfo@1", **fields: object) -
     assert await bench.state(job_id) == "failed"
 
 
-async def test_the_dead_are_listed_newest_first_in_pages(bench: Bench, upkeep: Upkeep) -> None:
+async def test_the_dead_are_listed_newest_first_in_pages(bench: Bench, upkeep: Queue) -> None:
     """Pages go on where the last ended; an adapter's own can be picked."""
     for job_id, ref in (("a", "cfo@1"), ("b", "ceo@1"), ("c", "cfo@1")):
         await die(bench, job_id, ref)
@@ -45,7 +44,7 @@ async def test_the_dead_are_listed_newest_first_in_pages(bench: Bench, upkeep: U
     assert START_MS < newest.died_ms <= bench.now
 
 
-async def test_a_dead_letter_is_redriven_once(bench: Bench, upkeep: Upkeep) -> None:
+async def test_a_dead_letter_is_redriven_once(bench: Bench, upkeep: Queue) -> None:
     """A new job with the same request, counted as submitted; the repeat finds it, the dead one stays dead."""
     await die(bench, "mine", agent="board-7", priority="high", deadline_ms=600_000)
     before = await bench.broker.get("mine")
@@ -65,13 +64,13 @@ async def test_a_dead_letter_is_redriven_once(bench: Bench, upkeep: Upkeep) -> N
     assert (again.job_id, 1) == (claimed.job_id, claimed.attempt)
     assert decode_job(claimed.payload).prompt == "How long is our runway?"
     await bench.broker.settle([Settlement(claimed.job_id, claimed.lease, "succeeded")])
-    stats = await bench.broker.stats("cfo@1")
+    stats = await bench.broker.counters.of_adapter("cfo@1")
     assert (2, 1, 1, 1) == (stats["submitted"], stats["dead"], stats["failed"], stats["succeeded"])
     [letter] = (await upkeep.dead()).letters
     assert letter.redriven_as == again.job_id
 
 
-async def test_only_dead_letters_are_redriven(bench: Bench, upkeep: Upkeep) -> None:
+async def test_only_dead_letters_are_redriven(bench: Bench, upkeep: Queue) -> None:
     """Not the living, not the unknown, not those whose request is gone, not beyond a limit."""
     await bench.enqueue(id="alive")
     with pytest.raises(InvalidRequest, match="is queued and no dead letter"):
@@ -89,7 +88,7 @@ async def test_only_dead_letters_are_redriven(bench: Bench, upkeep: Upkeep) -> N
         await upkeep.redrive("dead")
 
 
-async def test_dead_letters_are_purged_by_adapter_and_age(bench: Bench, upkeep: Upkeep) -> None:
+async def test_dead_letters_are_purged_by_adapter_and_age(bench: Bench, upkeep: Queue) -> None:
     """The letter and its request go; the job's end stays as any other's."""
     await die(bench, "old")
     await die(bench, "other", ref="ceo@1")
@@ -106,7 +105,7 @@ async def test_dead_letters_are_purged_by_adapter_and_age(bench: Bench, upkeep: 
     assert 0 == (await upkeep.purge_dead()).count
 
 
-async def test_old_letters_go_by_themselves(bench: Bench, upkeep: Upkeep) -> None:
+async def test_old_letters_go_by_themselves(bench: Bench, upkeep: Queue) -> None:
     """After seven days, whoever comes by drops them."""
     await die(bench, "mine")
     await bench.set_clock(bench.now + 7 * DAY_MS - 60_000)
@@ -117,7 +116,7 @@ async def test_old_letters_go_by_themselves(bench: Bench, upkeep: Upkeep) -> Non
     assert () == (await upkeep.dead()).letters
 
 
-async def test_what_waits_for_an_adapter_is_purged(bench: Bench, upkeep: Upkeep) -> None:
+async def test_what_waits_for_an_adapter_is_purged(bench: Bench, upkeep: Queue) -> None:
     """Queued, suspect and delayed ones are cancelled, page by page; running and others' jobs stay."""
     await upkeep.limits("cfo@1", agent_window=1_000)
     await bench.enqueue(id="suspect")
@@ -141,7 +140,7 @@ async def test_what_waits_for_an_adapter_is_purged(bench: Bench, upkeep: Upkeep)
     assert 0 == (await upkeep.purge_waiting("cfo@1")).count
 
 
-async def test_limits_are_set_shown_and_reset(bench: Bench, upkeep: Upkeep) -> None:
+async def test_limits_are_set_shown_and_reset(bench: Bench, upkeep: Queue) -> None:
     """What is not set is the default, shown as None."""
     assert Limits() == await upkeep.limits("cfo@1")
     given = await upkeep.limits("cfo@1", max_depth=5, weight=2.5)
@@ -156,7 +155,7 @@ async def test_limits_are_set_shown_and_reset(bench: Bench, upkeep: Upkeep) -> N
         await upkeep.limits(weight=1.0)
 
 
-async def test_the_pool_has_a_depth_of_its_own(bench: Bench, upkeep: Upkeep) -> None:
+async def test_the_pool_has_a_depth_of_its_own(bench: Bench, upkeep: Queue) -> None:
     """Over all adapters together; the refusal says so and gives the numbers."""
     assert Limits(max_depth=2) == await upkeep.limits(max_depth=2)
     await bench.enqueue("cfo@1")
@@ -168,7 +167,7 @@ async def test_the_pool_has_a_depth_of_its_own(bench: Bench, upkeep: Upkeep) -> 
     await bench.enqueue("cfo@1")
 
 
-async def test_raising_max_inflight_makes_work_claimable(bench: Bench, upkeep: Upkeep) -> None:
+async def test_raising_max_inflight_makes_work_claimable(bench: Bench, upkeep: Queue) -> None:
     """At once, without another job."""
     await upkeep.limits("cfo@1", max_inflight=1)
     await bench.enqueue()

@@ -6,8 +6,9 @@ from urllib.parse import urlsplit
 import pytest
 from fakeredis import FakeAsyncRedis
 
-from lorapool.shared.server.connection import Server
-from lorapool.shared.server.settings import connect, redis_settings
+from lorapool.shared.server.redis_client import connect
+from lorapool.shared.server.server import Server
+from lorapool.shared.server.settings import redis_settings
 from tests.chaos.proxy import FaultProxy
 
 

@@ -11,15 +11,15 @@ import pytest
 from redis.asyncio import Redis
 from redis.exceptions import ResponseError
 
-from lorapool.shared.catalog.catalog import Catalog
 from lorapool.shared.errors import RedisFull, RedisUnreachable
-from lorapool.shared.queue.broker import Broker
-from lorapool.shared.server.connection import Server
-from lorapool.shared.server.keys import Keys
+from lorapool.shared.server.failures import translated
+from lorapool.shared.server.redis_client import connect
 from lorapool.shared.server.redis_retry import retry
-from lorapool.shared.server.settings import connect, redis_settings, translated
+from lorapool.shared.server.server import Server
+from lorapool.shared.server.settings import redis_settings
 from tests.conftest import running_server
 from tests.fleet import until
+from tests.parts import Queue, membership_of
 from tests.shared.conftest import job
 
 PARSED: Callable[[str], Exception]
@@ -99,10 +99,10 @@ async def refused(call: Callable[[], Awaitable[object]], code: str) -> None:
 
 async def is_outlived(client: Redis, code: str, recover: Callable[[], Awaitable[object]]) -> None:
     """Enqueue, beat, plain commands and pipelines say the reason; who persists gets through once it is over."""
-    broker, catalog, server = Broker(client, Keys("test")), Catalog(client, "test"), Server(client, pauses_s=())
+    broker, server = Queue(client, "test"), Server(client, pauses_s=())
     await refused(lambda: broker.open_adapter("cfo@1", "ab" * 32), code)
     await refused(lambda: broker.enqueue(job()), code)
-    await refused(lambda: catalog.beat("w1", {"state": "running"}, 5_000), code)
+    await refused(lambda: broker.members.beat("w1", {"state": "running"}, 5_000), code)
     await refused(lambda: server.command("SET", "k", "v"), code)
     await refused(lambda: server.pipeline([("SET", "k", "v"), ("XADD", "x", "*", "f", "v")]), code)
     opened = asyncio.create_task(retry(lambda: broker.open_adapter("cfo@1", "ab" * 32), "open"))
@@ -160,7 +160,7 @@ async def test_a_replica_in_place_of_the_primary() -> None:
     with running_server("--replicaof", "127.0.0.1 1", "--replica-serve-stale-data", "no") as url:
         async with ours_and_admin(url) as (client, admin):
             await refused(lambda: Server(client, pauses_s=()).command("GET", "k"), "MASTERDOWN")
-            await refused(lambda: Catalog(client, "test").workers(), "MASTERDOWN")
+            await refused(lambda: membership_of(client, "test").all(), "MASTERDOWN")
             await admin.config_set("replica-serve-stale-data", "yes")
             await is_outlived(client, "READONLY", lambda: admin.replicaof("NO", "ONE"))
 

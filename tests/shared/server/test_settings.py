@@ -7,12 +7,13 @@ import pytest
 import redis as blocking_redis
 from redis.asyncio import Connection, Redis
 
-from lorapool.shared.catalog.catalog import Catalog
 from lorapool.shared.errors import RedisAuthFailed, RedisFull, RedisUnreachable
 from lorapool.shared.redaction import redact
-from lorapool.shared.server.connection import Server
-from lorapool.shared.server.settings import connect, redis_settings
+from lorapool.shared.server.redis_client import connect
+from lorapool.shared.server.server import Server
+from lorapool.shared.server.settings import redis_settings
 from tests.conftest import running_server
+from tests.parts import membership_of
 from tests.shared.conftest import Bench
 
 SECRET = "s3cret-pa55"
@@ -84,7 +85,7 @@ async def test_a_wrong_password_is_told_apart() -> None:
 
 async def test_a_full_server_refuses_new_work_and_settles_the_old(bench: Bench) -> None:
     """At maxmemory an enqueue is RedisFull and leaves nothing; running work still claims, settles and counts."""
-    from lorapool.shared.queue.broker import Settlement
+    from lorapool.shared.queue.protocol import Settlement
 
     job_id = await bench.enqueue()
     await bench.redis.config_set("maxmemory", 1)
@@ -95,15 +96,15 @@ async def test_a_full_server_refuses_new_work_and_settles_the_old(bench: Bench) 
     [settled] = await bench.broker.settle([Settlement(job_id, claimed.lease, "succeeded", text="x" * 1000)])
     assert settled.outcome == "settled"
     await bench.redis.config_set("maxmemory", 0)
-    assert (await bench.broker.stats("cfo@1"))["submitted"] == 1
+    assert (await bench.broker.counters.of_adapter("cfo@1"))["submitted"] == 1
 
 
 async def test_on_a_full_server_workers_live_and_look_for_work(bench: Bench) -> None:
     """At maxmemory a worker still beats, and comes back from waiting to claim what was accepted before."""
-    catalog = Catalog(bench.redis, "default")
+    members = membership_of(bench.redis)
     await bench.redis.config_set("maxmemory", 1)
-    await catalog.beat("w1", {"device": "cpu"}, 5_000)
-    assert ["w1"] == [beat["worker"] for beat in await catalog.workers()]
+    await members.beat("w1", {"device": "cpu"}, 5_000)
+    assert ["w1"] == [beat["worker"] for beat in await members.all()]
     assert await bench.broker.wait_for_work("w1", 0.01)
     await bench.redis.config_set("maxmemory", 0)
 

@@ -7,13 +7,14 @@ import asyncio
 import pytest
 from redis.asyncio import Redis
 
-from lorapool.shared.catalog.catalog import Catalog
+from lorapool.shared.connection import PoolConnection
 from lorapool.shared.timetable.chores import ChoreBook
+from tests.parts import membership_of
 
 
 @pytest.fixture
 def book(redis: Redis) -> ChoreBook:
-    return ChoreBook(redis, "test")
+    return ChoreBook(PoolConnection(redis, "test"))
 
 
 async def test_a_tick_is_begun_once(book: ChoreBook):
@@ -27,7 +28,7 @@ async def test_a_tick_is_begun_once(book: ChoreBook):
 async def test_a_tick_is_not_begun_while_another_is_under_way(redis: Redis):
     """Slow chores do not pile up; one whose worker died holds up the next for 15 seconds."""
     await redis.set("lp:{test}:clock", 1_000_000)
-    book = ChoreBook(redis, "test", "lp:{test}:clock")
+    book = ChoreBook(PoolConnection(redis, "test", clock="lp:{test}:clock"))
     assert await book.begin("fsck", 1000, "m1")
     await redis.set("lp:{test}:clock", 1_014_999)
     assert not await book.begin("fsck", 2000, "m2")
@@ -49,7 +50,7 @@ async def test_a_tick_is_not_begun_after_a_later_one(book: ChoreBook):
 async def test_a_host_whose_clock_is_ahead_silences_nobody(redis: Redis):
     """Its tick is of the future and nobody's; had an older release begun it, the others' go on."""
     await redis.set("lp:{test}:clock", 1_000_000)
-    book = ChoreBook(redis, "test", "lp:{test}:clock")
+    book = ChoreBook(PoolConnection(redis, "test", clock="lp:{test}:clock"))
     assert not await book.begin("fsck", 1_000_000 + 3_600_000, "ahead")
     assert await book.begin("fsck", 1_000_000, "m1")
     await book.end("fsck", {})
@@ -62,7 +63,7 @@ async def test_a_host_whose_clock_is_ahead_silences_nobody(redis: Redis):
 async def test_a_server_whose_clock_was_set_back_goes_on(redis: Redis):
     """What was begun or under way before, an hour ahead by now, holds up nothing."""
     await redis.set("lp:{test}:clock", 10_000_000)
-    book = ChoreBook(redis, "test", "lp:{test}:clock")
+    book = ChoreBook(PoolConnection(redis, "test", clock="lp:{test}:clock"))
     assert await book.begin("fsck", 10_000_000, "m1")
     await redis.set("lp:{test}:clock", 6_400_000)
     assert await book.begin("fsck", 6_400_000, "m2")
@@ -81,10 +82,10 @@ async def test_the_book_says_who_did_what(book: ChoreBook):
 
 async def test_who_beats_no_more_is_named(book: ChoreBook, redis: Redis):
     """A worker that was seen once, until it is forgotten."""
-    catalog = Catalog(redis, "test")
-    await catalog.beat("w1", {}, 60_000)
+    members = membership_of(redis, "test")
+    await members.beat("w1", {}, 60_000)
     assert [] == await book.see(["w1"])
-    await catalog.leave("w1")
+    await members.leave("w1")
     assert ["w1"] == await book.see([])
     await book.forget("w1")
     assert [] == await book.see([])

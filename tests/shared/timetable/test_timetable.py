@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from redis.asyncio import Redis
 
+from lorapool.shared.connection import PoolConnection
 from lorapool.shared.errors import InvalidRequest, ScheduleConflict, UnknownSchedule
 from lorapool.shared.timetable.schedule import Schedule
 from lorapool.shared.timetable.timetable import Timetable
@@ -20,7 +21,7 @@ KEY = "lp:{test}:schedule:morning"
 @pytest.fixture
 async def timetable(redis: Redis) -> Timetable:
     await redis.set(CLOCK, NOW)
-    return Timetable(redis, "test", CLOCK)
+    return Timetable(PoolConnection(redis, "test", clock=CLOCK))
 
 
 def entry(**fields: Any) -> Schedule:

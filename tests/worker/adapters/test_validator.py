@@ -17,6 +17,7 @@ from lorapool.worker.adapters import validator
 from lorapool.worker.adapters.validator import Check, Validator
 from lorapool.worker.confinement.process import ProcessEnded
 from tests.fleet import until
+from tests.parts import catalog_of
 
 RECORD = AdapterRecord(id="cfo", version="1", digest="d" * 64, uri="file:///cfo")
 
@@ -63,7 +64,7 @@ async def verdict(catalog: Catalog, ref: str) -> AdapterRecord:
 
 async def test_ready_with_facts(redis: Redis) -> None:
     """A good adapter becomes ready, with what the check found out."""
-    catalog = Catalog(redis, "default")
+    catalog = catalog_of(redis, "default")
     await catalog.register(RECORD)
     async with validating(catalog):
         found = await verdict(catalog, "cfo@1")
@@ -72,7 +73,7 @@ async def test_ready_with_facts(redis: Redis) -> None:
 
 async def test_refused_with_the_reason(redis: Redis) -> None:
     """A bad adapter is refused in the checker's words."""
-    catalog = Catalog(redis, "default")
+    catalog = catalog_of(redis, "default")
     await catalog.register(RECORD.model_copy(update={"id": "bad"}))
     async with validating(catalog):
         found = await verdict(catalog, "bad@1")
@@ -81,7 +82,7 @@ async def test_refused_with_the_reason(redis: Redis) -> None:
 
 async def test_unforeseen_error_refuses(redis: Redis) -> None:
     """An adapter that breaks the check itself is refused, and the next one is still looked at."""
-    catalog = Catalog(redis, "default")
+    catalog = catalog_of(redis, "default")
     await catalog.register(RECORD.model_copy(update={"id": "vile"}))
     async with validating(catalog) as made:
         found = await verdict(catalog, "vile@1")
@@ -97,7 +98,7 @@ async def test_unforeseen_error_refuses(redis: Redis) -> None:
 )
 async def test_a_reason_that_cannot_be_told_ends_no_validator(redis: Redis, adapter_id: str, reason: str) -> None:
     """What cannot be sent or said is replaced, and the next adapter is looked at."""
-    catalog = Catalog(redis, "default")
+    catalog = catalog_of(redis, "default")
     await catalog.register(RECORD.model_copy(update={"id": adapter_id}))
     async with validating(catalog) as made:
         found = await verdict(catalog, f"{adapter_id}@1")
@@ -110,7 +111,7 @@ async def test_a_reason_that_cannot_be_told_ends_no_validator(redis: Redis, adap
 async def test_looks_by_itself(redis: Redis, monkeypatch: pytest.MonkeyPatch) -> None:
     """An adapter whose request got lost is found at the next look."""
     monkeypatch.setattr(validator, "LOOK_EVERY_S", 0.05)
-    catalog = Catalog(redis, "default")
+    catalog = catalog_of(redis, "default")
     async with validating(catalog):
         await asyncio.sleep(0.02)
         await catalog.register(RECORD)
@@ -127,7 +128,7 @@ def deadly(record: AdapterRecord) -> Mapping[str, str | int]:
 
 async def test_what_a_worker_cannot_reach_is_left_to_the_others(redis: Redis) -> None:
     """It stays pending and says why, until one comes that can; then nothing is left of that."""
-    catalog = Catalog(redis, "default")
+    catalog = catalog_of(redis, "default")
     await catalog.register(RECORD)
     async with validating(catalog, "w1", unreachable) as first:
         await until(lambda: _noted(catalog, "w1"))
@@ -146,7 +147,7 @@ async def _noted(catalog: Catalog, worker: str) -> bool:
 async def test_what_ends_its_judge_twice_is_refused(redis: Redis, monkeypatch: pytest.MonkeyPatch) -> None:
     """With that reason; no third judge dies of it. Registered again, it is judged anew."""
     monkeypatch.setattr(validator, "LOOK_AGAIN_S", 0.01)
-    catalog, judges = Catalog(redis, "default"), []
+    catalog, judges = catalog_of(redis, "default"), []
 
     def dying(record: AdapterRecord) -> Mapping[str, str | int]:
         judges.append(record.ref)
@@ -165,7 +166,7 @@ async def test_what_ends_its_judge_twice_is_refused(redis: Redis, monkeypatch: p
 async def test_a_worker_that_vanishes_over_it_counts_too(redis: Redis) -> None:
     """Each is killed in the middle: its mark runs out, and after the second nobody tries again."""
     clock = "lp:{default}:clock"
-    catalog = Catalog(redis, "default", clock)
+    catalog = catalog_of(redis, "default", clock)
     now = 1_800_000_000_000
     await redis.set(clock, now)
     await catalog.register(RECORD)
@@ -183,7 +184,7 @@ async def test_a_worker_that_vanishes_over_it_counts_too(redis: Redis) -> None:
 async def test_a_mark_set_while_the_clock_was_ahead(redis: Redis) -> None:
     """The server's clock comes back by an hour: a vanished worker holds the version for as long as any other."""
     clock = "lp:{default}:clock"
-    catalog = Catalog(redis, "default", clock)
+    catalog = catalog_of(redis, "default", clock)
     now = 1_800_000_000_000
     await redis.set(clock, now + 3_600_000)
     await catalog.register(RECORD)
@@ -196,7 +197,7 @@ async def test_a_mark_set_while_the_clock_was_ahead(redis: Redis) -> None:
 
 async def test_one_worker_at_a_time_judges_a_version(redis: Redis) -> None:
     """The other waits for its verdict; the mark is repeated safely and ends with it."""
-    catalog = Catalog(redis, "default")
+    catalog = catalog_of(redis, "default")
     await catalog.register(RECORD)
     for _ in range(2):
         assert ("begun", 0, "") == await catalog.begin_judging(RECORD, "w1", "t1", 60_000)
@@ -213,7 +214,7 @@ async def test_one_worker_at_a_time_judges_a_version(redis: Redis) -> None:
 
 async def test_a_worker_that_leaves_takes_its_mark_along(redis: Redis) -> None:
     """On purpose, in the middle of a judgement: nothing counts against the version."""
-    catalog, begun = Catalog(redis, "default"), asyncio.Event()
+    catalog, begun = catalog_of(redis, "default"), asyncio.Event()
     loop = asyncio.get_running_loop()
 
     def slow(record: AdapterRecord) -> Mapping[str, str | int]:

@@ -23,13 +23,14 @@ from lorapool.worker.loop.slow_prompts import SlowPrompts
 from lorapool.worker.text.template_process import TemplateEnded
 from tests.fake_tokenizer import WordDetokenizer
 from tests.fleet import until
+from tests.parts import catalog_of
 
 UNUSED: Any = SimpleNamespace(encode=list)  # a tokenizer that nobody asks
 
 
 async def test_a_version_that_moved_is_found_where_it_is(redis: Redis, monkeypatch: pytest.MonkeyPatch) -> None:
     """Removed, and registered again at another place: a worker that knew it learns of that after a while."""
-    catalog = Catalog(redis, "test")
+    catalog = catalog_of(redis, "test")
     asked: list[str] = []
     engine = SimpleNamespace(near=lambda source: asked.append(source.uri))
     admission = Admission(None, engine, None, catalog, UNUSED, max_model_len=8)
@@ -49,7 +50,7 @@ async def test_a_version_that_moved_is_found_where_it_is(redis: Redis, monkeypat
 
 async def test_a_version_loaded_before_its_verdict_is_looked_at_again(redis: Redis) -> None:
     """The verdict may tell its prompt format; from then on the record is asked for once."""
-    catalog = Catalog(redis, "test")
+    catalog = catalog_of(redis, "test")
     engine = SimpleNamespace(near=lambda _source: None)
     admission = Admission(None, engine, None, catalog, UNUSED, max_model_len=8)
     await catalog.register(AdapterRecord(id="cfo", version="1", digest="d" * 64, uri="s3://bucket/cfo"))
@@ -125,7 +126,7 @@ async def test_nobody_waits_for_a_long_prompt() -> None:
 
 async def chats(redis: Redis, template: str, *names: str) -> Catalog:
     """Adapters with a chat template of their own."""
-    catalog = Catalog(redis, "test")
+    catalog = catalog_of(redis, "test")
     for name in names:
         await catalog.register(AdapterRecord(id=name, version="1", digest="d" * 64, uri="file:///a"))
         await catalog.decide(f"{name}@1", "ready", facts={"prompt_format": PromptFormat(template=template)})

@@ -7,7 +7,7 @@ from collections import Counter
 
 import pytest
 
-from lorapool.shared.queue.broker import View, WaitingAdapter
+from lorapool.shared.queue.protocol import View, WaitingAdapter
 from lorapool.worker.loop.affinity import CROWD_MS, Choice, Holding, Homes, Policy, choose, guess
 
 NOW = 1_000_000

@@ -12,17 +12,17 @@ from typing import Any
 import pytest
 from redis.asyncio import Redis
 
-from lorapool.shared.catalog.catalog import Catalog
 from lorapool.shared.errors import WorkerIdTaken
 from lorapool.worker.loop.presence import Presence
 from tests.fleet import until
+from tests.parts import membership_of
 
 BEAT_S = 0.2
 ELSEWHERE = {"host": "elsewhere", "pid": 1}
 
 
 def presence(redis: Redis, **identity: Any) -> Presence:
-    return Presence(Catalog(redis, "test").members, "w1", every_s=BEAT_S, identity=identity)
+    return Presence(membership_of(redis, "test"), "w1", every_s=BEAT_S, identity=identity)
 
 
 def a_process() -> subprocess.Popen[bytes]:
@@ -31,7 +31,7 @@ def a_process() -> subprocess.Popen[bytes]:
 
 
 async def record(redis: Redis) -> dict[str, str]:
-    [found] = await Catalog(redis, "test").workers()
+    [found] = await membership_of(redis, "test").all()
     return found
 
 
@@ -68,11 +68,11 @@ async def test_a_name_is_free_at_once_when_its_process_is_known_to_be_gone(redis
     dead.wait()
     await until(lambda: _is_zombie(zombie.pid))
     for gone in (dead, zombie):
-        former = Presence(Catalog(redis, "test").members, "w1", every_s=60, identity={"pid": gone.pid})
+        former = Presence(membership_of(redis, "test"), "w1", every_s=60, identity={"pid": gone.pid})
         await former.join()
         async with asyncio.timeout(5):
             await presence(redis).join()
-        await Catalog(redis, "test").leave("w1")
+        await membership_of(redis, "test").leave("w1")
     zombie.wait()
 
 
@@ -126,7 +126,7 @@ async def test_in_a_large_fleet_numbers_are_told_now_and_then(redis: Redis) -> N
         told = await record(redis)
         last = 5 * ((beat - 1) // 5) + 1
         assert (f"a{beat}", str(last), str(last)) == (told["ails"], told["steps"], told["held"])
-    assert 11 == (await Catalog(redis, "test").usage())["steps"]
+    assert 11 == (await membership_of(redis, "test").usage())["steps"]
 
 
 async def test_a_forgotten_record_is_told_whole(redis: Redis) -> None:
@@ -139,8 +139,8 @@ async def test_a_forgotten_record_is_told_whole(redis: Redis) -> None:
         await redis.delete("lp:{test}:worker:w1")
     await worker.beat(fields, ("steps",))
     assert {"device": "cpu", "steps": "3", "state": "running"}.items() <= (await record(redis)).items()
-    assert 3 == (await Catalog(redis, "test").usage())["steps"]
-    assert ["w1"] == await Catalog(redis, "test").members.serving()
+    assert 3 == (await membership_of(redis, "test").usage())["steps"]
+    assert ["w1"] == await membership_of(redis, "test").serving()
 
 
 async def _says(redis: Redis, progress: str) -> bool:

@@ -20,11 +20,11 @@ from lorapool.shared.catalog.catalog import LAYOUT_VERSION, AdapterRecord, Catal
 from lorapool.shared.errors import JobFailed, UnsupportedVersion
 from lorapool.shared.job import Job
 from lorapool.shared.queue import replies
-from lorapool.shared.queue.upkeep import Upkeep
 from lorapool.shared.server.keys import Keys, PoolKeys
 from tests.conftest import running_server
 from tests.fake_model import expected
 from tests.fleet import WorkerProcess, add_adapters, alive, fake_worker, until
+from tests.parts import Queue, catalog_of
 
 KEYS, POOL = Keys("default"), PoolKeys("default")
 
@@ -91,7 +91,7 @@ async def test_such_a_job_is_served_by_an_upgraded_worker(redis, pool, monkeypat
             await (await pool.submit(None, "hello", job_id="upgraded", max_new_tokens=3)).result(10)
     await redis.set(KEYS.payload("upgraded"), codec.encode_job(Job.parse(  # what an upgraded worker reads
         id="upgraded", ref="_base", prompt="hello", params={"max_new_tokens": 3})), keepttl=True)  # fmt: skip
-    again = await Upkeep(redis, KEYS).redrive("upgraded")
+    again = await Queue(redis, KEYS.pool).redrive("upgraded")
     assert expected("hello", "", 3) == (await pool.get(again.job_id).result(10)).token_ids
 
 
@@ -108,10 +108,10 @@ async def test_a_newer_result_is_read_by_an_older_client(redis, pool):
     first = await job.result(10)
     detail = msgpack.unpackb(await redis.hget(KEYS.job(job.id), "detail"))
     await redis.hset(KEYS.job(job.id), mapping={"colour": "blue", "detail": msgpack.packb({**detail, "mood": 1})})
-    async with Client(str(pool._settings.redis_url.get_secret_value())) as other:
+    async with Client(str(pool._parts.settings.redis_url.get_secret_value())) as other:
         assert first == await other.get(job.id).result(5)
     await redis.hset(KEYS.job(job.id), "detail", msgpack.packb({**detail, "v": 2}))
-    async with Client(str(pool._settings.redis_url.get_secret_value())) as other:
+    async with Client(str(pool._parts.settings.redis_url.get_secret_value())) as other:
         with pytest.raises(UnsupportedVersion, match="schema version 2"):
             await other.get(job.id).result(5)
 
@@ -130,7 +130,7 @@ CHANGES = {"version": {"v": "2"}, "status": {"status": "simmering"}, "garbage": 
 
 async def test_newer_adapters_harm_no_other(redis, pool, worker):
     """Records that cannot be read are left out, by the worker's validator too; a job of one is a dead letter."""
-    catalog = Catalog(redis, "default")
+    catalog = catalog_of(redis, "default")
     await add_adapters(redis, *CHANGES, "good")
     for name, change in CHANGES.items():
         await redis.hset(POOL.adapter(f"{name}@1"), mapping=change)
@@ -142,7 +142,7 @@ async def test_newer_adapters_harm_no_other(redis, pool, worker):
     for name in CHANGES:
         with pytest.raises(UnsupportedVersion, match=f"{name}@1"):
             await pool.submit(name, "hello")
-        await pool._broker.enqueue(Job.parse(id=name, ref=f"{name}@1", prompt="hello"))  # resolved before it changed
+        await pool._queue.enqueue(Job.parse(id=name, ref=f"{name}@1", prompt="hello"))  # resolved before it changed
         with pytest.raises(JobFailed, match=f"{name}@1") as failed:
             await pool.get(name).result(10)
         assert ("UnsupportedVersion", 1) == (failed.value.error, failed.value.attempts)
@@ -154,9 +154,9 @@ async def _ready(catalog: Catalog, ref: str) -> bool:
     return (await catalog.get(ref)).status == "ready"
 
 
-async def test_a_request_of_a_newer_operator_is_passed_over(pool, worker):
+async def test_a_request_of_a_newer_operator_is_passed_over(pool, worker, redis):
     """A control request that the worker does not know is logged; the next one is heeded."""
-    await pool._broker.send_control(worker.name, {"op": "dance", "steps": "7"})
+    await Queue(redis).requests.send(worker.name, {"op": "dance", "steps": "7"})
     await until(lambda: worker.events("malformed, stepped over"))
     assert expected("hello", "", 2) == (await (await pool.submit(None, "hello", max_new_tokens=2)).result(10)).token_ids
 

@@ -10,13 +10,12 @@ import pytest
 from redis.asyncio import Redis
 
 from lorapool.producer.client.client import Client
-from lorapool.shared.catalog.catalog import Catalog
 from lorapool.shared.errors import JobFailed
 from lorapool.shared.job import Job, Result
-from lorapool.shared.queue.broker import Broker
 from lorapool.shared.server.keys import Keys, PoolKeys
 from tests.fake_model import BROKEN, UNREADABLE, expected
 from tests.fleet import WorkerProcess, add_adapters, alive, fake_worker, until
+from tests.parts import Queue, membership_of
 
 
 @pytest.fixture
@@ -60,7 +59,7 @@ async def test_adapter_gone_from_the_catalog(redis: Redis, pool: Client) -> None
     """A job whose adapter has no record any more is failed with the reason."""
     await add_adapters(redis, "a")
     await redis.delete(PoolKeys("default").adapter("a@1"))
-    broker = Broker(redis, Keys("default"))  # the client would not resolve the name
+    broker = Queue(redis, "default")  # the client would not resolve the name
     enqueued = await broker.enqueue(Job.parse(id="orphan", ref="a@1", prompt="hello"))
     await broker.close()
     with pytest.raises(JobFailed) as failed:
@@ -90,10 +89,10 @@ async def test_long_prompt_is_encoded_off_the_loop(pool: Client) -> None:
 async def test_prefetch(redis: Redis, pool: Client) -> None:
     """An adapter asked for through the control stream is resident before any job wants it."""
     await add_adapters(redis, "a")
-    broker = Broker(redis, Keys("default"))
-    await broker.send_control("w1", {"op": "load", "ref": "a@1"})
-    await broker.send_control("w1", {"op": "load", "ref": "nobody@1"})
-    await broker.send_control("w1", {"op": "dance"})
+    broker = Queue(redis, "default")
+    await broker.requests.send("w1", {"op": "load", "ref": "a@1"})
+    await broker.requests.send("w1", {"op": "load", "ref": "nobody@1"})
+    await broker.requests.send("w1", {"op": "dance"})
 
     async def resident() -> bool:
         return (await alive(redis, "w1"))["resident"] == "a@1"
@@ -123,10 +122,10 @@ async def test_usage_outlives_the_worker(redis: Redis, pool: Client) -> None:
     await (await pool.submit(None, "hello", max_new_tokens=5)).result(10)
 
     async def counted() -> bool:
-        return (await Catalog(redis, "default").usage()).get("decode_tokens", 0) >= 4
+        return (await membership_of(redis, "default").usage()).get("decode_tokens", 0) >= 4
 
     await until(counted)
-    usage = await Catalog(redis, "default").usage()
+    usage = await membership_of(redis, "default").usage()
     assert (5, 5, 5) == (usage["steps"], usage["step_rows"], usage["prefill_tokens"])
     assert usage["up_ms"] > 0
     assert 0 < usage["open_ms"] <= usage["last_ms"] - usage["since_ms"]

@@ -8,28 +8,29 @@ from typing import Any
 import pytest
 from redis.asyncio import Redis
 
-from lorapool.shared.catalog.catalog import Catalog
+from lorapool.shared.connection import PoolConnection
+from lorapool.shared.fleet.membership import Membership
 from lorapool.shared.job import Job
-from lorapool.shared.queue.broker import Broker, Settlement
-from lorapool.shared.queue.upkeep import Upkeep
+from lorapool.shared.queue.protocol import Settlement
 from lorapool.shared.server.keys import Keys
 from lorapool.shared.timetable.chores import ChoreBook
 from lorapool.shared.timetable.timetable import Timetable
 from lorapool.worker.maintenance import chores as chores_module
 from lorapool.worker.maintenance.chores import Chores
 from lorapool.worker.maintenance.due_runs import DueRuns
+from tests.parts import Queue, catalog_of
 
 PARTITIONS = 2
 
 
 class Bench:
     def __init__(self, redis: Redis) -> None:
-        self.redis, self.catalog, self.book = redis, Catalog(redis, "default"), ChoreBook(redis, "default")
+        self.redis, self.connection = redis, PoolConnection(redis, "default")
+        self.members, self.book = Membership(self.connection), ChoreBook(self.connection)
         self.keys = [Keys("default", p) for p in range(PARTITIONS)]
-        self.brokers = [Broker(redis, keys) for keys in self.keys]
-        upkeeps = [Upkeep(redis, keys) for keys in self.keys]
-        due_runs = DueRuns(Timetable(redis, "default"), self.catalog, lambda p: self.brokers[p])
-        self.chores = Chores(self.catalog, self.book, upkeeps, due_runs)
+        self.queues = [Queue(redis, partition=p) for p in range(PARTITIONS)]
+        due_runs = DueRuns(Timetable(self.connection), catalog_of(redis), lambda p: self.queues[p])
+        self.chores = Chores(self.members, self.book, self.queues, due_runs)
 
     async def tick_of_fsck(self) -> dict[str, Any]:
         said = dict(await self.chores.fsck())
@@ -38,22 +39,22 @@ class Bench:
 
     async def lose(self, partition: int, job_id: str) -> None:
         """Damage: a queued job that is in no stream."""
-        await self.brokers[partition].enqueue(Job.parse(id=job_id, ref="_base", prompt="x"))
+        await self.queues[partition].enqueue(Job.parse(id=job_id, ref="_base", prompt="x"))
         await self.redis.delete(self.keys[partition].stream("_base"))
 
     async def bury(self, partition: int, job_id: str) -> None:
-        broker = self.brokers[partition]
-        await broker.enqueue(Job.parse(id=job_id, ref="_base", prompt="x"))
-        await broker.claim("w1", f"lease-{job_id}", ["_base"], 1, 1, 15_000)
-        await broker.settle([Settlement(job_id, f"lease-{job_id}", "dead", error="UnsupportedVersion", message="2")])
+        queue = self.queues[partition]
+        await queue.enqueue(Job.parse(id=job_id, ref="_base", prompt="x"))
+        await queue.claim("w1", f"lease-{job_id}", ["_base"], 1, 1, 15_000)
+        await queue.settle([Settlement(job_id, f"lease-{job_id}", "dead", error="UnsupportedVersion", message="2")])
 
 
 @pytest.fixture
 async def bench(redis: Redis) -> AsyncIterator[Bench]:
     bench = Bench(redis)
     yield bench
-    for broker in bench.brokers:
-        await broker.close()
+    for queue in bench.queues:
+        await queue.close()
 
 
 async def test_fsck_goes_round_every_partition_from_tick_to_tick(bench: Bench, monkeypatch: pytest.MonkeyPatch):
@@ -69,7 +70,7 @@ async def test_fsck_goes_round_every_partition_from_tick_to_tick(bench: Bench, m
     assert ticks > 2
     assert found >= PARTITIONS
     for partition in range(PARTITIONS):
-        claim = await bench.brokers[partition].claim("w1", "l", ["_base"], 1, 1, 15_000)
+        claim = await bench.queues[partition].claim("w1", "l", ["_base"], 1, 1, 15_000)
         assert [f"{partition}.j{partition}"] == [job.job_id for job in claim.jobs]
 
 
@@ -102,10 +103,10 @@ async def test_dead_letters_are_counted_by_reason_and_adapter(bench: Bench):
 async def test_what_a_dead_worker_left_is_dropped(bench: Bench):
     """Its keys in every partition, and its place among those who are there; a living worker's stay."""
     for worker in ("w1", "w2"):
-        await bench.catalog.beat(worker, {}, 60_000)
+        await bench.members.beat(worker, {}, 60_000)
         for partition in range(PARTITIONS):
             await bench.bury(partition, f"{worker}-{partition}")  # leaves w1's claim
-            await bench.brokers[partition].send_control(worker, {"op": "load", "ref": "_base"})
+            await bench.queues[partition].requests.send(worker, {"op": "load", "ref": "_base"})
     assert {"alive": 2, "forgotten": 0, "keys": 0} == await bench.chores.dead_workers()
     await bench.redis.delete("lp:{default}:worker:w1")  # as expired
     assert {"alive": 1, "forgotten": 1, "keys": 3 * PARTITIONS} == await bench.chores.dead_workers()
@@ -116,13 +117,13 @@ async def test_what_a_dead_worker_left_is_dropped(bench: Bench):
 
 async def test_a_silent_worker_that_holds_jobs_is_not_forgotten(bench: Bench):
     """It may be frozen, and come back to ask for its last claim again; its jobs are reaped first."""
-    await bench.catalog.beat("w1", {}, 60_000)
-    await bench.brokers[0].enqueue(Job.parse(id="held", ref="_base", prompt="x"))
-    await bench.brokers[0].claim("w1", "l", ["_base"], 1, 1, 15_000)
+    await bench.members.beat("w1", {}, 60_000)
+    await bench.queues[0].enqueue(Job.parse(id="held", ref="_base", prompt="x"))
+    await bench.queues[0].claim("w1", "l", ["_base"], 1, 1, 15_000)
     await bench.chores.dead_workers()
     await bench.redis.delete("lp:{default}:worker:w1")
     assert {"alive": 0, "forgotten": 0, "keys": 0} == await bench.chores.dead_workers()
-    again = await bench.brokers[0].claim("w1", "l", ["_base"], 1, 1, 15_000)
+    again = await bench.queues[0].claim("w1", "l", ["_base"], 1, 1, 15_000)
     assert ["0.held"] == [job.job_id for job in again.jobs]
-    await bench.brokers[0].settle([Settlement("held", "l", "succeeded")])
+    await bench.queues[0].settle([Settlement("held", "l", "succeeded")])
     assert {"alive": 0, "forgotten": 1, "keys": 2} == await bench.chores.dead_workers()

@@ -9,15 +9,14 @@ from typing import Any
 import pytest
 from redis.asyncio import Redis
 
-from lorapool.shared.catalog.catalog import Catalog
 from lorapool.shared.codec import decode_job
+from lorapool.shared.connection import PoolConnection
 from lorapool.shared.errors import RedisUnreachable
-from lorapool.shared.queue.broker import Broker
-from lorapool.shared.server.keys import Keys
 from lorapool.shared.timetable.schedule import Schedule, moment_ms
 from lorapool.shared.timetable.timetable import Timetable
 from lorapool.worker.maintenance.due_runs import DueRuns, RunCounts
 from tests.fleet import add_adapters
+from tests.parts import Queue, catalog_of
 
 CLOCK = "lp:{default}:clock"
 EIGHT = moment_ms("2026-12-01T08:00", "UTC")
@@ -37,8 +36,8 @@ class Bench:
 
     def __init__(self, redis: Redis) -> None:
         self.redis = redis
-        self.timetable = Timetable(redis, "default", CLOCK)
-        self.catalog, self.broker = Catalog(redis, "default"), Broker(redis, Keys("default"))
+        self.timetable = Timetable(PoolConnection(redis, "default", clock=CLOCK))
+        self.catalog, self.broker = catalog_of(redis, "default"), Queue(redis, "default")
 
     def due_runs(self, timetable: Timetable | None = None) -> DueRuns:
         return DueRuns(timetable or self.timetable, self.catalog, lambda _: self.broker)
@@ -96,7 +95,7 @@ async def test_any_number_of_workers_make_a_run_once(bench: Bench):
         assert 1 == sum(one.runs for one in made)
     assert [FIRST_ID, SECOND_ID] == await bench.jobs()
     assert 2 == (await bench.entry()).runs
-    assert 2 == (await bench.broker.stats("a@1"))["submitted"]
+    assert 2 == (await bench.broker.counters.of_adapter("a@1"))["submitted"]
 
 
 async def test_a_crash_before_the_record_makes_no_second_job(bench: Bench):
@@ -104,7 +103,7 @@ async def test_a_crash_before_the_record_makes_no_second_job(bench: Bench):
     await bench.add()
     await bench.redis.set(CLOCK, EIGHT)
     with pytest.raises(RedisUnreachable):
-        await bench.due_runs(Forgetful(bench.redis, "default", CLOCK)).make()
+        await bench.due_runs(Forgetful(PoolConnection(bench.redis, "default", clock=CLOCK))).make()
     assert (await bench.entry()).runs == 0
     assert RunCounts(runs=1) == await bench.make(EIGHT + 5000)
     assert [FIRST_ID] == await bench.jobs()
@@ -116,7 +115,7 @@ async def test_a_crash_and_an_alias_that_moves_make_no_second_job(bench: Bench):
     await bench.add(adapter="money")
     await bench.redis.set(CLOCK, EIGHT)
     with pytest.raises(RedisUnreachable):
-        await bench.due_runs(Forgetful(bench.redis, "default", CLOCK)).make()
+        await bench.due_runs(Forgetful(PoolConnection(bench.redis, "default", clock=CLOCK))).make()
     await bench.catalog.alias("money", "b@1")
     assert RunCounts(runs=1) == await bench.make(EIGHT + 5000)
     assert [FIRST_ID] == await bench.jobs()

@@ -19,6 +19,7 @@ from redis.exceptions import WatchError
 from typer.testing import CliRunner
 
 from lorapool.producer.client.client import Client
+from lorapool.shared.connection import PoolConnection
 from lorapool.shared.errors import JobExpired, RedisAuthFailed
 from lorapool.shared.server.settings import redis_settings
 from lorapool.shared.timetable.chores import ChoreBook
@@ -55,7 +56,7 @@ async def test_three_workers_do_each_chore_once_a_tick(redis_url: str, redis: Re
         assert [0, 0, 0] == [process.stop() for process in processes]
         done = ticks(*processes)
     assert {1} == set(done.values())
-    book = await ChoreBook(redis, "default").read()
+    book = await ChoreBook(PoolConnection(redis, "default")).read()
     assert all(f"{chore}.took_ms" in book for chore in CHORES)
     outside = [key async for key in redis.scan_iter("*") if not key.startswith(b"lp:{default}:")]
     assert [] == outside
@@ -99,7 +100,7 @@ async def test_an_outage_is_outlived():
         with running_server(port=port):
             await until(lambda: ticks(process))
             async with Client(f"redis://127.0.0.1:{port}/0") as pool:
-                await pool._redis.execute_command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
+                await pool._parts.connection._redis.execute_command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
             before = len(ticks(process))
             await until(lambda: len(ticks(process)) > before + 2)
         seen = len(process.events("redis did not answer, trying again"))

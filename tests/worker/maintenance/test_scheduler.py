@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 import pytest
 from redis.asyncio import Redis
 
+from lorapool.shared.connection import PoolConnection
 from lorapool.shared.server.settings import redis_settings
 from lorapool.shared.timetable.chores import ChoreBook
 from lorapool.worker.maintenance.arq_redis import arq_redis
@@ -22,7 +23,7 @@ class SetBook(ChoreBook):
     """Its clock is set by hand; ``seen_ms`` is what a worker that stalled has read, long ago."""
 
     def __init__(self, redis: Redis) -> None:
-        super().__init__(redis, "default", CLOCK)
+        super().__init__(PoolConnection(redis, "default", clock=CLOCK))
         self._redis = redis
         self.seen_ms: int | None = None
 

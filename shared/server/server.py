@@ -17,10 +17,11 @@ from redis.exceptions import BusyLoadingError, RedisError, ResponseError
 
 from lorapool.shared.backoff import jittered
 from lorapool.shared.errors import LorapoolError, MalformedEntry, RedisAuthFailed, RedisUnreachable
-from lorapool.shared.server.settings import READ_MARGIN_S, translated
+from lorapool.shared.server.failures import translated
 from lorapool.shared.tasks import cancellable
 
 Arg = str | bytes | float
+READ_MARGIN_S = 2.0  # a blocking read gives up this much before its socket does
 MAX_BLOCKING = 4096  # a blocking read holds its connection: one for every job streamed at a time
 PIPELINED = 256  # commands: the event loop stands still while so many are packed, or their replies read
 Command = Sequence[Arg]
@@ -50,6 +51,23 @@ class Server:
             part = commands[start : start + PIPELINED]
             replies += await self._repeated(partial(self._pipelined, part))
         return replies
+
+    async def ping(self) -> None:
+        """Raises RedisUnreachable or RedisAuthFailed if the server cannot serve us."""
+        await self.command("PING")
+
+    async def eviction_policy(self) -> str:
+        """Its ``maxmemory-policy``: anything but ``noeviction`` may lose jobs. Empty where this user may not ask."""
+        try:
+            memory = await self.command("INFO", "memory")
+        except RedisAuthFailed:
+            return ""
+        return str(memory.get("maxmemory_policy", ""))
+
+    async def now_ms(self) -> int:
+        """The server's clock."""
+        seconds, microseconds = await self.command("TIME")
+        return int(seconds) * 1000 + int(microseconds) // 1000
 
     async def scan(self, pattern: str) -> list[bytes]:
         """Every key that matches, each once, a thousand looked at a round trip: for reports, not for the hot path."""

@@ -7,35 +7,34 @@ from collections.abc import AsyncIterator
 import pytest
 from redis.asyncio import Redis
 
-from lorapool.shared.queue.broker import Broker
 from lorapool.shared.queue.protocol import Backlog
-from lorapool.shared.server.keys import Keys
+from tests.parts import Queue
 from tests.shared.conftest import job
 
 
 @pytest.fixture
-async def broker(redis: Redis) -> AsyncIterator[Broker]:
-    broker = Broker(redis, Keys("default"))
+async def broker(redis: Redis) -> AsyncIterator[Queue]:
+    broker = Queue(redis, "default")
     await broker.open_adapter("cfo@1", "ab")
     yield broker
     await broker.close()
 
 
-async def test_a_report_of_loads_counts_once(broker: Broker) -> None:
+async def test_a_report_of_loads_counts_once(broker: Queue) -> None:
     """Sent again after a lost reply it changes nothing; the next one adds up."""
     for report in ("r-0", "r-0", "r-1"):
-        await broker.tally.add_loads("w1", report, {"cfo@1": 2})
-    assert 4 == (await broker.stats("cfo@1"))["loads"]
+        await broker.counters.add_loads("w1", report, {"cfo@1": 2})
+    assert 4 == (await broker.counters.of_adapter("cfo@1"))["loads"]
 
 
-async def test_refusals_are_counted_by_reason(broker: Broker) -> None:
+async def test_refusals_are_counted_by_reason(broker: Queue) -> None:
     """From several clients, each report once."""
     for client, report in (("c1", "r-0"), ("c1", "r-0"), ("c2", "r-0")):
-        await broker.tally.add_refusals(client, report, {"UnknownAdapter": 1, "InvalidRequest": 2})
-    assert {"UnknownAdapter": 2, "InvalidRequest": 4} == await broker.tally.refusals()
+        await broker.counters.add_refusals(client, report, {"UnknownAdapter": 1, "InvalidRequest": 2})
+    assert {"UnknownAdapter": 2, "InvalidRequest": 4} == await broker.counters.refusals()
 
 
-async def test_the_backlog_is_what_waits_and_runs(broker: Broker) -> None:
+async def test_the_backlog_is_what_waits_and_runs(broker: Queue) -> None:
     """By adapter, with the longest wait; and an adapter knows when it was last claimed."""
     assert Backlog({}, {}, None) == await broker.backlog()
     await broker.enqueue_many([job(id=f"job{n}") for n in range(3)])
