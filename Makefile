@@ -23,7 +23,7 @@ PIP := $(VENV)/bin/python -m pip --disable-pip-version-check -qq
 TYPING := .cache/typing/lorapool
 BENCH := .cache/bench
 
-.PHONY: help setup demo csuite test test-all chaos fuzz parity bench check lint types arrows format reference docs lock clean
+.PHONY: help setup demo csuite test test-all chaos fuzz parity bench check lint types arrows format reference docs lock dist clean
 .DELETE_ON_ERROR:
 
 help:
@@ -40,6 +40,7 @@ help:
 	@echo 'make reference  docs/reference/*.md, from the code'
 	@echo 'make docs       the docs site, in .cache/site; a link that leads nowhere fails'
 	@echo 'make lock       deploy/*.lock: what the image of a worker installs, by version and hash'
+	@echo 'make dist       sdist and wheel, in dist/'
 	@echo 'make clean      remove .venv and caches of this checkout'
 
 setup: $(DONE)/lorapool
@@ -137,6 +138,12 @@ docs: $(DONE)/docs $(TYPING) reference
 lock: setup
 	@$(PIP) install 'uv>=0.5'
 	@$(BIN)/python deploy/lock.py $(TORCH)
+
+dist: setup
+	@$(PIP) install build twine
+	@rm -rf dist build
+	@$(BIN)/python -m build --outdir dist
+	@$(BIN)/python -m twine check --strict dist/*
 
 clean:
 	rm -rf $(VENV) .cache build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
