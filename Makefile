@@ -98,7 +98,7 @@ parity: setup
 bench: setup
 	@mkdir -p $(BENCH)
 	@$(BIN)/python -m benchmarks.queue --quick --peers '' --parts drains,trips --out $(BENCH)/queue.json
-	@$(BIN)/python -m benchmarks.engine --only ours --only limit --rounds 2 --out $(BENCH)/engine.json
+	@$(BIN)/python -m benchmarks.engine --only ours --only limit --rounds 2 --new-tokens 32 --out $(BENCH)/engine.json
 	@$(BIN)/python -m benchmarks.through --rounds 2 --out $(BENCH)/through.json
 
 check: setup lint types arrows
