@@ -71,4 +71,4 @@ def test_proxy_delays_requests(redis_url: str) -> None:
         client.ping()
         began = time.monotonic()
         assert [True, b"2"] == client.pipeline(transaction=False).set("key", 2).get("key").execute()
-        assert 0.05 <= time.monotonic() - began < 0.5
+        assert time.monotonic() - began >= 0.05

@@ -154,7 +154,7 @@ async def test_second_sigterm_forces(redis_url: str, redis: Redis, pool: Client)
         await running_on(redis, "w1", 6)
         leaving.signal(signal.SIGTERM)
         await until(lambda: leaving.events("stopping"))
-        assert leaving.stop(5) == 1
+        assert leaving.stop() == 1
         with worker(redis_url, "w2", max_batch=8) as successor:
             results = await right_answers(pool, handles, digests, 400)
             assert successor.stop() == 0
@@ -179,7 +179,7 @@ async def test_grace_runs_out(redis_url: str, redis: Redis, pool: Client) -> Non
         await add_adapters(redis, *NAMES)
         handles = await submit(pool, 6, tokens=2000)
         await running_on(redis, "w1", 6)
-        assert leaving.stop(5) == 0
+        assert leaving.stop() == 0
     assert {"queued"} == {(await handle.record())["state"] for handle in handles}
 
 

@@ -9,6 +9,7 @@ from typing import Any
 from lorapool.producer.client.client import Client
 from lorapool.shared.job import Job
 from tests.containment.conftest import Contain
+from tests.machine import Meanwhile
 
 TOKENS = 5
 SERVED_S = 25.0  # what never gets its turn waits for thirty seconds, or five minutes
@@ -62,8 +63,8 @@ async def test_a_backlog_past_its_deadline(contained: Contain) -> None:
         await asyncio.sleep(1.0)
         pool.start("w1")
         await pool.ready("w1")
-        began_s = time.monotonic()
-        await (await pool.client.submit("backlog", "live", max_new_tokens=TOKENS)).result(30)
+        began_s, meanwhile = time.monotonic(), Meanwhile()
+        await (await pool.client.submit("backlog", "live", max_new_tokens=TOKENS)).result(120)
         took_s = time.monotonic() - began_s
         print(f"behind {count} overdue jobs: {took_s:.2f} s")
-        assert took_s < 4.0
+        assert took_s < 4.0 * meanwhile.slowdown()

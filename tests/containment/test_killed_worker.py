@@ -13,6 +13,7 @@ from tests.containment.conftest import Contain
 from tests.containment.pool import ContainedPool
 from tests.fake_model import expected
 from tests.fleet import until
+from tests.machine import Meanwhile
 
 TOKENS = 12
 
@@ -37,7 +38,7 @@ async def test_killed_with_short_jobs(contained: Contain) -> None:
                 handles = await held(pool, "w1", 6)
                 pool.workers["w1"].signal(signal.SIGKILL)
                 await pool.left(pool.workers["w1"], -9)
-                results = [await handle.result(30) for handle in handles]
+                results = [await handle.result(120) for handle in handles]
                 assert [expected(f"question {n}", digest, TOKENS) for n in range(6)] == [r.token_ids for r in results]
                 assert max(result.attempts for result in results) <= 2
                 await bystanders.served(60)
@@ -56,13 +57,14 @@ async def test_killed_with_many_long_jobs(contained: Contain) -> None:
         needs_s = await time_of(await all_on_the_first(pool, 64, tokens=100))
         handles = await all_on_the_first(pool, 64, tokens=100)
         async with pool.bystanders() as bystanders:
+            meanwhile = Meanwhile()
             pool.workers["w1"].signal(signal.SIGKILL)
             took_s = await time_of(handles, attempts=2)
             await pool.left(pool.workers["w1"], -9)
             await bystanders.served(40)
         bystanders.judge(factor=1.5)
         print(f"64 jobs that one worker runs in {needs_s:.1f} s had all ended {took_s:.1f} s after it was killed")
-        assert took_s < 4 * needs_s + slack_s
+        assert took_s < (4 * needs_s + slack_s) * meanwhile.slowdown()
 
 
 async def time_of(handles: list[JobHandle], attempts: int = 1) -> float:

@@ -58,7 +58,7 @@ async def test_a_finished_job_can_be_awaited_late(client: Client, worker: Canned
     await _until(late, JobState.SUCCEEDED)
     began = time.monotonic()
     assert (await late.result(timeout=10)).text == "_base heard: two"
-    assert time.monotonic() - began < 1
+    assert time.monotonic() - began < 4  # the next look-up would be later
 
 
 @pytest.mark.parametrize("full", [True, False])

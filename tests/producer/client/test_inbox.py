@@ -38,14 +38,15 @@ async def test_awaiting_500_jobs_costs_less_than_a_command_a_second(
 
 
 async def test_an_answer_comes_within_milliseconds_of_its_end(client: Client, worker: CannedWorker) -> None:
-    """Event-driven: the median round trip of a job stays far below any polling interval."""
+    """Event-driven: nobody looks for an answer again and again, so that the median round trip of a job stays below the
+    shortest interval at which anything is looked up, also on a busy machine."""
     await (await client.submit(None, "warm up")).result(timeout=10)
     took = []
     for n in range(30):
         began = time.monotonic()
         await (await client.submit(None, f"n {n}")).result(timeout=10)
         took.append(time.monotonic() - began)
-    assert sorted(took)[len(took) // 2] < 0.05
+    assert sorted(took)[len(took) // 2] < inbox.POLL_LAST_S / 2
 
 
 async def test_nobody_waiting_costs_nothing(client: Client, worker: CannedWorker) -> None:

@@ -91,15 +91,15 @@ async def test_an_emptied_server_is_noticed_by_the_audit(
     client: Client, redis: Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """No connection broke: a sample is missed, and then all are looked up."""
-    monkeypatch.setattr(inbox, "AUDIT_S", 0.1)
+    monkeypatch.setattr(inbox, "AUDIT_S", 0.5)
     monkeypatch.setattr(inbox, "UNHEARD_S", 0.0)
     jobs = [await client.submit(None, f"job {n}") for n in range(50)]
     gathering = asyncio.create_task(client.gather(jobs))
     await asyncio.sleep(0.05)
     await redis.flushall()
     began = time.monotonic()
-    assert [JobLost] * 50 == [type(outcome) for outcome in await asyncio.wait_for(gathering, 5)]
-    assert time.monotonic() - began < 2, "not two at a time"
+    assert [JobLost] * 50 == [type(outcome) for outcome in await asyncio.wait_for(gathering, 60)]
+    assert time.monotonic() - began < 10, "two at a time take 12 s"
 
 
 async def test_a_job_is_submitted_again_three_times_at_most(client: Client, redis: Redis, pool_name: str) -> None:

@@ -106,7 +106,7 @@ def test_an_expression_that_would_backtrack_for_ever_is_matched_in_a_moment():
     begun = time.monotonic()
     config = PeftConfig.of({"rank_pattern": {".?" * 40 + "Q": 4}, "alpha_pattern": {"(a+)+Q": 1}})
     assert config.scaling("a" * 200) == 1
-    assert time.monotonic() - begun < 1
+    assert time.monotonic() - begun < 30  # backtracking, it would take years
 
 
 @pytest.mark.parametrize("expression", [r"(.)\1", "(?=a)a", "x" * 600])

@@ -57,7 +57,7 @@ async def verdict(catalog: Catalog, ref: str) -> AdapterRecord:
         record = await catalog.get(ref)
         return None if record.status == "pending" else record
 
-    found = await until(decided, timeout_s=4)
+    found = await until(decided)
     assert isinstance(found, AdapterRecord)
     return found
 

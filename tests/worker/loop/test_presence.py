@@ -50,7 +50,7 @@ async def test_a_dead_workers_name_is_free_once_its_heartbeat_has_ended(redis: R
     await presence(redis, **ELSEWHERE).join()
     began = time.monotonic()
     await presence(redis).join()
-    assert 0.5 * BEAT_S < time.monotonic() - began < 3 * BEAT_S + 2
+    assert 0.5 * BEAT_S < time.monotonic() - began < 3 * BEAT_S + 20
     assert "elsewhere" != (await record(redis))["host"]
 
 
