@@ -5,14 +5,17 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+from collections.abc import Sequence
 
 import psutil
 import pytest
 
+from lorapool.producer.client.handle import JobHandle
 from lorapool.shared.errors import JobFailed
 from lorapool.shared.job import Result
 from lorapool.shared.server.keys import Keys
 from tests.containment.conftest import Contain
+from tests.containment.pool import ContainedPool
 from tests.fake_model import HANGING, POISON, expected
 from tests.fleet import WorkerProcess, alive, until
 
@@ -30,6 +33,13 @@ def engine_of(worker: WorkerProcess) -> int:
     return engine
 
 
+async def generating(pool: ContainedPool, worker: str, handles: Sequence[object]) -> bool:
+    """Whether that worker's engine has begun with one of the jobs."""
+    jobs = [handle for handle in handles if isinstance(handle, JobHandle)]
+    found = [await pool.redis.hmget(KEYS.job(job.id), "worker", "emitted") for job in jobs]
+    return any(name == worker.encode() and int(emitted or 0) for name, emitted in found)
+
+
 async def test_an_engine_that_is_killed(contained: Contain) -> None:
     """By the kernel, for want of memory, say: its worker lives, starts another, and gives all back long before any
     lease lapses; jobs of the step have lost an attempt, the others none."""
@@ -37,9 +47,9 @@ async def test_an_engine_that_is_killed(contained: Contain) -> None:
         digest = (await pool.adapters("held"))["held@1"]
         await pool.calm()
         async with pool.bystanders() as bystanders:
-            requests = [{"adapter": "held", "prompt": f"q {n}", "max_new_tokens": 40} for n in range(8)]
+            requests = [{"adapter": "held", "prompt": f"q {n}", "max_new_tokens": 60, "stream": True} for n in range(8)]
             handles = await pool.client.submit_many(requests)
-            await until(lambda: pool.redis.hget("lp:{default/0}:held", "w1"))
+            await until(lambda: generating(pool, "w1", handles))
             os.kill(engine_of(pool.workers["w1"]), signal.SIGKILL)
             results = await pool.client.gather(handles, timeout=60)
             await bystanders.served(100)
@@ -47,7 +57,7 @@ async def test_an_engine_that_is_killed(contained: Contain) -> None:
         bystanders.judge(factor=2.0)
         for n, result in enumerate(results):
             assert isinstance(result, Result)
-            assert expected(f"q {n}", digest, 40) == result.token_ids
+            assert expected(f"q {n}", digest, 60) == result.token_ids
         assert "1" == beat["restarts"]
         [lost] = pool.workers["w1"].events("engine lost")
         assert ("died", True) == (lost["why"], "SIGKILL" in lost["reason"])
