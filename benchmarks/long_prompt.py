@@ -24,7 +24,7 @@ from benchmarks.ours import Ours, ResidentAdapters
 from benchmarks.workload import build
 from examples.base_model import prepare
 from lorapool.shared.job import BASE_REF
-from lorapool.worker.engine.engine import Engine
+from lorapool.worker.engine.continuous_batch import ContinuousBatch
 from lorapool.worker.engine.port import Sampling
 from lorapool.worker.engine.scheduler import Scheduler
 from lorapool.worker.engine.sequence import Sequence
@@ -69,10 +69,10 @@ def one_round(ours: Ours, prompt: int, chunk: int) -> tuple[float, float, float]
     return calm, alone, max(_steps_until_drawn(engine, _long(ours, prompt)))
 
 
-def _engine(ours: Ours, chunk: int, rows: int) -> Engine:
+def _engine(ours: Ours, chunk: int, rows: int) -> ContinuousBatch:
     """An engine in which ``rows`` rows decode."""
     scheduler = Scheduler(max_batch=ROWS + 1, prefill_tokens=chunk)
-    engine = Engine(ours.runner, ResidentAdapters(), scheduler)
+    engine = ContinuousBatch(ours.runner, ResidentAdapters(), scheduler)
     for index in range(rows):
         engine.add(ours.sequence(index, active=4))
     while any(row.prefilling for row in (*scheduler.waiting, *scheduler.running)):
@@ -85,7 +85,7 @@ def _long(ours: Ours, prompt: int) -> Sequence:
     return Sequence("long", BASE_REF, ids, Sampling(1))
 
 
-def _steps_until_drawn(engine: Engine, sequence: Sequence) -> list[float]:
+def _steps_until_drawn(engine: ContinuousBatch, sequence: Sequence) -> list[float]:
     """Milliseconds of each step until the sequence has its token; then everything is dropped."""
     engine.add(sequence)
     seen = _gaps(iter(lambda: _step(engine) if not sequence.output_ids else None, None))
@@ -95,7 +95,7 @@ def _steps_until_drawn(engine: Engine, sequence: Sequence) -> list[float]:
     return seen
 
 
-def _step(engine: Engine) -> float:
+def _step(engine: ContinuousBatch) -> float:
     engine.step()
     return time.perf_counter()
 

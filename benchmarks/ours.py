@@ -13,7 +13,7 @@ from typing import ClassVar
 from benchmarks.workload import Workload
 from lorapool.shared.job import BASE_REF
 from lorapool.worker.adapters.checkpoint import load_checkpoint
-from lorapool.worker.engine.engine import Engine
+from lorapool.worker.engine.continuous_batch import ContinuousBatch
 from lorapool.worker.engine.port import Residency, Sampling
 from lorapool.worker.engine.scheduler import Scheduler
 from lorapool.worker.engine.sequence import Sequence
@@ -75,9 +75,9 @@ class Ours:
         engine.check_integrity()
         return seconds, [sequence.output_ids for sequence in sequences]
 
-    def _engine(self) -> Engine:
+    def _engine(self) -> ContinuousBatch:
         scheduler = Scheduler(max_batch=len(self.workload.prompts))
-        return Engine(self.runner, ResidentAdapters(), scheduler)
+        return ContinuousBatch(self.runner, ResidentAdapters(), scheduler)
 
     def sequence(self, index: int, active: int) -> Sequence:
         """Request ``index`` as the engine takes it."""

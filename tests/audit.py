@@ -7,21 +7,21 @@ from typing import Any
 
 import pytest
 
-from lorapool.worker.engine.engine import Engine
+from lorapool.worker.engine.continuous_batch import ContinuousBatch
 
 
 @pytest.fixture(autouse=True)
 def audited(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Slots, references, KV rows and sequences agree at the end, after failures too; of engines over the same runner,
     those of the last one."""
-    made: dict[int, Engine] = {}
-    begin = Engine.__init__
+    made: dict[int, ContinuousBatch] = {}
+    begin = ContinuousBatch.__init__
 
-    def remember(self: Engine, *args: Any, **options: Any) -> None:
+    def remember(self: ContinuousBatch, *args: Any, **options: Any) -> None:
         begin(self, *args, **options)
         made[id(self._runner)] = self
 
-    monkeypatch.setattr(Engine, "__init__", remember)
+    monkeypatch.setattr(ContinuousBatch, "__init__", remember)
     yield
     for engine in made.values():
         engine.check_integrity()

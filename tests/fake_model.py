@@ -26,9 +26,10 @@ from lorapool.worker.adapters.judge import Judge
 from lorapool.worker.config import WorkerConfig
 from lorapool.worker.engine.adapter_cache import AdapterCache
 from lorapool.worker.engine.adapter_source import AdapterSource
-from lorapool.worker.engine.engine import Engine
-from lorapool.worker.engine.model import Parts, Say
-from lorapool.worker.engine.port import OutOfMemory
+from lorapool.worker.engine.continuous_batch import ContinuousBatch
+from lorapool.worker.engine.model import Loaded, Say
+from lorapool.worker.engine.native_engine import NativeEngine
+from lorapool.worker.engine.port import Facts, OutOfMemory
 from lorapool.worker.engine.scheduler import Scheduler
 from lorapool.worker.engine.sequence import Batch, Drawn
 from lorapool.worker.text.template_process import COMPUTES_S
@@ -114,7 +115,7 @@ class FakeModel:
         say(f"reading {self.base_model}", 0.5)
         return PoolConfig(base_model=self.base_model, digest="0" * 64, dtype="float32")
 
-    def load(self, say: Say) -> Parts:
+    def load(self, say: Say) -> Loaded:
         say(f"loading {self.base_model}")
         time.sleep(self.load_s)
         store = FakeStore(self.config.slots)
@@ -128,10 +129,10 @@ class FakeModel:
             runner.ailments = Ailments(Path(self.ailments))
             load = _unless_away(load, runner.ailments)
         adapters = AdapterCache(store, load, self.config.host_cache_bytes)
-        engine = Engine(runner, adapters, Scheduler(max_batch=self.config.max_batch))
+        batch = ContinuousBatch(runner, adapters, Scheduler(max_batch=self.config.max_batch))
         sizes = {"slots": self.config.slots, "max_batch": self.config.max_batch}
-        facts = {"base_model": self.base_model, "device": self.device, "dtype": "float32", **sizes}
-        return Parts(engine, adapters, self.max_model_len, facts)
+        facts = Facts(self.device, "float32", self.max_model_len, {"base_model": self.base_model, **sizes})
+        return Loaded(NativeEngine(batch, adapters, facts))
 
 
 class FoundAdapters:

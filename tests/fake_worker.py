@@ -21,8 +21,9 @@ from lorapool.shared.prompt_format import PromptFormat
 from lorapool.shared.server.settings import redis_settings
 from lorapool.worker.cli import serve
 from lorapool.worker.config import WorkerConfig
-from lorapool.worker.engine.model import Say, Served
+from lorapool.worker.engine.model import Say
 from lorapool.worker.engine_process.supervisor import EngineProcess, Program
+from lorapool.worker.host import Served
 from lorapool.worker.text.template_process import COMPUTES_S, TemplateProcesses
 from tests.chaos import clock
 from tests.fake_model import UNREADABLE, FoundAdapters, prompt_ids, sound
@@ -68,8 +69,8 @@ class FakeHost:
         return PoolConfig.model_validate(await self._engine.identify(say))
 
     async def load(self, say: Say) -> Served:
-        facts, max_model_len, _ = await self._engine.load(say)
-        return Served(self._engine, self._tokenizer, self._check, max_model_len, facts)
+        await self._engine.load(say)
+        return Served(self._engine, self._tokenizer, self._check)
 
     async def close(self) -> None:
         await self._engine.close()

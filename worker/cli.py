@@ -44,8 +44,9 @@ from lorapool.worker.adapters.files import AdapterFiles
 from lorapool.worker.adapters.judge import CHECK_S, Judge
 from lorapool.worker.config import WorkerConfig, parse_bytes
 from lorapool.worker.confinement.bounded_call import BoundedCall
-from lorapool.worker.engine.model import Host, Say, Served
+from lorapool.worker.engine.model import Say
 from lorapool.worker.engine_process.supervisor import EngineProcess, Program
+from lorapool.worker.host import Host, Served
 from lorapool.worker.loop.presence import Presence
 from lorapool.worker.loop.worker import Worker
 from lorapool.worker.native.base_model import BaseModel
@@ -239,7 +240,7 @@ class NativeHost:
 
     async def load(self, say: Say) -> Served:
         """Load weights and tokenizer, run the self-check, build the engine."""
-        facts, max_model_len, handed = await self._engine.load(say)
+        handed = await self._engine.load(say)
         from lorapool.worker.text.tokenizer import Tokenizer
 
         tokenizer, config = Tokenizer.unpacked(handed["tokenizer"]), self._config
@@ -247,7 +248,7 @@ class NativeHost:
         files = AdapterFiles(config.adapter_roots, config.adapter_places, cache, handed["limit_bytes"])
         judge = Judge(files, handed["outline"], **tokenizer.chat_words())
         check = BoundedCall(judge.check, CHECK_S, "judging an adapter")
-        return Served(self._engine, tokenizer, check, max_model_len, facts)
+        return Served(self._engine, tokenizer, check)
 
     async def close(self) -> None:
         await self._engine.close()
@@ -278,7 +279,7 @@ async def serve(config: WorkerConfig, settings: RedisSettings, host: Host) -> in
             log.info("stopped while it loaded", worker=config.worker_id)
             return 0
         load_ms = round(1000 * (time.monotonic() - began_s))
-        identity = {"version": __version__, "model_load_ms": load_ms, **served.facts}
+        identity = {"version": __version__, "model_load_ms": load_ms, **served.engine.facts.fields()}
         worker = Worker(
             config,
             WorkerQueue(partition),

@@ -30,8 +30,10 @@ from lorapool.worker import cli
 from lorapool.worker.config import WorkerConfig
 from lorapool.worker.engine.adapter_cache import AdapterCache
 from lorapool.worker.engine.adapter_source import AdapterSource
-from lorapool.worker.engine.engine import Engine
-from lorapool.worker.engine.model import Parts, Say
+from lorapool.worker.engine.continuous_batch import ContinuousBatch
+from lorapool.worker.engine.model import Loaded, Say
+from lorapool.worker.engine.native_engine import NativeEngine
+from lorapool.worker.engine.port import Facts
 from lorapool.worker.engine.scheduler import Scheduler
 from lorapool.worker.engine.sequence import Batch, Drawn
 from lorapool.worker.loop import claimer
@@ -56,12 +58,12 @@ class SleepingRunner(NoopRunner):
 class SleepingModel(NoopModel):
     """Every slot miss is a load: host memory has room for the adapter that is on its way only."""
 
-    def load(self, say: Say) -> Parts:
+    def load(self, say: Say) -> Loaded:
         adapters = AdapterCache(NoopSlots(self.config.slots), _load, host_bytes=NoopWeights("").nbytes)
         runner, scheduler = SleepingRunner(self.clock), Scheduler(max_batch=self.config.max_batch)
-        engine = Engine(runner, adapters, scheduler)
-        facts = {"base_model": "noop", "device": "none", "dtype": "float32"}
-        return Parts(engine, adapters, runner.max_model_len, facts)
+        batch = ContinuousBatch(runner, adapters, scheduler)
+        facts = Facts("none", "float32", runner.max_model_len, {"base_model": "noop"})
+        return Loaded(NativeEngine(batch, adapters, facts))
 
 
 def _load(source: AdapterSource) -> NoopWeights:

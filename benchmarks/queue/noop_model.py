@@ -15,10 +15,13 @@ from lorapool.shared.prompt_format import PromptFormat
 from lorapool.worker.config import WorkerConfig
 from lorapool.worker.engine.adapter_cache import AdapterCache
 from lorapool.worker.engine.adapter_source import AdapterSource
-from lorapool.worker.engine.engine import Engine
-from lorapool.worker.engine.model import InProcess, Parts, Say
+from lorapool.worker.engine.continuous_batch import ContinuousBatch
+from lorapool.worker.engine.model import Loaded, Say
+from lorapool.worker.engine.native_engine import NativeEngine
+from lorapool.worker.engine.port import Facts
 from lorapool.worker.engine.scheduler import Scheduler
 from lorapool.worker.engine.sequence import Batch, Drawn
+from lorapool.worker.host import InProcess
 
 MAX_MODEL_LEN = 4096
 
@@ -125,12 +128,12 @@ class NoopModel:
     def identify(self, say: Say) -> PoolConfig:
         return PoolConfig(base_model="noop", digest="0" * 64, dtype="float32")
 
-    def load(self, say: Say) -> Parts:
+    def load(self, say: Say) -> Loaded:
         adapters = AdapterCache(NoopSlots(self.config.slots), _weights, self.config.host_cache_bytes)
         runner = NoopRunner(self.clock)
-        engine = Engine(runner, adapters, Scheduler(max_batch=self.config.max_batch))
-        facts = {"base_model": "noop", "device": "none", "dtype": "float32"}
-        return Parts(engine, adapters, MAX_MODEL_LEN, facts)
+        batch = ContinuousBatch(runner, adapters, Scheduler(max_batch=self.config.max_batch))
+        facts = Facts("none", "float32", MAX_MODEL_LEN, {"base_model": "noop"})
+        return Loaded(NativeEngine(batch, adapters, facts))
 
 
 def served_in_process(model: NoopModel) -> InProcess:

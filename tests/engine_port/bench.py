@@ -12,7 +12,7 @@ from typing import Any
 from lorapool.shared.job import BASE_REF
 from lorapool.worker.config import WorkerConfig
 from lorapool.worker.engine.adapter_source import AdapterSource
-from lorapool.worker.engine.port import EnginePort, Lost, Request, Sampling, Start, Update
+from lorapool.worker.engine.port import AsyncEngine, Lost, Request, Sampling, Start, Update
 from lorapool.worker.engine.thread import EngineThread
 from lorapool.worker.engine_process.supervisor import EngineProcess, Program
 from tests.engine_port.model import PortModel
@@ -27,7 +27,7 @@ def quiet(_what: str, _share: float | None = None) -> None:
 class Bench:
     """``pid`` is that of the engine's process."""
 
-    def __init__(self, engine: EnginePort) -> None:
+    def __init__(self, engine: AsyncEngine) -> None:
         self.engine = engine
         self.updates: list[Update] = []
         self.starts: list[Start] = []
@@ -114,14 +114,13 @@ async def in_process(step_timeout_s: float = 60.0, **options: Any) -> AsyncItera
 async def in_thread(step_timeout_s: float = 60.0, **options: Any) -> AsyncIterator[Bench]:
     """The engine in a thread of this process, started."""
     made = program(**options)
-    parts = await asyncio.to_thread(PortModel(made.config, **made.options).load, quiet)
-    engine = EngineThread(parts.engine, parts.adapters, step_timeout_s=step_timeout_s)
+    loaded = await asyncio.to_thread(PortModel(made.config, **made.options).load, quiet)
+    engine = EngineThread(loaded.engine, step_timeout_s=step_timeout_s)
     engine.start()
     try:
         yield Bench(engine)
     finally:
         await engine.close()
-        parts.adapters.close()
 
 
 def descriptors() -> int:

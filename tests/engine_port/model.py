@@ -21,8 +21,10 @@ from lorapool.shared.errors import BaseModelError
 from lorapool.worker.config import WorkerConfig
 from lorapool.worker.engine.adapter_cache import AdapterCache
 from lorapool.worker.engine.adapter_source import AdapterSource
-from lorapool.worker.engine.engine import Engine
-from lorapool.worker.engine.model import Parts, Say
+from lorapool.worker.engine.continuous_batch import ContinuousBatch
+from lorapool.worker.engine.model import Loaded, Say
+from lorapool.worker.engine.native_engine import NativeEngine
+from lorapool.worker.engine.port import Facts
 from lorapool.worker.engine.scheduler import Scheduler
 from lorapool.worker.engine.sequence import Batch, Drawn
 from tests.fake_runner import FakeRunner, FakeStore
@@ -99,16 +101,16 @@ class PortModel:
         say("reading port", 0.5)
         return PoolConfig(base_model="port", digest="0" * 64, dtype="float32")
 
-    def load(self, say: Say) -> Parts:
+    def load(self, say: Say) -> Loaded:
         say("loading port")
         self._begin()
         store = FakeStore(self.config.slots)
         runner = PortRunner(store, step_s=self.step_s, max_model_len=CONTEXT, kv_tokens=4 * CONTEXT)
         adapters = AdapterCache(store, _weights, self.config.host_cache_bytes)
         scheduler = Scheduler(max_batch=self.config.max_batch, prefill_tokens=CONTEXT)
-        engine = Engine(runner, adapters, scheduler)
-        facts = {"device": "port", "dtype": "float32"}
-        return Parts(engine, adapters, CONTEXT, facts, {"words": ["of", "the", "model"]})
+        batch = ContinuousBatch(runner, adapters, scheduler)
+        facts = Facts("port", "float32", CONTEXT, {"kind": "native"})
+        return Loaded(NativeEngine(batch, adapters, facts), {"words": ["of", "the", "model"]})
 
     def _begin(self) -> None:
         if not self.diary:

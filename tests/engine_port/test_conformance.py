@@ -12,7 +12,7 @@ import pytest_asyncio
 from lorapool.shared.errors import AdapterConflict, InvalidRequest
 from lorapool.shared.job import FinishReason
 from lorapool.worker.engine.adapter_source import AdapterSource
-from lorapool.worker.engine.busy_time import Timesheet
+from lorapool.worker.engine.busy_time import BusyTime
 from lorapool.worker.engine.port import name_of
 from lorapool.worker.engine_process.supervisor import EngineProcess
 from tests.engine_port.bench import Bench, in_process, in_thread, request
@@ -153,7 +153,7 @@ async def test_an_adapter_on_its_way_is_seen(bench: Bench) -> None:
 async def test_steps_are_counted_and_timed(bench: Bench) -> None:
     """By the names that the heartbeat gives them; computing is busy time, waiting for work is not."""
     before, was = bench.engine.counters(), bench.engine.busy_time()
-    assert set(Timesheet().totals()) == set(was)
+    assert set(BusyTime().totals()) == set(was)
     bench.add("s", [1, 2, 3], 25)
     await bench.ends("s")
     await asyncio.sleep(0.3)

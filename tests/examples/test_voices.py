@@ -16,7 +16,7 @@ from lorapool.shared.job import BASE_REF, Job, Message, SamplingParams
 from lorapool.worker.adapters.checkpoint import load_checkpoint
 from lorapool.worker.engine.adapter_cache import AdapterCache
 from lorapool.worker.engine.adapter_source import AdapterSource, confined
-from lorapool.worker.engine.engine import Engine
+from lorapool.worker.engine.continuous_batch import ContinuousBatch
 from lorapool.worker.engine.scheduler import Scheduler
 from lorapool.worker.engine.sequence import Sequence
 from lorapool.worker.loop.sampling import resolve
@@ -43,14 +43,14 @@ def answers() -> dict[str, list[str]]:
     )
     for role in VOICES:
         cache.know(AdapterSource(role, adapter_digest(FOLDER / role), (FOLDER / role).as_uri()))
-    engine = Engine(runner, cache, Scheduler(max_batch=48))
+    engine = ContinuousBatch(runner, cache, Scheduler(max_batch=48))
     texts = dict(_run(engine, cache, tokenizer))
     engine.check_integrity()
     cache.close()
     return {role: [texts[f"{role}.{i}"] for i in range(len(ASKED))] for role in ROLES}
 
 
-def _run(engine: Engine, cache: AdapterCache, tokenizer: Tokenizer) -> Iterator[tuple[str, str]]:
+def _run(engine: ContinuousBatch, cache: AdapterCache, tokenizer: Tokenizer) -> Iterator[tuple[str, str]]:
     sequences = {}
     for role in ROLES:
         for index, question in enumerate(ASKED):

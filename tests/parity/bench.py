@@ -17,7 +17,7 @@ from lorapool.shared.job import BASE_REF
 from lorapool.worker.adapters.checkpoint import AdapterWeights, load_checkpoint
 from lorapool.worker.engine.adapter_cache import AdapterCache
 from lorapool.worker.engine.adapter_source import AdapterSource
-from lorapool.worker.engine.engine import Engine
+from lorapool.worker.engine.continuous_batch import ContinuousBatch
 from lorapool.worker.engine.port import Sampling, Update
 from lorapool.worker.engine.scheduler import Scheduler
 from lorapool.worker.engine.sequence import Sequence as Row
@@ -78,7 +78,7 @@ class Bench:
         for ref, folder in self.folders.items():
             self.know(ref, folder)
         scheduler = Scheduler(max_batch=self.max_batch, prefill_tokens=self.prefill_tokens)
-        self.engine = Engine(self.runner, self.adapters, scheduler, lambda: self.now_s)
+        self.engine = ContinuousBatch(self.runner, self.adapters, scheduler, lambda: self.now_s)
         self._spy()
 
     def know(self, ref: str, folder: Path) -> None:

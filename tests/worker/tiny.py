@@ -13,7 +13,7 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from lorapool.shared.job import BASE_REF
-from lorapool.worker.engine.engine import Engine
+from lorapool.worker.engine.continuous_batch import ContinuousBatch
 from lorapool.worker.engine.port import Sampling, Update
 from lorapool.worker.engine.sequence import Sequence
 from lorapool.worker.native import attention
@@ -58,7 +58,7 @@ def sequence(seq_id: str, prompt: list[int], ref: str = BASE_REF, seed: int = 0,
     return Sequence(seq_id, ref, prompt, Sampling(**({"max_new_tokens": 128, "seed": seed} | params)))
 
 
-def drain(engine: Engine, limit: int = 5000) -> dict[str, list[Update]]:
+def drain(engine: ContinuousBatch, limit: int = 5000) -> dict[str, list[Update]]:
     """Step until nothing is left; updates by sequence. Checks integrity at the end."""
     seen: dict[str, list[Update]] = {}
     while engine.has_work:

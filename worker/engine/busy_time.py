@@ -1,4 +1,4 @@
-"""Timesheet: how long this worker has had its device, and how long it computed.
+"""BusyTime: how long this worker has had its device, and how long it computed.
 
 Steps in which no row read a prompt are summed apart: what such a step takes per token is the price of a new token,
 and what the other steps take beyond that is the price of reading prompts. Knows no engine, no Redis; thread-safe
@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 
 
-class Timesheet:
+class BusyTime:
     """Monotone. ``had_s``: for how long the device has been ours already, while the base model was loading."""
 
     def __init__(self, had_s: float = 0.0) -> None:

@@ -1,14 +1,14 @@
-"""The Engine port: all that the worker's loop knows of an engine.
+"""The Engine port: all that anything above an engine knows of it.
 
-Requests go in; what steps did comes out in reports. Where the engine runs is its own business: a thread of this
-process, or a process of its own, which may die or hang and be started again without the worker. Knows no torch and no
-Redis.
+Requests go in; what steps did comes out in reports, as token ids: text and stop strings are above. An ``Engine``
+computes, driven by one thread; an ``AsyncEngine`` is one that steps in a thread of this process, or in a process of its
+own, which may die or hang and be started again without the worker. Knows no torch and no Redis.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import Literal, NamedTuple, Protocol
 
@@ -99,6 +99,20 @@ class Report:
 
 
 @dataclass(frozen=True, slots=True)
+class Facts:
+    """What an engine is; ``more``: whatever else it says of itself, for people."""
+
+    device: str
+    dtype: str
+    max_model_len: int  # tokens of prompt and completion together
+    more: Mapping[str, str | int | float] = field(default_factory=dict)
+
+    def fields(self) -> dict[str, str | int | float]:
+        """As results and heartbeats say it."""
+        return {**self.more, "device": self.device, "dtype": self.dtype, "max_model_len": self.max_model_len}
+
+
+@dataclass(frozen=True, slots=True)
 class Residency:
     """Where each adapter's weights are: refs in a device slot, on the way there, in host memory."""
 
@@ -173,8 +187,77 @@ def name_of(error: Exception) -> str:
     return error.name if isinstance(error, EngineError) else type(error).__name__
 
 
-class EnginePort(Protocol):
-    """Methods are called on the event loop; only those that are awaited wait for anything."""
+class Watch(Protocol):
+    """Told what an engine is busy with, so that its end can be judged from outside."""
+
+    def enter(self, seq_ids: Iterable[str]) -> None:
+        """These are computed from now on."""
+        ...
+
+    def bring(self, stage: Literal["read", "placed"], ref: str | None) -> None:
+        """This adapter is read, or placed on the device, from now on; None: it is done."""
+        ...
+
+
+class Engine(Protocol):
+    """What computes, a step at a time. One thread calls it; ``residency`` and ``counters`` any."""
+
+    @property
+    def facts(self) -> Facts: ...
+
+    @property
+    def has_work(self) -> bool:
+        """A sequence is inside."""
+        ...
+
+    def watch(self, watch: Watch) -> None:
+        """Tell it from now on what is computed and which adapter is brought."""
+        ...
+
+    def check_device(self) -> None:
+        """Raise EngineSick if the device does not compute as it did when the model was loaded."""
+        ...
+
+    def add(self, request: Request) -> None:
+        """Queue a request. Raises what is wrong with it (InvalidRequest, AdapterConflict)."""
+        ...
+
+    def abort(self, seq_id: str) -> None:
+        """Take a sequence out, with all that it holds; one that is not here is no matter."""
+        ...
+
+    def near(self, source: AdapterSource) -> None:
+        """Bring an adapter towards a slot. Raises AdapterConflict where its ref is known with another digest."""
+        ...
+
+    def step(self) -> Report:
+        """Compute once for all that can run; with nothing to do, get on with what adapters are on their way. Raises
+        EngineSick where the device is at fault; what one sequence does wrong ends that sequence."""
+        ...
+
+    def residency(self) -> Residency:
+        """As of a recent step."""
+        ...
+
+    def counters(self) -> EngineCounters:
+        """Live: they go on counting, and a field may be one step ahead of another."""
+        ...
+
+    def check_integrity(self) -> None:
+        """Raise AssertionError where it has lost count of what it holds: it could give wrong answers."""
+        ...
+
+    def close(self) -> None:
+        """Begin nothing more."""
+        ...
+
+
+class AsyncEngine(Protocol):
+    """An engine that steps elsewhere, in a thread or a process, as the worker's loop sees it. Methods are called on the
+    event loop; only those that are awaited wait for anything."""
+
+    @property
+    def facts(self) -> Facts: ...
 
     def start(self) -> None:
         """Serve from now on."""

@@ -59,7 +59,7 @@ class Scheduler:
         """Move a waiting sequence, whose slot and KV row are held, among the running."""
         assert self.room > 0, f"no room for {sequence.seq_id}: {len(self._running)} of {self._rows} rows run"
         self._running[sequence.seq_id] = self._waiting.pop(sequence.seq_id)
-        sequence.status = Status.RUNNING
+        sequence.status, sequence.started = Status.RUNNING, True
 
     def remove(self, seq_id: str) -> Sequence | None:
         """Take a sequence out, wherever it is; None if it is not here."""

@@ -37,6 +37,7 @@ class Sequence:
     params: Sampling
     output_ids: list[int] = field(default_factory=list)
     status: Status = Status.WAITING
+    started: bool = False  # it has had a row
     finish_reason: FinishReason | None = None
     slot: int = 0
     computed: int = 0

@@ -11,11 +11,9 @@ import threading
 import time
 from collections.abc import Mapping
 
-from lorapool.worker.engine.adapter_cache import AdapterCache
 from lorapool.worker.engine.adapter_source import AdapterSource
-from lorapool.worker.engine.engine import Engine
-from lorapool.worker.engine.loop import EngineLoop, Order
-from lorapool.worker.engine.port import EngineCounters, EngineFailed, Health, Report, Request, Residency
+from lorapool.worker.engine.engine_loop import EngineLoop, Order
+from lorapool.worker.engine.port import Engine, EngineCounters, EngineFailed, Health, Report, Request, Residency
 
 LAST_STEP_S = 30.0  # a step that hangs must not keep the process
 STEP_TIMEOUT_S = 120.0
@@ -23,17 +21,16 @@ LOOK_S = 0.5
 
 
 class EngineThread:
-    """Implements EnginePort."""
+    """Implements AsyncEngine."""
 
     def __init__(
         self,
         engine: Engine,
-        adapters: AdapterCache,
         *,
         step_timeout_s: float = STEP_TIMEOUT_S,
     ) -> None:
-        self._loop = EngineLoop(engine, adapters, self._hand_over, self._passed)
-        self._step_timeout_s = step_timeout_s
+        self._loop = EngineLoop(engine, self._hand_over, self._passed)
+        self.facts, self._step_timeout_s = engine.facts, step_timeout_s
         self._lock = threading.Lock()
         self._report = Report()
         self._arrived = asyncio.Event()
@@ -99,7 +96,7 @@ class EngineThread:
         return self._loop.counters().copy()
 
     def busy_time(self) -> Mapping[str, int]:
-        return self._loop.timesheet.totals()
+        return self._loop.busy_time.totals()
 
     def health(self) -> Health:
         return Health("running", "", self._age_s(), 0)

@@ -26,9 +26,9 @@ import structlog
 from lorapool.shared import logs
 from lorapool.shared.errors import BaseModelError, LorapoolError
 from lorapool.worker.config import WorkerConfig
-from lorapool.worker.engine.loop import EngineLoop
-from lorapool.worker.engine.model import Model, Parts
-from lorapool.worker.engine.port import EngineSick, Report, Residency
+from lorapool.worker.engine.engine_loop import EngineLoop
+from lorapool.worker.engine.model import Model
+from lorapool.worker.engine.port import Engine, EngineSick, Report, Residency
 from lorapool.worker.engine_process import wire
 from lorapool.worker.engine_process.step_board import StepBoard
 
@@ -95,7 +95,7 @@ class Reporter:
         if not moved and counters == self._counters:
             return None
         self._residency, self._counters, self._told_s = residency, counters, now
-        return [wire.packed_residency(residency), counters, self.loop.timesheet.totals()]
+        return [wire.packed_residency(residency), counters, self.loop.busy_time.totals()]
 
 
 def main(socket_fd: int, board_fd: int, parent: int) -> int:
@@ -110,8 +110,8 @@ def main(socket_fd: int, board_fd: int, parent: int) -> int:
     sys.path += [folder for folder in path if folder not in sys.path]
     logs.configure(**log_options)
     try:
-        parts = _load(line, _model(target, config, options))
-        return 0 if parts is None else _serve(line, board, parts)
+        engine = _load(line, _model(target, config, options))
+        return 0 if engine is None else _serve(line, board, engine)
     except ModuleNotFoundError as error:
         told = f"{error.name} is not installed; a worker needs: pip install 'lorapool[worker]'"
         return _broke(line, BaseModelError(told))
@@ -133,7 +133,7 @@ def _model(target: str, config: dict[str, Any], options: dict[str, Any]) -> Mode
     return model
 
 
-def _load(line: Line, model: Model) -> Parts | None:
+def _load(line: Line, model: Model) -> Engine | None:
     """Answer until the model is loaded; None if the worker has gone."""
 
     def say(what: str, share: float | None = None) -> None:
@@ -143,18 +143,18 @@ def _load(line: Line, model: Model) -> Parts | None:
         if order[0] == "identify":
             line.send("identified", model.identify(say).model_dump())
             continue
-        parts = model.load(say)
+        loaded = model.load(say)
         line.send("loaded")
-        parts.engine.check_device()
-        line.send("ready", dict(parts.facts), parts.max_model_len, dict(parts.handed))
-        return parts
+        loaded.engine.check_device()
+        line.send("ready", wire.packed_facts(loaded.engine.facts), dict(loaded.handed))
+        return loaded.engine
     return None
 
 
-def _serve(line: Line, board: StepBoard, parts: Parts) -> int:
+def _serve(line: Line, board: StepBoard, engine: Engine) -> int:
     reporter = Reporter(line)
-    parts.engine.entering, parts.adapters.bringing = board.enter, board.bring
-    loop = EngineLoop(parts.engine, parts.adapters, reporter, board.passed)
+    engine.watch(board)
+    loop = EngineLoop(engine, reporter, board.passed)
     reporter.loop = loop
     gc.freeze()  # what is here stays: no collection needs to look at it
     threading.Thread(target=_listen, args=(line, loop), daemon=True).start()

@@ -23,6 +23,7 @@ from lorapool.worker.engine.port import (
     EngineCounters,
     EngineDown,
     EngineFailed,
+    Facts,
     Health,
     Lost,
     Report,
@@ -52,7 +53,7 @@ class _End(NamedTuple):
 
 
 class EngineProcess:
-    """Implements EnginePort. First ``identify`` and ``load``, then ``start``."""
+    """Implements AsyncEngine. First ``identify`` and ``load``, then ``start``."""
 
     def __init__(self, program: Program, *, step_timeout_s: float) -> None:
         self._program, self._step_timeout_s = program, step_timeout_s
@@ -61,6 +62,7 @@ class EngineProcess:
         self._closing = False
         self._inside: dict[str, str] = {}  # seq_id → adapter ref
         self._report, self._arrived, self._up = Report(), asyncio.Event(), asyncio.Event()
+        self._facts: Facts | None = None
         self._fatal: Exception | None = None
         self._residency = _NOWHERE
         self._counters, self._counted_before = EngineCounters(), EngineCounters()
@@ -76,10 +78,11 @@ class EngineProcess:
         [identity] = await self._asked("identify", "identified", say)
         return dict(identity)
 
-    async def load(self, say: Say) -> tuple[dict[str, Any], int, dict[str, Any]]:
-        """Facts, the longest context, and what the model handed over. Raises what it raised, or EngineFailed."""
-        facts, max_model_len, handed = await self._asked("load", "ready", say)
-        return facts, max_model_len, handed
+    async def load(self, say: Say) -> dict[str, Any]:
+        """What the model handed over; ``facts`` are known then. Raises what it raised, or EngineFailed."""
+        facts, handed = await self._asked("load", "ready", say)
+        self._facts = wire.facts_of(facts)
+        return dict(handed)
 
     async def _asked(self, order: str, answer: str, say: Say) -> list[Any]:
         """Of the process that is there, or else of a new one."""
@@ -93,6 +96,11 @@ class EngineProcess:
             raise
 
     # -- the port
+
+    @property
+    def facts(self) -> Facts:
+        assert self._facts is not None, "loaded before it is asked"
+        return self._facts
 
     def start(self) -> None:
         self._supervisor = asyncio.create_task(self._supervise())

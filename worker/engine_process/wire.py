@@ -21,6 +21,7 @@ from lorapool.worker.engine.adapter_source import AdapterSource
 from lorapool.worker.engine.port import (
     EngineCounters,
     EngineError,
+    Facts,
     Report,
     Request,
     Residency,
@@ -145,6 +146,16 @@ def error_of(packed: Sequence[str]) -> Exception:
         return _OURS[name](message)
     except (KeyError, TypeError):  # not ours, or one that says more than its words
         return EngineError(name, message)
+
+
+def packed_facts(facts: Facts) -> list[Any]:
+    """Three of them, then the rest by name."""
+    return [facts.device, facts.dtype, facts.max_model_len, dict(facts.more)]
+
+
+def facts_of(packed: Sequence[Any]) -> Facts:
+    """What ``packed_facts`` packed."""
+    return Facts(*packed)
 
 
 def packed_residency(residency: Residency) -> list[list[str]]:

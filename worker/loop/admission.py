@@ -25,7 +25,7 @@ from lorapool.shared.queue.protocol import ClaimedJob
 from lorapool.shared.server.redis_retry import retry
 from lorapool.shared.tasks import cancel_and_wait
 from lorapool.worker.engine.adapter_source import AdapterSource
-from lorapool.worker.engine.port import EnginePort, Request
+from lorapool.worker.engine.port import AsyncEngine, Request
 from lorapool.worker.loop.held_jobs import HeldJob, HeldJobs
 from lorapool.worker.loop.sampling import resolve
 from lorapool.worker.loop.settler import Publisher
@@ -78,7 +78,7 @@ class Admission:
     def __init__(
         self,
         jobs: HeldJobs,
-        engine: EnginePort,
+        engine: AsyncEngine,
         publisher: Publisher,
         catalog: Catalog,
         tokenizer: Tokenizer,

@@ -16,7 +16,7 @@ from lorapool.shared.fleet.counters import Counters
 from lorapool.shared.fleet.membership import DRAINING, LOADING, RUNNING
 from lorapool.shared.server.redis_retry import retry_until_repaired
 from lorapool.worker.adapters.validator import Validator
-from lorapool.worker.engine.port import EngineCounters, EnginePort, Health, Residency
+from lorapool.worker.engine.port import AsyncEngine, EngineCounters, Health, Residency
 from lorapool.worker.loop.adapter_loads import LoadReport
 from lorapool.worker.loop.held_jobs import HeldJobs
 from lorapool.worker.loop.peers import Peers
@@ -38,7 +38,7 @@ class Heartbeat:
         self,
         presence: Presence,
         counters: Counters,
-        engine: EnginePort,
+        engine: AsyncEngine,
         jobs: HeldJobs,
         validator: Validator,
         identity: Mapping[str, str | int | float],

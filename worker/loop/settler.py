@@ -28,7 +28,7 @@ from lorapool.shared.queue.protocol import ClaimedJob, Settled, Settlement
 from lorapool.shared.queue.worker import WorkerQueue
 from lorapool.shared.server.redis_retry import retry, retry_until_repaired
 from lorapool.worker.adapters.not_here import NotHere
-from lorapool.worker.engine.port import EngineDown, EnginePort, Lost, Report, Update, name_of
+from lorapool.worker.engine.port import AsyncEngine, EngineDown, Lost, Report, Update, name_of
 from lorapool.worker.loop.clock import ServerClock
 from lorapool.worker.loop.held_jobs import HeldJob, HeldJobs
 
@@ -46,7 +46,7 @@ class Publisher:
         self,
         queue: WorkerQueue,
         jobs: HeldJobs,
-        engine: EnginePort,
+        engine: AsyncEngine,
         clock: ServerClock,
         not_here: NotHere,
         *,

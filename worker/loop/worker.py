@@ -24,8 +24,8 @@ from lorapool.shared.server.redis_retry import retry, retry_until_repaired
 from lorapool.shared.tasks import cancel_and_wait
 from lorapool.worker.adapters.validator import Validator
 from lorapool.worker.config import WorkerConfig
-from lorapool.worker.engine.model import Served
 from lorapool.worker.engine.port import EngineFailed
+from lorapool.worker.host import Served
 from lorapool.worker.loop.admission import Admission
 from lorapool.worker.loop.affinity import Homes, Policy
 from lorapool.worker.loop.claimer import Claimer
@@ -71,7 +71,7 @@ class Worker:
             dtype=str(identity["dtype"]),
         )
         self._admission = Admission(
-            self._jobs, self._engine, self._publisher, catalog, served.tokenizer, served.max_model_len
+            self._jobs, self._engine, self._publisher, catalog, served.tokenizer, self._engine.facts.max_model_len
         )
         self._claimer = self._claimer_for(config, clock)
         self._keeper = LeaseKeeper(queue, self._jobs, self._publisher, clock, lease_ms=config.lease_ms)

@@ -20,8 +20,10 @@ from lorapool.worker.config import WorkerConfig
 from lorapool.worker.confinement.bounded_call import BoundedCall
 from lorapool.worker.engine.adapter_cache import AdapterCache
 from lorapool.worker.engine.adapter_source import AdapterSource
-from lorapool.worker.engine.engine import Engine
-from lorapool.worker.engine.model import Parts, Say
+from lorapool.worker.engine.continuous_batch import ContinuousBatch
+from lorapool.worker.engine.model import Loaded, Say
+from lorapool.worker.engine.native_engine import NativeEngine
+from lorapool.worker.engine.port import Facts
 from lorapool.worker.engine.scheduler import Scheduler
 from lorapool.worker.native.base_model import BaseModel
 from lorapool.worker.native.device import choose_device, choose_dtype, default_kv_bytes, describe, slot_bytes
@@ -59,7 +61,7 @@ class NativeModel:
         digest = self._base.digest(advance)
         return PoolConfig(base_model=self._base.name, revision=self._base.revision, digest=digest, dtype=self._dtype)
 
-    def load(self, say: Say) -> Parts:
+    def load(self, say: Say) -> Loaded:
         """Load weights and tokenizer, run the self-check, build the engine; says what it takes."""
         config = self._config
         say(f"loading {self._base.name} on {self._device}")
@@ -71,15 +73,15 @@ class NativeModel:
         adapters = _Adapters(config, runner)
         load = BoundedCall(adapters.load, LOAD_S, "reading an adapter")
         cache = AdapterCache(runner.lora, load, config.host_cache_bytes)
-        engine = Engine(runner, cache, Scheduler(max_batch=config.max_batch))
+        batch = ContinuousBatch(runner, cache, Scheduler(max_batch=config.max_batch))
         facts = self._facts(runner, kv_bytes)
-        log.info("serving", memory=_memory(config.slots, int(facts["slot_bytes"]), kv_bytes), **facts)
+        log.info("serving", memory=_memory(config.slots, int(facts.more["slot_bytes"]), kv_bytes), **facts.fields())
         handed = {
             "tokenizer": tokenizer.packed(),
             "outline": packed(runner.spec, config.max_rank),
             "limit_bytes": largest_bytes(runner.spec, config.max_rank),
         }
-        return Parts(engine, cache, runner.max_model_len, facts, handed)
+        return Loaded(NativeEngine(batch, cache, facts), handed)
 
     def _runner(self, kv_bytes: int) -> ModelRunner:
         config = self._config
@@ -94,19 +96,17 @@ class NativeModel:
             names=self._base.names(),
         )
 
-    def _facts(self, runner: ModelRunner, kv_bytes: int) -> dict[str, str | int]:
-        return {
+    def _facts(self, runner: ModelRunner, kv_bytes: int) -> Facts:
+        more: dict[str, str | int | float] = {
             "base_model": self._base.name,
-            "device": self._device,
             "hardware": describe(self._device),
-            "dtype": self._dtype,
             "slots": self._config.slots,
             "max_rank": self._config.max_rank,
             "slot_bytes": slot_bytes(runner.spec, self._config.max_rank, self._device),
             "kv_cache_bytes": kv_bytes,
             "max_batch": self._config.max_batch,
-            "max_model_len": runner.max_model_len,
         }
+        return Facts(self._device, self._dtype, runner.max_model_len, more)
 
 
 class _Adapters:

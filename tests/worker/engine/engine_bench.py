@@ -7,7 +7,7 @@ from typing import Any
 
 from lorapool.worker.engine.adapter_cache import AdapterCache
 from lorapool.worker.engine.adapter_source import AdapterSource
-from lorapool.worker.engine.engine import Engine
+from lorapool.worker.engine.continuous_batch import ContinuousBatch
 from lorapool.worker.engine.scheduler import Scheduler
 from tests.fake_runner import FakeRunner, FakeStore
 from tests.worker.tiny import Now
@@ -44,4 +44,4 @@ class Bench:
             self.adapters.know(AdapterSource(f"{name}@1", name, "fine"))
         self.adapters.know(AdapterSource("broken@1", "x", "broken"))
         scheduler = Scheduler(max_batch=4, prefill_tokens=prefill_tokens)
-        self.engine = Engine(self.runner, self.adapters, scheduler, lambda: self.now_s)
+        self.engine = ContinuousBatch(self.runner, self.adapters, scheduler, lambda: self.now_s)

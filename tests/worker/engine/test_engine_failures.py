@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from lorapool.worker.engine.engine import TURN_S
+from lorapool.worker.engine.continuous_batch import TURN_S
 from lorapool.worker.engine.port import EngineSick, OutOfMemory
 from lorapool.worker.engine.scheduler import GROW_AFTER
 from lorapool.worker.engine.sequence import Batch, Drawn

@@ -14,9 +14,10 @@ import pytest
 from lorapool.shared.job import BASE_REF
 from lorapool.worker.engine.adapter_cache import AdapterCache
 from lorapool.worker.engine.adapter_source import AdapterSource
-from lorapool.worker.engine.engine import Engine
-from lorapool.worker.engine.loop import MOST_CRASHES
-from lorapool.worker.engine.port import EngineFailed, Request, Sampling, Start, Update
+from lorapool.worker.engine.continuous_batch import ContinuousBatch
+from lorapool.worker.engine.engine_loop import MOST_CRASHES
+from lorapool.worker.engine.native_engine import NativeEngine
+from lorapool.worker.engine.port import EngineFailed, Facts, Request, Sampling, Start, Update
 from lorapool.worker.engine.scheduler import Scheduler
 from lorapool.worker.engine.thread import EngineThread
 from tests.fake_runner import FakeRunner, FakeStore, completion
@@ -35,8 +36,9 @@ class Bench:
         store = FakeStore(slots)
         self.runner = FakeRunner(store, step_s=step_s, max_model_len=64)
         self.adapters = AdapterCache(store, lambda source: Weights(source.digest), 1000)
-        self.engine = Engine(self.runner, self.adapters, Scheduler(max_batch=4))
-        self.thread = EngineThread(self.engine, self.adapters, step_timeout_s=step_timeout_s)
+        self.engine = ContinuousBatch(self.runner, self.adapters, Scheduler(max_batch=4))
+        whole = NativeEngine(self.engine, self.adapters, Facts("fake", "float32", 64))
+        self.thread = EngineThread(whole, step_timeout_s=step_timeout_s)
         self.updates: list[Update] = []
         self.starts: list[Start] = []
 
@@ -67,7 +69,6 @@ async def bench(**options: Any) -> AsyncIterator[Bench]:
         yield made
     finally:
         await made.thread.close()
-        made.adapters.close()
 
 
 async def test_aborted_sequence_leaves() -> None:

@@ -9,7 +9,7 @@ from lorapool.producer.client.client import Client
 from lorapool.shared.server.settings import redis_settings
 from lorapool.worker.cli import serve
 from lorapool.worker.config import WorkerConfig
-from lorapool.worker.engine.model import InProcess
+from lorapool.worker.host import InProcess
 from lorapool.worker.loop.lease_keeper import LeaseKeeper
 from lorapool.worker.loop.settler import Publisher
 from tests.fake_model import FakeModel

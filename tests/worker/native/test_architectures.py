@@ -10,7 +10,7 @@ import transformers
 from transformers import AutoModelForCausalLM
 
 from lorapool.worker.engine.adapter_cache import AdapterCache
-from lorapool.worker.engine.engine import Engine
+from lorapool.worker.engine.continuous_batch import ContinuousBatch
 from lorapool.worker.engine.scheduler import Scheduler
 from lorapool.worker.native import self_check
 from tests.fake_runner import FakeStore
@@ -56,7 +56,7 @@ def test_an_architecture_gives_its_own_greedy_tokens(name: str) -> None:
     runner = runner_over(model, max_model_len=200)
     self_check.check(runner)
     adapters = AdapterCache(FakeStore(), lambda _: FakeStore(), 1, Now())  # type: ignore[arg-type,return-value]
-    engine = Engine(runner, adapters, Scheduler(prefill_tokens=9))
+    engine = ContinuousBatch(runner, adapters, Scheduler(prefill_tokens=9))
     for index, prompt in enumerate(prompts):
         engine.add(sequence(str(index), prompt, max_new_tokens=20))
     seen = drain(engine)

@@ -22,7 +22,7 @@ from lorapool.shared.job import BASE_REF
 from lorapool.worker.adapters.checkpoint import AdapterWeights, load_checkpoint
 from lorapool.worker.engine.adapter_cache import AdapterCache
 from lorapool.worker.engine.adapter_source import AdapterSource
-from lorapool.worker.engine.engine import Engine
+from lorapool.worker.engine.continuous_batch import ContinuousBatch
 from lorapool.worker.engine.scheduler import Scheduler
 from lorapool.worker.native.runner import ModelRunner
 from tests.worker.tiny import VOCABULARY, Now, drain, peft_adapter, runner_over, sequence, tiny_llama, tokens
@@ -72,7 +72,7 @@ class World:
         assert bool((best - taken <= 2 * BOUND * logits.abs().max()).all()), f"{ref}: not PEFT's tokens"
         return int((logits.argmax(-1) != torch.tensor(output)).sum())
 
-    def engine(self, runner: ModelRunner, *, max_batch: int = 6, prefill_tokens: int = 24) -> Engine:
+    def engine(self, runner: ModelRunner, *, max_batch: int = 6, prefill_tokens: int = 24) -> ContinuousBatch:
         def load(source: AdapterSource) -> AdapterWeights:
             return load_checkpoint(source.uri, runner.spec, runner.lora.max_rank, source.digest)
 
@@ -82,7 +82,7 @@ class World:
         for ref, path in self.folders.items():
             adapters.know(AdapterSource(ref, self.digests[ref], str(path)))
         scheduler = Scheduler(max_batch=max_batch, prefill_tokens=prefill_tokens)
-        return Engine(runner, adapters, scheduler)
+        return ContinuousBatch(runner, adapters, scheduler)
 
 
 @pytest.fixture(scope="module")

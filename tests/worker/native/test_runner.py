@@ -11,7 +11,7 @@ import torch
 from transformers import GptOssConfig, GptOssForCausalLM
 
 from lorapool.shared.errors import BaseModelError
-from lorapool.worker.engine.engine import Engine
+from lorapool.worker.engine.continuous_batch import ContinuousBatch
 from lorapool.worker.engine.port import EngineSick, OutOfMemory
 from lorapool.worker.engine.scheduler import Scheduler
 from lorapool.worker.native import self_check
@@ -27,11 +27,11 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def _engine(runner: Any) -> Engine:
+def _engine(runner: Any) -> ContinuousBatch:
     from lorapool.worker.engine.adapter_cache import AdapterCache
 
     adapters = AdapterCache(FakeStore(), lambda source: source, 1, Now())  # type: ignore[arg-type,return-value]
-    return Engine(runner, adapters, Scheduler())
+    return ContinuousBatch(runner, adapters, Scheduler())
 
 
 def test_greedy_tokens_are_those_of_the_model_alone(folder: Path) -> None:

@@ -1,4 +1,4 @@
-"""The engine: one continuous batch that sequences join and leave between steps.
+"""ContinuousBatch: the native engine's one batch, that sequences join and leave between steps.
 
 Owns the sequences, their adapter references and their KV reservations; asks the scheduler who is next, the runner for
 one token a row. Knows no Redis, no torch and no event loop, and is driven by one thread. KV rows are reserved for a
@@ -20,7 +20,7 @@ from typing import NamedTuple, Protocol
 
 from lorapool.shared.errors import InvalidRequest
 from lorapool.shared.job import BASE_REF
-from lorapool.worker.engine.port import EngineCounters, EngineSick, OutOfMemory, Residency, Update
+from lorapool.worker.engine.port import EngineCounters, EngineSick, OutOfMemory, Update
 from lorapool.worker.engine.scheduler import Scheduler
 from lorapool.worker.engine.sequence import Batch, Drawn, Sequence, Status, Work
 
@@ -57,7 +57,6 @@ class Adapters(Protocol):
     def failure(self, ref: str) -> Exception | None: ...
     def overstaying(self, turn_s: float) -> str | None: ...
     def poll(self) -> None: ...
-    def residency(self) -> Residency: ...
     def check_integrity(self) -> None: ...
 
 
@@ -79,7 +78,7 @@ class _Outcome(NamedTuple):
         return _Outcome(self.updates + other.updates, self.failed + other.failed, self.moved + other.moved)
 
 
-class Engine:
+class ContinuousBatch:
     """``add`` and ``abort`` between calls of ``step``; all from one thread."""
 
     def __init__(
@@ -98,22 +97,14 @@ class Engine:
 
     @property
     def counters(self) -> EngineCounters:
-        self._counters.adapter_loads = self._adapters.loads
-        self._counters.loaded = Counter(self._adapters.loaded)
+        if self._counters.adapter_loads != (loads := self._adapters.loads):
+            self._counters.adapter_loads, self._counters.loaded = loads, Counter(self._adapters.loaded)
         self._counters.evictions = self._adapters.evictions
         return self._counters
 
     @property
     def has_work(self) -> bool:
         return len(self._scheduler) > 0
-
-    def free_rows(self) -> int:
-        """Rows that could still be given work, counting those that wait already as taken."""
-        return max(0, self._scheduler.max_batch - len(self._scheduler))
-
-    def residency(self) -> Residency:
-        """Where each adapter is now."""
-        return self._adapters.residency()
 
     def add(self, sequence: Sequence) -> None:
         """Queue a sequence. Raises InvalidRequest if its prompt leaves no room for one new token."""

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from lorapool.shared.errors import InvalidRequest
 from lorapool.shared.job import BASE_REF, FinishReason
 from lorapool.worker.engine.adapter_cache import AdapterCache
-from lorapool.worker.engine.engine import Engine
+from lorapool.worker.engine.continuous_batch import ContinuousBatch
 from lorapool.worker.engine.port import Update
 from lorapool.worker.engine.scheduler import Scheduler
 from lorapool.worker.engine.sequence import Status
@@ -107,7 +107,7 @@ def test_a_row_waits_for_its_adapter_while_others_run() -> None:
     updates = [update for _ in range(6) for update in bench.engine.step()]
     assert {update.seq_id for update in updates} == {"base"}
     assert slow.status is Status.LOADING
-    assert bench.engine.residency().loading == {"a@1"}
+    assert bench.adapters.residency().loading == {"a@1"}
     later.stalled.set_result(later.pending.result())
     assert completion([1], "a", 2) == tokens(drain(bench.engine)["slow"])
 
@@ -179,7 +179,6 @@ def test_counters_tell_what_happened() -> None:
         for index, batch in enumerate(batches)
         if (new := [work for work in batch if work[1] == 0])
     )
-    assert bench.engine.free_rows() == 4
 
 
 def test_a_cancelled_row_frees_what_it_held() -> None:
@@ -199,7 +198,7 @@ def test_a_long_prompt_delays_the_others_by_one_chunk_at_most() -> None:
     budget's tokens beside them."""
     runner = FakeRunner(max_model_len=8192)
     adapters = AdapterCache(FakeStore(), load, 1 << 20, Now())
-    engine = Engine(runner, adapters, Scheduler(max_batch=8, prefill_tokens=512))
+    engine = ContinuousBatch(runner, adapters, Scheduler(max_batch=8, prefill_tokens=512))
     for index in range(5):
         engine.add(sequence(str(index), [index] * 20, max_new_tokens=60))
     engine.step()

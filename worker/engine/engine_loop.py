@@ -1,4 +1,4 @@
-"""EngineLoop: drives an engine from one thread, which is the only one that touches it.
+"""EngineLoop: drives any engine from one thread, which is the only one that touches it.
 
 Orders come in from other threads (add, abort, near) and are taken between two steps; what steps bring goes out through
 ``deliver``. Once it falls idle it audits the engine: one that has lost count of slots or rows could give wrong answers,
@@ -14,12 +14,9 @@ from typing import Protocol
 
 import structlog
 
-from lorapool.worker.engine.adapter_cache import AdapterCache
 from lorapool.worker.engine.adapter_source import AdapterSource
-from lorapool.worker.engine.busy_time import Timesheet
-from lorapool.worker.engine.engine import Engine
-from lorapool.worker.engine.port import EngineCounters, EngineSick, Report, Request, Residency, Start, Update
-from lorapool.worker.engine.sequence import Sequence, Status
+from lorapool.worker.engine.busy_time import BusyTime
+from lorapool.worker.engine.port import Engine, EngineCounters, EngineSick, Report, Request, Residency, Update
 
 IDLE_POLL_S = 0.2  # an idle engine still finishes background loads
 NO_PROGRESS_WAIT_S = 0.001  # all sequences wait for their adapters
@@ -38,21 +35,14 @@ class Deliver(Protocol):
 class EngineLoop:
     """``passed`` is called at each boundary between steps. ``run`` ends by ``stop``, or raises what ended it."""
 
-    def __init__(
-        self,
-        engine: Engine,
-        adapters: AdapterCache,
-        deliver: Deliver,
-        passed: Callable[[], None],
-    ) -> None:
-        self._engine, self._adapters = engine, adapters
+    def __init__(self, engine: Engine, deliver: Deliver, passed: Callable[[], None]) -> None:
+        self._engine = engine
         self._deliver, self._passed = deliver, passed
-        self.timesheet = Timesheet()
+        self.busy_time = BusyTime()
         self._orders: queue.SimpleQueue[Order] = queue.SimpleQueue()
         self._stopping = False
         self._refused: list[Update] = []
-        self._sequences: dict[str, Sequence] = {}  # in the engine
-        self._entering: dict[str, float | None] = {}  # not started: since when each waits for its adapter
+        self._inside: set[str] = set()
         self._crashes = 0
         self._stalled = False
         self._audited = True  # since it last had work
@@ -86,17 +76,20 @@ class EngineLoop:
 
     def counters(self) -> EngineCounters:
         """Live: a field may be one step ahead of another."""
-        return self._engine.counters
+        return self._engine.counters()
 
     # on the engine's thread
 
     def run(self) -> None:
         """Take orders and step, until stopped."""
-        while not self._stopping:
-            self._passed()
-            self._take_orders()
-            report = self._step()
-            self._deliver(report, idle=not self._engine.has_work)
+        try:
+            while not self._stopping:
+                self._passed()
+                self._take_orders()
+                report = self._step()
+                self._deliver(report, idle=not self._engine.has_work)
+        finally:
+            self._engine.close()
 
     def _take_orders(self) -> None:
         """Run all waiting orders; wait for one while there is nothing to do."""
@@ -124,78 +117,52 @@ class EngineLoop:
     def _add(self, requests: Iterable[Request]) -> None:
         for request in requests:
             try:
-                sequence = self._sequence(request)
-                self._engine.add(sequence)
+                self._engine.add(request)
             except Exception as error:  # noqa: BLE001  one bad request is its own fault
                 self._refused.append(Update(request.seq_id, error=error))
             else:
-                self._sequences[sequence.seq_id] = sequence
-                self._entering[sequence.seq_id] = None
+                self._inside.add(request.seq_id)
                 self._audited = False
-
-    def _sequence(self, request: Request) -> Sequence:
-        if request.source is not None:
-            self._adapters.know(request.source)
-        return Sequence(request.seq_id, request.ref, request.prompt_ids, request.params)
 
     def _abort(self, seq_id: str) -> None:
         self._engine.abort(seq_id)
-        self._sequences.pop(seq_id, None)
-        self._entering.pop(seq_id, None)
+        self._inside.discard(seq_id)
 
     def _near(self, source: AdapterSource) -> None:
-        """Asking for a slot starts the load."""
         try:
-            self._adapters.know(source)
+            self._engine.near(source)
         except Exception as error:  # noqa: BLE001  a wish: nothing depends on it
             log.warning("adapter not loaded", adapter=source.ref, error=str(error))
-            return
-        if self._adapters.acquire(source.ref) is not None:
-            self._adapters.release(source.ref)
 
     def _step(self) -> Report:
-        began, counters = time.monotonic(), self._engine.counters
-        steps, read, drawn = counters.steps, counters.prefill_tokens, counters.decode_tokens
+        began_s, before = time.monotonic(), self._engine.counters()
+        steps, read, drawn = before.steps, before.prefill_tokens, before.decode_tokens
         try:
-            updates = self._engine.step()
+            report = self._engine.step()
         except EngineSick:
             raise
         except Exception as error:  # noqa: BLE001  logged, and every sequence inside ends with it
-            updates = self._after_crash(error)
+            report = self._after_crash(error)
         else:
-            self._crashes = 0 if counters.steps > steps else self._crashes
-        if counters.steps > steps:
-            took_s = time.monotonic() - began
-            self.timesheet.add_step(took_s, counters.prefill_tokens - read, counters.decode_tokens - drawn)
-        refused, self._refused = self._refused, []
-        report = Report(self._starts(began), refused + updates)
-        for update in updates:
+            self._crashes = 0 if self._engine.counters().steps > steps else self._crashes
+        now = self._engine.counters()
+        if now.steps > steps:
+            took_s = time.monotonic() - began_s
+            self.busy_time.add_step(took_s, now.prefill_tokens - read, now.decode_tokens - drawn)
+        for update in report.updates:
             if update.is_last:
-                self._sequences.pop(update.seq_id, None)
-                self._entering.pop(update.seq_id, None)
+                self._inside.discard(update.seq_id)
+        refused, self._refused = self._refused, []
+        report.updates[:0] = refused
         self._stalled = not report
         return report
 
-    def _starts(self, began: float) -> list[Start]:
-        """Who got a row in the step that began then, and who has begun to wait for an adapter."""
-        started = []
-        for seq_id, loading_since in tuple(self._entering.items()):
-            status = self._sequences[seq_id].status
-            if status is Status.LOADING and loading_since is None:
-                self._entering[seq_id] = began
-            elif status not in {Status.WAITING, Status.LOADING}:
-                load_ms = 0 if loading_since is None else round((began - loading_since) * 1000)
-                started.append(Start(seq_id, load_ms, resident=loading_since is None))
-                del self._entering[seq_id]
-        return started
-
-    def _after_crash(self, error: Exception) -> list[Update]:
+    def _after_crash(self, error: Exception) -> Report:
         """Empty the engine: each of its sequences ends with the error."""
-        log.error("engine step failed", sequences=len(self._sequences), exc_info=error)
+        log.error("engine step failed", sequences=len(self._inside), exc_info=error)
         self._crashes += 1
         if self._crashes >= MOST_CRASHES:
             raise error
-        for seq_id in self._sequences:
+        for seq_id in self._inside:
             self._engine.abort(seq_id)
-        self._entering.clear()
-        return [Update(seq_id, error=error) for seq_id in self._sequences]
+        return Report(updates=[Update(seq_id, error=error) for seq_id in self._inside])

@@ -1,0 +1,60 @@
+"""Host: a base model and its engine, seen from the worker's loop, wherever they run; and what comes of it.
+
+``Served`` is all that a worker needs below it. Knows engines by their port alone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from typing import Protocol
+
+from lorapool.shared.catalog.pool_config import PoolConfig
+from lorapool.worker.adapters.validator import Check
+from lorapool.worker.engine.model import Model, Say
+from lorapool.worker.engine.port import AsyncEngine
+from lorapool.worker.engine.thread import EngineThread
+from lorapool.worker.loop.admission import Tokenizer
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """Everything a Worker needs below it."""
+
+    engine: AsyncEngine
+    tokenizer: Tokenizer
+    check: Check
+
+
+class Host(Protocol):
+    """A model, seen from the worker's loop."""
+
+    async def identify(self, say: Say) -> PoolConfig:
+        """What the pool must agree on. Raises BaseModelError, EngineFailed."""
+        ...
+
+    async def load(self, say: Say) -> Served:
+        """Ready to serve. Raises BaseModelError, EngineFailed."""
+        ...
+
+    async def close(self) -> None:
+        """Give up what was not served."""
+        ...
+
+
+class InProcess:
+    """A Host whose engine is a thread of this process."""
+
+    def __init__(self, model: Model, tokenizer: Tokenizer, check: Check, *, step_timeout_s: float = 120.0) -> None:
+        self._model, self._tokenizer, self._check, self._step_timeout_s = model, tokenizer, check, step_timeout_s
+
+    async def identify(self, say: Say) -> PoolConfig:
+        return await asyncio.to_thread(self._model.identify, say)
+
+    async def load(self, say: Say) -> Served:
+        engine = (await asyncio.to_thread(self._model.load, say)).engine
+        await asyncio.to_thread(engine.check_device)
+        return Served(EngineThread(engine, step_timeout_s=self._step_timeout_s), self._tokenizer, self._check)
+
+    async def close(self) -> None:
+        """Nothing outlives this process."""
