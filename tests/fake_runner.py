@@ -83,7 +83,7 @@ class FakeRunner:
         if poisonous := self.poison & {work.sequence.seq_id for work in works}:
             raise RuntimeError(f"poisonous {sorted(poisonous)}")
         self.batches.append([(work.sequence.seq_id, work.start, work.count) for work in works])
-        return [Drawn(work.sequence.seq_id, self._token(work.sequence), -0.5) for work in works if work.draws]
+        return [self._drawn(work.sequence) for work in works if work.draws]
 
     def probe(self) -> None:
         """A device that never fails."""
@@ -94,6 +94,9 @@ class FakeRunner:
     @property
     def reserved(self) -> frozenset[str]:
         return frozenset(self._reserved)
+
+    def _drawn(self, sequence: Sequence) -> Drawn:
+        return Drawn(sequence.seq_id, self._token(sequence), -0.5 if sequence.params.logprobs else None)
 
     def _token(self, sequence: Sequence) -> int:
         digest = self.store.digests[sequence.slot] if sequence.slot else ""

@@ -11,7 +11,7 @@ from docs.reference.markdown import first_sentence, table
 from docs.reference.pages import HERE, pages
 from lorapool.shared.fleet.counters import OF_JOBS, OF_WORKERS
 from lorapool.shared.server.keys import OF_SCRIPTS, ONCE
-from lorapool.worker.engine.busy_time import Timesheet
+from lorapool.worker.engine.busy_time import BusyTime
 from lorapool.worker.engine.port import EngineCounters
 from lorapool.worker.loop import heartbeat
 from tests.docs.conftest import DOCS, ROOT
@@ -58,7 +58,7 @@ def test_every_counter_of_jobs_is_described() -> None:
 def test_every_counter_of_workers_is_described() -> None:
     """What a heartbeat counts, and which of it the pool sums up."""
     engine = set(heartbeat._counter_fields(EngineCounters())) | {"mixed_steps_<n>"}
-    assert engine | set(Timesheet().totals()) | {"restarts", "malformed"} == set(OF_WORKERS)
+    assert engine | set(BusyTime().totals()) | {"restarts", "malformed"} == set(OF_WORKERS)
     assert set(heartbeat.COUNTED) == {name for name, text in OF_WORKERS.items() if text.endswith("summed in usage")}
 
 

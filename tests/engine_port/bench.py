@@ -15,7 +15,7 @@ from lorapool.worker.engine.adapter_source import AdapterSource
 from lorapool.worker.engine.port import AsyncEngine, Lost, Request, Sampling, Start, Update
 from lorapool.worker.engine.thread import EngineThread
 from lorapool.worker.engine_process.supervisor import EngineProcess, Program
-from tests.engine_port.model import PortModel
+from tests.engine_port import model
 
 PATIENCE_S = 60.0
 
@@ -84,9 +84,9 @@ def request(
     return Request(seq_id, ref, prompt, Sampling(tokens, **params), source)
 
 
-def program(slots: int = 2, max_batch: int = 4, **model: Any) -> Program:
+def program(slots: int = 2, max_batch: int = 4, kind: str = "PortModel", **model: Any) -> Program:
     config = WorkerConfig.parse(worker_id="w", base_model="port", slots=slots, max_batch=max_batch)
-    return Program("tests.engine_port.model:PortModel", config, model, log_level="error")
+    return Program(f"tests.engine_port.model:{kind}", config, model, log_level="error")
 
 
 def process(step_timeout_s: float = 60.0, **options: Any) -> EngineProcess:
@@ -114,7 +114,9 @@ async def in_process(step_timeout_s: float = 60.0, **options: Any) -> AsyncItera
 async def in_thread(step_timeout_s: float = 60.0, **options: Any) -> AsyncIterator[Bench]:
     """The engine in a thread of this process, started."""
     made = program(**options)
-    loaded = await asyncio.to_thread(PortModel(made.config, **made.options).load, quiet)
+    loaded = await asyncio.to_thread(
+        getattr(model, made.target.partition(":")[2])(made.config, **made.options).load, quiet
+    )
     engine = EngineThread(loaded.engine, step_timeout_s=step_timeout_s)
     engine.start()
     try:

@@ -27,6 +27,7 @@ from lorapool.worker.engine.native_engine import NativeEngine
 from lorapool.worker.engine.port import Facts
 from lorapool.worker.engine.scheduler import Scheduler
 from lorapool.worker.engine.sequence import Batch, Drawn
+from tests.fake_engine import FakeEngine
 from tests.fake_runner import FakeRunner, FakeStore
 
 DIE, SLEEP, SLEEP_IN_C, BABBLE, LIE, LEAK, BREAK, SICKEN, LONG_WORDS, NAP = range(901, 911)
@@ -125,6 +126,24 @@ class PortModel:
             os.kill(os.getpid(), signal.SIGKILL)
         if number in self.fails:
             raise BaseModelError(f"load {number} fails on purpose")
+
+
+@dataclass(frozen=True)
+class FakeEngineModel(PortModel):
+    """The same over FakeEngine, which has nothing but the port in common with the native engine."""
+
+    def load(self, say: Say) -> Loaded:
+        say("loading port")
+        facts = Facts("port", "float32", CONTEXT, {"kind": "fake"})
+        sizes = {"slots": self.config.slots, "rows": self.config.max_batch}
+        return Loaded(FakeEngine(facts, load=_weights, act=_act, step_s=self.step_s, **sizes))
+
+
+def _act(token: int, engine: FakeEngine) -> None:
+    if token == LEAK:
+        engine.leaked = True
+    elif token in _ACTS:
+        _ACTS[token]()
 
 
 def _weights(source: AdapterSource) -> Weights:

@@ -1,10 +1,15 @@
-"""The Engine port, the same claims of both its forms: a thread of this process, and a process of its own."""
+"""The Engine port, the same claims of every engine, in a thread of this process and in a process of its own.
+
+Another engine is one more form. What is claimed of text is claimed above the port (tests/worker/text).
+"""
 
 from __future__ import annotations
 
 import asyncio
 import time
 from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager
+from functools import partial
 
 import pytest
 import pytest_asyncio
@@ -19,7 +24,12 @@ from tests.engine_port.bench import Bench, in_process, in_thread, request
 from tests.engine_port.model import BREAK, CONTEXT, LEAK, LONG_WORDS, NAP
 from tests.fake_runner import completion
 
-FORMS = {"thread": in_thread, "process": in_process}
+FORMS: dict[str, Callable[..., AbstractAsyncContextManager[Bench]]] = {
+    "native in a thread": in_thread,
+    "native in a process": in_process,
+    "fake in a thread": partial(in_thread, kind="FakeEngineModel"),
+    "fake in a process": partial(in_process, kind="FakeEngineModel"),
+}
 pytestmark = pytest.mark.asyncio(loop_scope="module")  # an engine of each form serves most of the tests
 
 
@@ -50,6 +60,67 @@ async def test_tokens_come_in_order_and_are_right(bench: Bench) -> None:
         assert list(range(9)) == [update.offset for update in updates for _ in update.token_ids]
         assert 9 * (-0.5,) == tuple(value for update in updates for value in update.logprobs)
         assert updates[-1].finish_reason is FinishReason.LENGTH
+
+
+async def test_it_says_what_it_is(bench: Bench) -> None:
+    """Device, dtype and context by name; the rest as the heartbeat shows it."""
+    facts = bench.engine.facts
+    assert ("port", "float32", CONTEXT) == (facts.device, facts.dtype, facts.max_model_len)
+    assert {"device": "port", "dtype": "float32", "max_model_len": CONTEXT, **facts.more} == facts.fields()
+
+
+async def test_an_end_token_ends_a_sequence_and_is_part_of_it(bench: Bench) -> None:
+    """Any of those that the request names, unless they are to be ignored; then, and without any, its length ends it."""
+    whole = completion([5], "", 9)
+    for name, options in {
+        "ends": {"eos_ids": (whole[3], 10**6)},
+        "ignores": {"eos_ids": (whole[3],), "ignore_eos": True},
+        "other": {"eos_ids": (10**6,)},
+    }.items():
+        bench.add(name, [5], 9, **options)
+    await bench.ends("ends", "ignores", "other")
+    assert whole[: whole.index(whole[3]) + 1] == bench.tokens("ends")
+    assert whole == bench.tokens("ignores") == bench.tokens("other")
+    reasons = {update.seq_id: update.finish_reason for update in bench.updates if update.is_last}
+    assert {"ends": "eos_token", "ignores": "length", "other": "length"} == reasons
+
+
+async def test_the_end_of_the_context_ends_a_sequence(bench: Bench) -> None:
+    """What fits is generated, and the reason is length."""
+    bench.add("s", [1] * (CONTEXT - 3), 100)
+    await bench.ends("s")
+    assert 3 == len(bench.tokens("s"))
+    assert FinishReason.LENGTH is bench.updates[-1].finish_reason
+
+
+async def test_logprobs_come_where_they_were_asked_for(bench: Bench) -> None:
+    """One a token, and none for a neighbour in the same steps."""
+    bench.engine.add(request("asked", [1], 5, logprobs=True), request("not", [2], 5))
+    await bench.ends("asked", "not")
+    counts = {name: sum(len(u.logprobs) for u in bench.updates if u.seq_id == name) for name in ("asked", "not")}
+    assert {"asked": 5, "not": 0} == counts
+
+
+async def test_batch_mates_do_not_change_an_answer(bench: Bench) -> None:
+    """Alone, and again beside others that join, leave and use other adapters."""
+    bench.add("alone", [3, 4], 12, ref="mates@1", seed=9, temperature=1.0)
+    await bench.ends("alone")
+    bench.add("again", [3, 4], 12, ref="mates@1", seed=9, temperature=1.0)
+    for number in range(3):
+        bench.add(f"mate{number}", [number], 2 + number)
+    await bench.ends("again", "mate0", "mate1", "mate2")
+    assert bench.tokens("alone") == bench.tokens("again") == completion([3, 4], "mates@1", 12)
+
+
+async def test_who_never_had_a_row_never_started(bench: Bench) -> None:
+    """One whose adapter cannot be had, and one that was aborted while it waited."""
+    bench.add("unloadable", [1], ref="c@1", uri="missing:file")
+    bench.add("waits", [1], ref="d@1", uri="slow:0.3")
+    bench.engine.abort("waits")
+    await bench.ends("unloadable")
+    bench.add("good", [1])
+    await bench.ends("good")
+    assert ["good"] == [start.seq_id for start in bench.starts]
 
 
 async def test_requests_added_together_join_the_same_step(bench: Bench) -> None:
@@ -198,7 +269,7 @@ async def test_an_engine_that_lost_count_ends_when_it_falls_idle(form: str) -> N
     async with FORMS[form]() as bench:
         bench.add("s", [LEAK])
         await bench.ends("s")
-        if form == "thread":
+        if "thread" in form:
             with pytest.raises(AssertionError, match="leaked"):
                 await bench.until(lambda: False)
         else:
