@@ -32,8 +32,7 @@ LorapoolError                 .job_id: the job it is about; .fate: what surely b
 ├── ForeignClient             the client belongs to another process or event loop (also RuntimeError)
 ├── CheckpointError           an adapter's content cannot be served, by nobody
 ├── AdapterUnavailable        an adapter cannot be had here and now; its content may be sound
-├── BaseModelError            the base model cannot be loaded or fails its self-check
-└── LeaseLost                 a worker acted on a job it no longer owns
+└── BaseModelError            the base model cannot be loaded or fails its self-check
 
 Messages name the key, the value, what was expected and what to do. Imports nothing of ours.
 """
@@ -259,10 +258,6 @@ class AdapterUnavailable(LorapoolError):
 
 class BaseModelError(LorapoolError):
     """The base model cannot be loaded, or fails its self-check."""
-
-
-class LeaseLost(LorapoolError):
-    """A worker acted on a job whose lease it no longer holds."""
 
 
 # Errors that do not by themselves say that nothing was queued.

@@ -54,16 +54,15 @@ _ISSUED = re.compile(r"j([0-9a-f]{11})-[0-9a-f]{16}")
 
 @dataclass(frozen=True, slots=True)
 class Keys:
-    """The keys of one partition. ``tag`` overrides ``<pool>/<partition>`` where the pool's config says so."""
+    """The keys of one partition."""
 
     pool: str
     partition: int = 0
-    tag: str | None = None
 
     @property
     def prefix(self) -> str:
         """What every key of the partition begins with; scripts get it as KEYS[1] and append."""
-        return f"lp:{{{self.tag or f'{self.pool}/{self.partition}'}}}:"
+        return f"lp:{{{self.pool}/{self.partition}}}:"
 
     def adapter(self, ref: str) -> str:
         """hash: what enqueue and claim need to know of an adapter version: digest, state, limits, weight."""

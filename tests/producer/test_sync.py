@@ -23,7 +23,7 @@ from lorapool.producer import (
     UnknownJob,
     sync,
 )
-from lorapool.producer.client import adapters, client, handle
+from lorapool.producer.client import adapters, client, handle, schedules
 from lorapool.producer.operator import upkeep
 from lorapool.producer.sync import Client, JobHandle, LoopThread
 
@@ -72,21 +72,22 @@ def test_adapters_are_registered_and_listed(
 
 def test_a_closed_client_says_so_and_leaves_no_thread(redis_url: str, pool_name: str) -> None:
     """Closing twice is harmless."""
-    before = threading.active_count()
+    before = _loops()
     with Client(redis_url, pool=pool_name) as pool:
         job = pool.submit(None, "x")
+        assert 1 == len(_loops() - before)
     pool.close()
     with pytest.raises(LorapoolError, match="closed"):
         job.state()
-    assert threading.active_count() <= before  # those of an earlier test may end meanwhile
+    assert set() == _loops() - before
 
 
 def test_an_unreachable_server_leaves_no_thread() -> None:
     """The error of entering is raised after cleaning up."""
-    before = threading.active_count()
+    before = _loops()
     with pytest.raises(RedisUnreachable), Client("redis://127.0.0.1:1"):
         pass
-    assert threading.active_count() <= before  # those of an earlier test may end meanwhile
+    assert set() == _loops() - before
 
 
 @pytest.mark.parametrize("call", [lambda job: job.result(), lambda job: next(job.stream())])
@@ -181,6 +182,7 @@ def test_operators_work_without_a_loop_too(pool: Client) -> None:
         (sync.JobHandle, handle.JobHandle, {"waits_in"}),
         (sync.Adapters, adapters.Adapters, {"resolve", "ref"}),
         (sync.PoolUpkeep, upkeep.PoolUpkeep, set()),
+        (sync.Schedules, schedules.Schedules, set()),
     ],
 )
 def test_the_names_are_the_same(blocking: type, asynchronous: type, own: set[str]) -> None:
@@ -191,3 +193,8 @@ def test_the_names_are_the_same(blocking: type, asynchronous: type, own: set[str
 def _names(kind: type) -> set[str]:
     slots = getattr(kind, "__slots__", ())
     return {name for name in vars(kind) if not name.startswith("_") and name not in slots}
+
+
+def _loops() -> set[threading.Thread]:
+    """The threads that carry a blocking client's event loop; those of earlier tests may be among them."""
+    return {thread for thread in threading.enumerate() if thread.name == "lorapool-sync"}

@@ -42,9 +42,10 @@ def test_no_pool_can_have_a_partition_of_another_pools_keys() -> None:
         check_name("pool", "acme/0")
 
 
-def test_a_tag_of_the_pools_choice() -> None:
-    assert Keys("default", 3, tag="x7").prefix == "lp:{x7}:"
-    assert PoolKeys("default").config == "lp:{default}:config"
+def test_the_catalog_is_found_by_hand() -> None:
+    """A pool's own keys have the pool for their tag, whatever its partitions."""
+    assert "lp:{default}:config" == PoolKeys("default").config
+    assert "lp:{default}:adapter:cfo@1" == PoolKeys("default").adapter("cfo@1")
 
 
 @pytest.mark.parametrize("bad", ["", "-a", "a b", "a:b", "a{b}", "a\n", "é", "x" * 129, "0.abc", "12.abc"])
