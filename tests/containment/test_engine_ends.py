@@ -33,11 +33,14 @@ def engine_of(worker: WorkerProcess) -> int:
     return engine
 
 
-async def generating(pool: ContainedPool, worker: str, handles: Sequence[object]) -> bool:
-    """Whether that worker's engine has begun with one of the jobs."""
-    jobs = [handle for handle in handles if isinstance(handle, JobHandle)]
-    found = [await pool.redis.hmget(KEYS.job(job.id), "worker", "emitted") for job in jobs]
-    return any(name == worker.encode() and int(emitted or 0) for name, emitted in found)
+async def generating(pool: ContainedPool, handles: Sequence[object]) -> str:
+    """A worker whose engine has begun with one of these streamed jobs, or nothing."""
+    for handle in handles:
+        assert isinstance(handle, JobHandle)
+        worker, emitted = await pool.redis.hmget(KEYS.job(handle.id), "worker", "emitted")
+        if int(emitted or 0):
+            return str(worker.decode())
+    return ""
 
 
 async def test_an_engine_that_is_killed(contained: Contain) -> None:
@@ -49,17 +52,17 @@ async def test_an_engine_that_is_killed(contained: Contain) -> None:
         async with pool.bystanders() as bystanders:
             requests = [{"adapter": "held", "prompt": f"q {n}", "max_new_tokens": 60, "stream": True} for n in range(8)]
             handles = await pool.client.submit_many(requests)
-            await until(lambda: generating(pool, "w1", handles))
-            os.kill(engine_of(pool.workers["w1"]), signal.SIGKILL)
+            name = await until(lambda: generating(pool, handles))
+            os.kill(engine_of(pool.workers[name]), signal.SIGKILL)
             results = await pool.client.gather(handles, timeout=60)
             await bystanders.served(100)
-            beat = await alive(pool.redis, "w1")
+            beat = await alive(pool.redis, name)
         bystanders.judge(factor=2.0)
         for n, result in enumerate(results):
             assert isinstance(result, Result)
             assert expected(f"q {n}", digest, 60) == result.token_ids
         assert "1" == beat["restarts"]
-        [lost] = pool.workers["w1"].events("engine lost")
+        [lost] = pool.workers[name].events("engine lost")
         assert ("died", True) == (lost["why"], "SIGKILL" in lost["reason"])
         assert 0 < lost["blamed"] <= lost["inside"]
 
