@@ -98,9 +98,9 @@ def measure(
     entries = {name: entry for name, entry in lineup.entries().items() if name.startswith(only)}
 
     def report(values: dict[str, list[float]]) -> dict[str, Any]:
-        found = _report(options, workload, lineup, seen | values, (before or {}).get("same_tokens_as_peft"))
-        out.write_text(json.dumps(found, indent=2) + "\n")
-        return found
+        figures = _report(options, workload, lineup, seen | values, (before or {}).get("same_tokens_as_peft"))
+        out.write_text(json.dumps(figures, indent=2) + "\n")
+        return figures
 
     with closing(lineup):
         return report(rounds.run(entries, seen, budget_s, report))

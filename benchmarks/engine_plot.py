@@ -38,12 +38,12 @@ def plot(report: dict[str, Any], image: Path) -> None:
 def curves(report: dict[str, Any]) -> dict[str, dict[int, float]]:
     """contestant → adapters in the batch → new tokens a second, where there are two or more."""
     active: dict[str, int] = {**ACTIVE, "many": report["workload"]["adapters"]}
-    found: dict[str, dict[int, float]] = {}
+    curves_by_engine: dict[str, dict[int, float]] = {}
     for name, spread in report["spread"].items():
         who, _, what = name.partition(".")
         if what:
-            found.setdefault(who, {})[active[what] if what in active else int(what)] = spread["median"]
-    return {who: points for who, points in found.items() if len(points) > 1}
+            curves_by_engine.setdefault(who, {})[active[what] if what in active else int(what)] = spread["median"]
+    return {who: points for who, points in curves_by_engine.items() if len(points) > 1}
 
 
 def _place(adapters: int) -> float:

@@ -56,7 +56,7 @@ def _products(workload: Workload, dtype: torch.dtype) -> tuple[list[tuple[int, P
     modules = {name: module for name, module in model.named_modules() if isinstance(module, torch.nn.Linear)}
     parents = {name.rpartition(".")[0]: None for name in modules}
     groups = [[f"{parent}.{name}" for name in names] for parent in parents for names in SHARED]
-    found = products(modules, [group for group in groups if all(name in modules for name in group)])
+    by_name = products(modules, [group for group in groups if all(name in modules for name in group)])
     widths = {name: module.in_features for name, module in modules.items()}
-    body = [(widths[name], product) for name, product in found.items() if name != "lm_head"]
-    return body, [(widths["lm_head"], found["lm_head"])]
+    body = [(widths[name], product) for name, product in by_name.items() if name != "lm_head"]
+    return body, [(widths["lm_head"], by_name["lm_head"])]

@@ -44,7 +44,7 @@ def main(
     with tempfile.TemporaryDirectory() as scratch:
         ours = Ours(build(prepare(), Path(scratch), requests=ROWS, new_tokens=64, adapters=4, rank=16), dtype, 16)
     runs = [one_round(ours, prompt, chunk) for _ in range(rounds)]
-    calm, alone, gap = (median(found) for found in zip(*runs, strict=True))
+    calm, alone, gap = (median(values) for values in zip(*runs, strict=True))
     report = {
         "decode_step_ms": calm,
         "longest_chunk_alone_ms": alone,

@@ -93,13 +93,13 @@ def main(
     """Measure, print, write the JSON."""
     options = Options(seconds, connections, churn_per_s)
     with scratch_folder() as folder, embedded_server(folder) as url:
-        found = asyncio.run(_measure(url, workers or [256, 512, 1000], options))
+        measured = asyncio.run(_measure(url, workers or [256, 512, 1000], options))
     table = Table("workers", "churn a second", "beats/s", "server µs a beat", "% of a server core", box=None)
-    for row in found:
+    for row in measured:
         table.add_row(*(f"{row[name]:g}" for name in ("workers", "churn_per_s", "beats_s", "us_beat", "core_percent")))
     console.print(table)
     facts = {"hardware": hardware.describe(), "options": asdict(options), "beat_s": BEAT_S}
-    out.write_text(json.dumps({**facts, "presence": found}, indent=2) + "\n")
+    out.write_text(json.dumps({**facts, "presence": measured}, indent=2) + "\n")
 
 
 async def _measure(url: str, sizes: Sequence[int], options: Options) -> list[dict[str, float]]:

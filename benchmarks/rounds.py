@@ -75,7 +75,7 @@ def run(
 
 
 def _turns(entries: Mapping[str, Entry], values: Mapping[str, list[float]]) -> Iterator[tuple[int, str]]:
-    had = {name: len(found) for name, found in values.items()}
+    had = {name: len(kept) for name, kept in values.items()}
     for turn in range(max(entry.rounds for entry in entries.values())):
         yield from ((turn, name) for name, entry in entries.items() if had[name] <= turn < entry.rounds)
 

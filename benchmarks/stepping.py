@@ -72,12 +72,12 @@ def main(
         url, model = stack.enter_context(embedded_server(folder)), prepare()
         folders = write_adapters(model, folder, adapters, rank)
         worker = stack.enter_context(worker_process(_flags(options, url, model, folder), folder))
-        found = asyncio.run(_measure(url, worker, options, folders))
-    share = found["stepping_share"]
+        measured = asyncio.run(_measure(url, worker, options, folders))
+    share = measured["stepping_share"]
     console.print(
-        f"{share:.2%} of {found['seconds']:.1f} s with a backlog inside steps, {found['tokens_s']:.0f} tokens/s"
+        f"{share:.2%} of {measured['seconds']:.1f} s with a backlog inside steps, {measured['tokens_s']:.0f} tokens/s"
     )
-    _add(out, {"hardware": hardware.describe(), "options": asdict(options), **found})
+    _add(out, {"hardware": hardware.describe(), "options": asdict(options), **measured})
 
 
 def _flags(options: Options, url: str, model: Path, root: Path) -> list[str]:
@@ -149,10 +149,10 @@ async def _beat(client: Client) -> Beat:
     return Beat(*(int(worker[name]) for name in ("up_ms", "busy_ms", "decode_tokens")))
 
 
-def _add(out: Path, found: dict[str, Any]) -> None:
+def _add(out: Path, measured: dict[str, Any]) -> None:
     figures: dict[str, Any] = json.loads(out.read_text()) if out.exists() else {}
-    figures["stepping"] = found
-    figures.setdefault("ours", {})["stepping_share"] = found["stepping_share"]
+    figures["stepping"] = measured
+    figures.setdefault("ours", {})["stepping_share"] = measured["stepping_share"]
     out.write_text(json.dumps(figures, indent=2) + "\n")
 
 

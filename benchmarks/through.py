@@ -68,7 +68,7 @@ def main(
         asked = _Asked(url, workload)
         loop.run_until_complete(asked.open(worker))
         engine = Ours(workload, dtype, rank)
-        found = rounds.run(
+        measured = rounds.run(
             {
                 "the engine alone": rounds.Entry(lambda: workload.tokens / engine.run(adapters)[0], rounds_),
                 "through the pool": rounds.Entry(
@@ -77,7 +77,7 @@ def main(
             }
         )
         loop.run_until_complete(asked.close())
-    alone, through = (rounds.summarize(values) for values in found.values())
+    alone, through = (rounds.summarize(values) for values in measured.values())
     shares = [b / a for a, b in zip(alone.values, through.values, strict=True)]
     share = rounds.summarize(shares)
     console.print(f"alone {alone} tokens/s, through the pool {through}: {share.median:.2f} "

@@ -54,17 +54,17 @@ def main(
     plot: Annotated[Path | None, typer.Option(help="Draw what the JSON holds.")] = None,
 ) -> None:
     """Measure, print a table a sweep, write the JSON after each point, draw."""
-    found: dict[str, Any] = json.loads(out.read_text()) if out.exists() else {}
+    sweeps: dict[str, Any] = json.loads(out.read_text()) if out.exists() else {}
     for each in sweep or ():
-        found[each] = {"points": [], "machine": hardware.describe()}
+        sweeps[each] = {"points": [], "machine": hardware.describe()}
         for point in measure(each):
-            found[each]["points"].append(point)
-            out.write_text(json.dumps(found, indent=2) + "\n")
-        show(each, found[each]["points"])
+            sweeps[each]["points"].append(point)
+            out.write_text(json.dumps(sweeps, indent=2) + "\n")
+        show(each, sweeps[each]["points"])
     if plot is not None:
         from benchmarks.tuning_plot import draw
 
-        draw(found, plot)
+        draw(sweeps, plot)
 
 
 def measure(sweep: Sweep) -> Iterator[Point]:
@@ -129,11 +129,11 @@ async def started(pool: Client, worker: LocalProcess) -> None:
 
 
 async def answers(pool: Client, requests: Sequence[dict[str, object]]) -> list[Result]:
-    found = await pool.gather(requests)
-    for answer in found:
+    outcomes = await pool.gather(requests)
+    for answer in outcomes:
         if isinstance(answer, LorapoolError):
             raise answer
-    return [answer for answer in found if isinstance(answer, Result)]
+    return [answer for answer in outcomes if isinstance(answer, Result)]
 
 
 async def totals(pool: Client) -> dict[str, float]:

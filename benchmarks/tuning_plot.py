@@ -13,15 +13,15 @@ mpl.use("Agg")
 SPEED, OTHER = "#2c3e50", "#c0392b"
 
 
-def draw(found: dict[str, Any], path: Path) -> None:
+def draw(sweeps: dict[str, Any], path: Path) -> None:
     """Two curves a sweep: new tokens a second, and what it costs or saves."""
     figure, (left, right) = plt.subplots(1, 2, figsize=(10, 3.8), layout="constrained")
-    if "batch" in found:
+    if "batch" in sweeps:
         _curves(
-            left, found["batch"]["points"], "--max-batch (rows of one step)", "ms_per_token_p50", "ms a token, median"
+            left, sweeps["batch"]["points"], "--max-batch (rows of one step)", "ms_per_token_p50", "ms a token, median"
         )
-    if "slots" in found:
-        _curves(right, found["slots"]["points"], "--slots (adapters on the device)", "loads", "adapter loads")
+    if "slots" in sweeps:
+        _curves(right, sweeps["slots"]["points"], "--slots (adapters on the device)", "loads", "adapter loads")
     figure.savefig(path, dpi=120)
     plt.close(figure)
 

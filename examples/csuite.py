@@ -93,8 +93,8 @@ async def parallel(pool: Client, screen: Screen, tokens: int) -> list[Result]:
     """One question to all five, in one call; five adapters share a batch, and the answers come back in order."""
     screen.say("PARALLEL: all five answer at the same time")
     began_s = time.monotonic()
-    found = await pool.gather([ask(role, QUESTION, tokens) for role in ROLES], timeout=ANSWER_TIMEOUT_S)
-    answers = [_result(answer) for answer in found]
+    outcomes = await pool.gather([ask(role, QUESTION, tokens) for role in ROLES], timeout=ANSWER_TIMEOUT_S)
+    answers = [_result(answer) for answer in outcomes]
     for role, answer in zip(ROLES, answers, strict=True):
         screen.answer(role, answer)
     screen.say(f"five answers in {time.monotonic() - began_s:.1f} s")
@@ -104,14 +104,14 @@ async def parallel(pool: Client, screen: Screen, tokens: int) -> list[Result]:
 async def sequential(pool: Client, screen: Screen, tokens: int) -> None:
     """Each hears what the others have said. Costs time: no answer can begin before the one before it has ended."""
     screen.say("SEQUENTIAL: each hears those before it")
-    said: list[str] = []
+    statements: list[str] = []
     began_s = time.monotonic()
     for role in ROLES:
-        context = f"{QUESTION}\n\nSaid so far:\n" + "\n".join(said) if said else QUESTION
+        context = f"{QUESTION}\n\nSaid so far:\n" + "\n".join(statements) if statements else QUESTION
         job = await pool.submit(**ask(role, context, tokens))
         answer = await job.result(ANSWER_TIMEOUT_S)
         screen.answer(role, answer)
-        said.append(f"{role.upper()}: {answer.text.strip()}")
+        statements.append(f"{role.upper()}: {answer.text.strip()}")
     screen.say(f"five answers in {time.monotonic() - began_s:.1f} s, the last after reading the other four")
 
 
@@ -124,12 +124,12 @@ async def routed(pool: Client, screen: Screen, tokens: int) -> None:
     left, named = list(ROLES), 0
     for _ in range(TURNS):
         job = await pool.submit(None, _routing_prompt(left), agent="orchestrator", max_new_tokens=6)
-        said = (await job.result(ANSWER_TIMEOUT_S)).text
-        role = named_role(said, left)
+        reply = (await job.result(ANSWER_TIMEOUT_S)).text
+        role = named_role(reply, left)
         named += role is not None
         because = "names" if role else "names nobody who has not spoken; next in line is"
         role = role or left[0]
-        screen.show(Text(f"orchestrator › {said.strip()!r} {because} {role.upper()}", style="bold"))
+        screen.show(Text(f"orchestrator › {reply.strip()!r} {because} {role.upper()}", style="bold"))
         left.remove(role)
         job = await pool.submit(**ask(role, QUESTION, tokens))
         screen.answer(role, await job.result(ANSWER_TIMEOUT_S))
@@ -149,9 +149,9 @@ def _routing_prompt(left: list[str]) -> str:
     return f"{examples}\nTopic: {QUESTION} Speaker:"
 
 
-def named_role(said: str, left: list[str]) -> str | None:
+def named_role(reply: str, left: list[str]) -> str | None:
     """The first role in the orchestrator's answer that has not spoken yet; None if there is none."""
-    words = [word.lower() for word in re.findall(r"[A-Za-z]+", said)]
+    words = [word.lower() for word in re.findall(r"[A-Za-z]+", reply)]
     return next((word for word in words if word in left), None)
 
 

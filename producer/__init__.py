@@ -7,7 +7,8 @@ from lorapool.producer.client.client import Client
 from lorapool.producer.client.handle import JobHandle
 from lorapool.producer.client.request import Request
 from lorapool.producer.client.stream import TextDelta
-from lorapool.producer.operator.cost import Bill, Tariff
+from lorapool.producer.operator.cost import Bill
+from lorapool.producer.operator.tariff import Tariff
 from lorapool.shared import __version__
 from lorapool.shared.catalog.aliases import alias_of
 from lorapool.shared.errors import (

@@ -24,7 +24,8 @@ from lorapool.producer.client.publishing import Imported, Verified
 from lorapool.producer.client.schedules import Schedules as AsyncSchedules
 from lorapool.producer.client.sender import Item
 from lorapool.producer.client.stream import TextDelta
-from lorapool.producer.operator.cost import Bill, Tariff
+from lorapool.producer.operator.cost import Bill
+from lorapool.producer.operator.tariff import Tariff
 from lorapool.producer.operator.upkeep import PoolUpkeep as AsyncPoolUpkeep
 from lorapool.shared.catalog.aliases import Move
 from lorapool.shared.catalog.catalog import AdapterRecord, PoolConfig

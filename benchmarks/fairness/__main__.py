@@ -56,14 +56,14 @@ def main() -> None:
     with ExitStack() as stack:
         url = stack.enter_context(embedded_server(stack.enter_context(scratch_folder())))
         status = stack.enter_context(console.status("fairness"))
-        found: dict[str, Any] = {}
+        by_policy: dict[str, Any] = {}
         for policy in POLICIES:
             status.update(f"{policy} at load {OVERLOAD:g}")
-            found[policy] = _run(url, policy, OVERLOAD)
+            by_policy[policy] = _run(url, policy, OVERLOAD)
         for name, flood in (("calm", False), ("flooded", True)):
             status.update(f"{name}, load {CALM_LOAD:g}")
-            found[name] = _run(url, "affinity", CALM_LOAD, flood=flood)
-    figures = {"hardware": hardware.describe(), "shape": _shape(), **found, **_ratios(found)}
+            by_policy[name] = _run(url, "affinity", CALM_LOAD, flood=flood)
+    figures = {"hardware": hardware.describe(), "shape": _shape(), **by_policy, **_ratios(by_policy)}
     Path(arguments.out).write_text(json.dumps(figures, indent=2) + "\n")
     _show(figures)
 
@@ -82,12 +82,12 @@ def _shape() -> dict[str, float]:
     }
 
 
-def _ratios(found: dict[str, Any]) -> dict[str, float]:
-    ours = found["affinity"]
+def _ratios(by_policy: dict[str, Any]) -> dict[str, float]:
+    ours = by_policy["affinity"]
     return {
-        "loads_to_random": ours["loads_per_job"] / found["random"]["loads_per_job"],
-        "p99_to_arrival": ours["p99_wait_s"] / found["arrival"]["p99_wait_s"],
-        "flood_p95_ratio": found["flooded"]["p95_wait_s"] / found["calm"]["p95_wait_s"],
+        "loads_to_random": ours["loads_per_job"] / by_policy["random"]["loads_per_job"],
+        "p99_to_arrival": ours["p99_wait_s"] / by_policy["arrival"]["p99_wait_s"],
+        "flood_p95_ratio": by_policy["flooded"]["p95_wait_s"] / by_policy["calm"]["p95_wait_s"],
     }
 
 

@@ -62,12 +62,12 @@ class Contest:
             "far": self._far,
             "claims": self._claims,
         }
-        found: dict[str, Any] = {"ours": {}, "peers": {peer.name: {} for peer in self._peers}}
+        results: dict[str, Any] = {"ours": {}, "peers": {peer.name: {} for peer in self._peers}}
         for part in PARTS:
             if part in parts:
-                found = merged(found, measure[part]())
+                results = merged(results, measure[part]())
         self._meter.close()
-        return found
+        return results
 
     def _drains(self) -> dict[str, Any]:
         jobs = self._effort.jobs
@@ -79,9 +79,9 @@ class Contest:
         for peer in self._peers:
             few = jobs // 5 if peer.slow else jobs
             contestants[peer.name] = partial(peers.drain, peer, self._url, few, self._meter)
-        found = self._in_turns(contestants, self._effort.rounds)
-        mine = {**found.pop("ours"), "not_awaited": found.pop("ours, not awaited")}
-        versioned = {peer.name: {**found[peer.name], "versions": versions(peer)} for peer in self._peers}
+        by_contestant = self._in_turns(contestants, self._effort.rounds)
+        mine = {**by_contestant.pop("ours"), "not_awaited": by_contestant.pop("ours, not awaited")}
+        versioned = {peer.name: {**by_contestant[peer.name], "versions": versions(peer)} for peer in self._peers}
         return {"ours": mine, "peers": versioned}
 
     def _trips(self) -> dict[str, Any]:
@@ -123,10 +123,10 @@ class Contest:
         few, many = self._effort.registered
         looks = {f"{n} registered, {busy} with work": (n, busy) for n, busy in ((few, few), (many, few), (many, many))}
         contestants: dict[str, Round] = {name: partial(self._claim_once, *look) for name, look in looks.items()}
-        found = self._in_turns(contestants, max(1, self._effort.matrix_rounds))
-        least, *others = (figures["claim_us"] for figures in found.values())
+        by_contestant = self._in_turns(contestants, max(1, self._effort.matrix_rounds))
+        least, *others = (figures["claim_us"] for figures in by_contestant.values())
         ratios = {"ratio": others[0] / least, "ratio_all_with_work": others[1] / least}
-        return {"ours": {"claim": {**found, **ratios}}}
+        return {"ours": {"claim": {**by_contestant, **ratios}}}
 
     def _claim_once(self, registered: int, backlogged: int) -> Figures:
         return {"claim_us": ours.claim_us(self._url, registered, backlogged, self._meter)}
@@ -163,9 +163,9 @@ def ratios(figures: dict[str, Any]) -> dict[str, float]:
 def summary(rounds: Sequence[Figures]) -> dict[str, Any]:
     """The median of each figure, and under ``spread`` its least and greatest."""
     names = rounds[0].keys()
-    found: dict[str, Any] = {name: median(figures[name] for figures in rounds) for name in names}
-    found["spread"] = {name: [min(r[name] for r in rounds), max(r[name] for r in rounds)] for name in names}
-    return found
+    medians: dict[str, Any] = {name: median(figures[name] for figures in rounds) for name in names}
+    medians["spread"] = {name: [min(r[name] for r in rounds), max(r[name] for r in rounds)] for name in names}
+    return medians
 
 
 @contextmanager

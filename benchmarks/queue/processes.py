@@ -112,7 +112,7 @@ def talking(python: str, module: str, role: str, grace_s: float = STOP_S, **opti
         talker.end(grace_s)
 
 
-def told(python: str, module: str, role: str, key: str, **options: Any) -> dict[str, Any]:
+def ask(python: str, module: str, role: str, key: str, **options: Any) -> dict[str, Any]:
     """Run a role to its end and return the line that has ``key``."""
     with talking(python, module, role, **options) as talker:
         return talker.hear(key)

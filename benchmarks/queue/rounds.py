@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from benchmarks.queue.ours import AGENT, adapter_name
-from benchmarks.queue.processes import Talker, talking, told
+from benchmarks.queue.processes import Talker, ask, talking
 from benchmarks.queue.server import Meter
 from lorapool.shared.catalog.catalog import AdapterRecord, Catalog, PoolConfig
 from lorapool.shared.connection import PoolConnection
@@ -79,7 +79,7 @@ def round_trips(url: str, count: int, meter: Meter) -> list[float]:
     """Milliseconds from submit to result, one job after another, on an idle worker."""
     set_up(url, 1, meter)
     with _worker(url, Case()):
-        heard = told(sys.executable, OURS, "round-trips", "milliseconds", redis_url=url, count=count)
+        heard = ask(sys.executable, OURS, "round-trips", "milliseconds", redis_url=url, count=count)
     milliseconds: list[float] = heard["milliseconds"]
     return milliseconds
 

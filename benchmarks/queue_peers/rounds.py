@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from benchmarks.queue.processes import talking, told
+from benchmarks.queue.processes import ask, talking
 from benchmarks.queue.server import Meter
 from benchmarks.queue_peers.venvs import Peer, python_of
 
@@ -18,7 +18,7 @@ def drain(peer: Peer, url: str, jobs: int, meter: Meter) -> dict[str, Any]:
     """Enqueued and drained jobs a second, and what the server did for each job drained."""
     python = python_of(peer)
     meter.redis.flushall()
-    enqueued = told(python, peer.module, "enqueue", "enqueued", redis_url=url, count=jobs)
+    enqueued = ask(python, peer.module, "enqueue", "enqueued", redis_url=url, count=jobs)
     meter.start()
     options = {"redis_url": url, "count": jobs, "concurrency": CONCURRENCY}
     with talking(python, peer.module, "work", WORKER_GRACE_S, **options) as worker:
@@ -38,7 +38,7 @@ def round_trips(peer: Peer, url: str, count: int, meter: Meter) -> list[float]:
     python = python_of(peer)
     with talking(python, peer.module, "work", WORKER_GRACE_S, redis_url=url, concurrency=CONCURRENCY, count=0):
         time.sleep(1.0)  # until it is idle
-        heard = told(python, peer.module, "round-trips", "milliseconds", redis_url=url, count=count)
+        heard = ask(python, peer.module, "round-trips", "milliseconds", redis_url=url, count=count)
     milliseconds: list[float] = heard["milliseconds"]
     return milliseconds
 
@@ -46,7 +46,7 @@ def round_trips(peer: Peer, url: str, count: int, meter: Meter) -> list[float]:
 def _expect_stored(peer: Peer, url: str, jobs: int) -> None:
     give_up_at = time.monotonic() + LAST_RESULTS_S
     while True:
-        stored = told(python_of(peer), peer.module, "stored", "stored", redis_url=url)["stored"]
+        stored = ask(python_of(peer), peer.module, "stored", "stored", redis_url=url)["stored"]
         if stored == jobs:
             return
         assert time.monotonic() < give_up_at, f"{peer.name} keeps {stored} results of {jobs} jobs"

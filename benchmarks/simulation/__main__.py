@@ -34,14 +34,14 @@ FLOODED = {"shared adapter": 0, "own adapter": 50}  # the most popular one, and 
 def main() -> None:
     arguments = _arguments()
     began = time.perf_counter()
-    found = simulate(_plan(arguments))
-    found["seconds"] = round(time.perf_counter() - began, 1)
-    Path(arguments.out).write_text(json.dumps(found, indent=2) + "\n")
-    show(found)
+    figures = simulate(_plan(arguments))
+    figures["seconds"] = round(time.perf_counter() - began, 1)
+    Path(arguments.out).write_text(json.dumps(figures, indent=2) + "\n")
+    show(figures)
     if arguments.plot:
         from benchmarks.simulation.plots import draw
 
-        for path in draw(found, arguments.plot):
+        for path in draw(figures, arguments.plot):
             print(f"wrote {path}")
 
 
@@ -99,22 +99,22 @@ def simulate(plan: Plan) -> dict[str, Any]:
     }
 
 
-def show(found: dict[str, Any]) -> None:
+def show(study: dict[str, Any]) -> None:
     """A table a scale (``÷random``: loads to random's, ``÷arrival``: p99 wait to arrival's), and the floods."""
     console = Console()
-    for scale, by_load in found["comparison"].items():
+    for scale, by_load in study["comparison"].items():
         table = Table("load", "policy", "loads/job", "p50 s", "p99 s", "longest s", "÷random", "÷arrival", title=scale)
         for load, row in by_load.items():
             for name, figures in row.items():
                 table.add_row(load, name, *_cells(figures))
         console.print(table)
-    flood = dict(found["flood"])
+    flood = dict(study["flood"])
     floods = Table("flood of", "policy", "others' p95 calm", "flooded", "ratio", title=flood.pop("scale"))
     for where, row in flood.items():
         for name, seen in row.items():
             waits = (f"{seen[when]['p95_wait_s']:.2f}" for when in ("calm", "flooded"))
-            told = seen["calm"]["p95_wait_s"] >= LEAST_WAIT_S
-            floods.add_row(where, name, *waits, f"{seen['p95_ratio']:.2f}" if told else "")
+            telling = seen["calm"]["p95_wait_s"] >= LEAST_WAIT_S
+            floods.add_row(where, name, *waits, f"{seen['p95_ratio']:.2f}" if telling else "")
     console.print(floods)
 
 

@@ -51,8 +51,8 @@ class Arrival:
     wakes_last_workers: ClassVar[bool] = False
 
     def choose(self, backlog: Backlog, worker: SimWorker, _now_s: float) -> Choice:
-        found = next((ref for ref in backlog.ready.first(LOOKS) if worker.fits(ref)), None)
-        return Choice((found,), 1, 1) if found is not None and worker.free_rows else Choice()
+        ref_that_fits = next((ref for ref in backlog.ready.first(LOOKS) if worker.fits(ref)), None)
+        return Choice((ref_that_fits,), 1, 1) if ref_that_fits is not None and worker.free_rows else Choice()
 
 
 @dataclass

@@ -88,12 +88,12 @@ class LocalWorkers:
     def _program(self) -> list[str]:
         name, *arguments = self._config.worker_command
         beside = Path(sys.executable).parent / name  # the environment's own, whatever PATH says
-        found = str(beside) if "/" not in name and beside.is_file() else shutil.which(name)
-        if found is None:
+        path = str(beside) if "/" not in name and beside.is_file() else shutil.which(name)
+        if path is None:
             raise InvalidRequest(
                 f"worker_command = {name!r}: no such program; local workers need: pip install 'lorapool[worker]'"
             )
-        return [found, *arguments]
+        return [path, *arguments]
 
     def _spawn(self, program: Sequence[str], folder: Path) -> None:
         name = f"aos-{os.getpid()}-{secrets.token_hex(3)}"

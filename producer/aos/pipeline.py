@@ -125,5 +125,5 @@ class MLPipelineManager:
 
     def _status(self, status: dict[str, Any]) -> dict[str, Any]:
         attached = self.lorax_server is not None and self.lorax_server.attached
-        told = {} if attached else {"message": "not started: await start_lorax_server()"}
-        return {"enabled": True, "initialized": attached, **told, **status}
+        message = {} if attached else {"message": "not started: await start_lorax_server()"}
+        return {"enabled": True, "initialized": attached, **message, **status}

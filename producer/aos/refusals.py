@@ -33,12 +33,12 @@ class Refusals:
     async def tell(self, client: Client) -> None:
         """Add what waits to the pool's count; if that fails, it waits on."""
         with self._lock:
-            told, self._waiting = self._waiting, Counter()
-        if not told:
+            refusals, self._waiting = self._waiting, Counter()
+        if not refusals:
             return
         try:
-            await client.count_refusals(told, report=secrets.token_hex(8))
+            await client.count_refusals(refusals, report=secrets.token_hex(8))
         except BaseException:
             with self._lock:
-                self._waiting += told
+                self._waiting += refusals
             raise

@@ -74,8 +74,8 @@ class LoRAxAdapterRegistry:
 
     def update_usage_stats(self, adapter_id: str, loaded: bool | None = None) -> None:
         """Nothing to do: workers count what happens. Warns (IgnoredSetting)."""
-        told = f"update_usage_stats({adapter_id!r}, loaded={loaded!r}) has no effect: workers count what happens"
-        warnings.warn(told, IgnoredSetting, stacklevel=2)
+        message = f"update_usage_stats({adapter_id!r}, loaded={loaded!r}) has no effect: workers count what happens"
+        warnings.warn(message, IgnoredSetting, stacklevel=2)
 
     def unregister_adapter(self, adapter_id: str) -> bool:
         """Take every version of that id out of service, with the roles that mean it; False if there is none.
@@ -124,8 +124,8 @@ class LoRAxAdapterRegistry:
             self._unvalidated.setdefault(record.ref, set()).add(role)
         await _point(client, role, record)
         if metadata is not None and decoded(record.metadata) != dict(metadata):
-            told = f"metadata of {record.ref} stays as first registered; a new version may bring its own"
-            warnings.warn(told, IgnoredSetting, stacklevel=2)
+            message = f"metadata of {record.ref} stays as first registered; a new version may bring its own"
+            warnings.warn(message, IgnoredSetting, stacklevel=2)
         return await _info(client, await client.adapters.get(record.ref), role)
 
     async def find(

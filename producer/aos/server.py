@@ -58,8 +58,8 @@ class LoRAxServer:
         self._latencies_ms: deque[float] = deque(maxlen=KEPT_LATENCIES)
         self._refusals = Refusals()
         self._changing = asyncio.Lock()  # one start or stop at a time
-        for told in self.config.ignored():
-            warnings.warn(told, IgnoredSetting, stacklevel=2)
+        for message in self.config.ignored():
+            warnings.warn(message, IgnoredSetting, stacklevel=2)
 
     @property
     def registry(self) -> LoRAxAdapterRegistry:

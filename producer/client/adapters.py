@@ -85,7 +85,7 @@ class Adapters:
         AdapterNotReady (no worker can reach it, and why, or after ``timeout`` seconds: it stays pending). With
         ``wait=False`` the pending record comes back at once.
         """
-        said = _record(
+        record = _record(
             adapter_id,
             version,
             aliases=aliases,
@@ -95,7 +95,7 @@ class Adapters:
             owner=owner,
         )
         facts = await asyncio.to_thread(describe, as_uri(uri), digest)
-        return await self._register(said, facts, wait=wait, timeout=timeout)
+        return await self._register(record, facts, wait=wait, timeout=timeout)
 
     async def publish(
         self,
@@ -116,9 +116,9 @@ class Adapters:
         source = absolute(folder)
         name = check_name("adapter id", source.name if adapter_id is None else adapter_id)
         place = f"{str(to).rstrip('/')}/{name}/{version}"
-        said = _record(name, version, **traits)
+        record = _record(name, version, **traits)
         facts = await asyncio.to_thread(publish_files, source, place)
-        return await self._register(said, facts, wait=wait, timeout=timeout)
+        return await self._register(record, facts, wait=wait, timeout=timeout)
 
     async def import_manifest(
         self,
@@ -136,7 +136,7 @@ class Adapters:
         """
         items = await asyncio.to_thread(read_manifest, Path(path))
         on_total(len(items))
-        return await import_items(self, items, wait=wait, timeout=timeout, on_done=on_done)
+        return await import_items(self.register, items, wait=wait, timeout=timeout, on_done=on_done)
 
     async def verify(self, name: str, *, worker: bool = False, timeout: float = 60.0) -> Verified:
         """Whether a version's files are still what was registered: seen from here, or by a ``worker``.
@@ -155,8 +155,8 @@ class Adapters:
             if record.verified == token:
                 return Verified(record.ref, record.verified_by, record.problem)
             await asyncio.sleep(0.05)
-        said = f"worker {asked} did not answer within {timeout:g} s" if asked else "no worker is alive"
-        raise NoWorker(f"adapter {record.ref} is not verified: {said}")
+        reason = f"worker {asked} did not answer within {timeout:g} s" if asked else "no worker is alive"
+        raise NoWorker(f"adapter {record.ref} is not verified: {reason}")
 
     async def list(self, *, removed: bool = False) -> list[AdapterRecord]:
         """Every registered version, sorted by ref, with the aliases that point at it now; removed ones on request."""
@@ -215,9 +215,9 @@ class Adapters:
         AdapterInUse (aliases point at it; or jobs, without ``force``).
         """
         await self._catalog.get(_exact(ref))
-        found = await self._operators.retire(ref)
-        if found.state in {"open", "paused"} and found.waiting + found.running and not force:
-            raise _busy(ref, found)
+        retired = await self._operators.retire(ref)
+        if retired.state in {"open", "paused"} and retired.waiting + retired.running and not force:
+            raise _busy(ref, retired)
         await self._catalog.remove(ref)
         self._cache.clear()
         return await self._drained(ref, timeout)
@@ -246,20 +246,20 @@ class Adapters:
         """The exact ref behind a name, whatever its status; None is the base model. Raises UnknownAdapter."""
         return BASE_REF if name is None or name == BASE_REF else (await self._find(name)).ref
 
-    async def _register(self, said: AdapterRecord, facts: Facts, *, wait: bool, timeout: float) -> AdapterRecord:
-        told = {name: value for name, value in facts.told.items() if not getattr(said, name)}
+    async def _register(self, record: AdapterRecord, facts: Facts, *, wait: bool, timeout: float) -> AdapterRecord:
+        from_files = {name: value for name, value in facts.from_files.items() if not getattr(record, name)}
         where = {"uri": facts.uri, "digest": facts.digest}
-        stored = await self._catalog.register(said.model_copy(update={**told, **where}))
+        stored = await self._catalog.register(record.model_copy(update={**from_files, **where}))
         self._cache.clear()
         return await self._validated(stored, timeout) if wait else stored
 
     async def _drained(self, ref: str, timeout_s: float) -> Retired:
         give_up_at = time.monotonic() + timeout_s
-        found = await self._operators.retire(ref, "close")
-        while found.state == "closed" and time.monotonic() < give_up_at:
+        retired = await self._operators.retire(ref, "close")
+        while retired.state == "closed" and time.monotonic() < give_up_at:
             await asyncio.sleep(0.1)
-            found = await self._operators.retire(ref, "close")
-        return found
+            retired = await self._operators.retire(ref, "close")
+        return retired
 
     async def _find(self, name: str) -> AdapterRecord:
         try:
@@ -378,10 +378,10 @@ def _exact(ref: str) -> str:
     return ref
 
 
-def _busy(ref: str, found: Retired) -> AdapterInUse:
+def _busy(ref: str, retired: Retired) -> AdapterInUse:
     return AdapterInUse(
-        f"{ref} has jobs left, {found.waiting} waiting and {found.running} running: wait for them, cancel "
+        f"{ref} has jobs left, {retired.waiting} waiting and {retired.running} running: wait for them, cancel "
         f"what waits (`lorapool purge {ref} --waiting`), or force it: they are served, new ones are not",
-        waiting=found.waiting,
-        running=found.running,
+        waiting=retired.waiting,
+        running=retired.running,
     )

@@ -184,17 +184,17 @@ async def _answer(client: Client, line: _Line) -> Result | LorapoolError:
 
 def _arguments(text: bytes, defaults: Mapping[str, Any]) -> dict[str, Any]:
     try:
-        said = json.loads(text)
+        fields = json.loads(text)
     except (ValueError, RecursionError) as error:
         raise InvalidRequest(f"not JSON ({error})") from None
-    if not isinstance(said, dict):
-        raise InvalidRequest(f"expected a JSON object of submit() arguments, found {type(said).__name__}")
-    found = {**defaults, **said}
-    if "adapter" not in found:
+    if not isinstance(fields, dict):
+        raise InvalidRequest(f"expected a JSON object of submit() arguments, found {type(fields).__name__}")
+    arguments = {**defaults, **fields}
+    if "adapter" not in arguments:
         raise InvalidRequest('adapter: missing; say "adapter": null for the base model')
-    if "wait" in said or "stream" in said:
+    if "wait" in fields or "stream" in fields:
         raise InvalidRequest("wait and stream have no place in a file: every answer is waited for")
-    return found
+    return arguments
 
 
 def _opened(path: Path, mode: Literal["rb", "ab"] = "rb") -> IO[bytes]:
@@ -223,8 +223,8 @@ def _read_results(path: Path) -> dict[int, _Held]:
 
 def _held(path: Path, text: bytes) -> tuple[int, _Held]:
     try:
-        found = json.loads(text)
-        return int(found["line"]), _Held(bare_id(found["job_id"]), bool(found["ok"]), int(found.get("tries", 0)))
+        record = json.loads(text)
+        return int(record["line"]), _Held(bare_id(record["job_id"]), bool(record["ok"]), int(record.get("tries", 0)))
     except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
         raise InvalidRequest(f"{path}: is no results file of lorapool submit; give another --out") from None
 

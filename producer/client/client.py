@@ -16,7 +16,9 @@ from lorapool.producer.client.handle import JobHandle, outcome_of
 from lorapool.producer.client.request import Request, Seconds
 from lorapool.producer.client.sender import Item
 from lorapool.producer.client.slices import Slices
-from lorapool.producer.operator.cost import Bill, Meter, Tariff
+from lorapool.producer.operator.cost import Bill
+from lorapool.producer.operator.meter import Meter
+from lorapool.producer.operator.tariff import Tariff
 from lorapool.shared.catalog.catalog import PoolConfig
 from lorapool.shared.errors import (
     InvalidRequest,

@@ -78,7 +78,7 @@ def compose(redis_url: str | None, pool: str | None, *, agent: str, client: str)
         outbox,
         sender=Sender(queue, adapters, inbox, outbox, agent, client),
         adapters=adapters,
-        upkeep=PoolUpkeep(operators, adapters),
+        upkeep=PoolUpkeep(operators, adapters.ref),
         schedules=Schedules(Timetable(connection), ChoreBook(connection), queue, adapters, agent),
     )
 

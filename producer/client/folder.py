@@ -34,7 +34,7 @@ class Facts:
 
     uri: str
     digest: str
-    told: Mapping[str, Any] = field(default_factory=dict)
+    from_files: Mapping[str, Any] = field(default_factory=dict)
 
 
 def describe(uri: str, digest: str | None) -> Facts:
@@ -50,10 +50,10 @@ def describe(uri: str, digest: str | None) -> Facts:
         return Facts(uri, digest)
     config = read_config(folder)
     read_header(folder)
-    found = adapter_digest(folder)
-    if digest and digest != found:
-        raise InvalidRequest(f"digest = {digest!r}: {folder} has digest {found}")
-    return Facts(uri, found, {**told_by(config), "prompt_format": format_in(folder)})
+    digest_now = adapter_digest(folder)
+    if digest and digest != digest_now:
+        raise InvalidRequest(f"digest = {digest!r}: {folder} has digest {digest_now}")
+    return Facts(uri, digest_now, {**told_by(config), "prompt_format": format_in(folder)})
 
 
 def _is_there(folder: Path) -> bool:
@@ -69,10 +69,10 @@ def _remote(uri: str, digest: str | None) -> Facts:
         return Facts(uri, digest)
     folder = RemoteFolder(uri)
     config = json_object(f"{uri}/{CONFIG_NAME}", folder.read(CONFIG_NAME, MAX_CONFIG_BYTES))
-    found = digest_of(config, folder.chunks(WEIGHTS_NAME, MAX_WEIGHTS_BYTES))
+    digest_now = digest_of(config, folder.chunks(WEIGHTS_NAME, MAX_WEIGHTS_BYTES))
     template = folder.read(TEMPLATE_NAME, MAX_TEMPLATE_BYTES) if folder.has(TEMPLATE_NAME) else b""
     form = PromptFormat(template=template.decode(errors="replace")) if template.strip() else None
-    return Facts(uri, found, {**told_by(config), "prompt_format": form})
+    return Facts(uri, digest_now, {**told_by(config), "prompt_format": form})
 
 
 def as_uri(uri: str | Path) -> str:

@@ -158,12 +158,12 @@ class Inbox:
 
     def _fail(self, error: Exception) -> None:
         """End all waiting; an error that is no word of ours becomes the cause of one, so that gather keeps the rest."""
-        told = error
-        if not isinstance(told, LorapoolError):
-            told = LorapoolError(f"waiting for it ended in {type(error).__name__}: {error}")
-            told.__cause__ = error
+        own_error = error
+        if not isinstance(own_error, LorapoolError):
+            own_error = LorapoolError(f"waiting for it ended in {type(error).__name__}: {error}")
+            own_error.__cause__ = error
         for ticket in tuple(self._open.values()):
-            self._refuse(ticket, told)
+            self._refuse(ticket, own_error)
 
     def _refuse(self, ticket: Ticket, error: LorapoolError) -> None:
         self._open.pop(ticket.job_id, None)
@@ -231,9 +231,9 @@ class Inbox:
         kept = [ticket for ticket in tickets if ticket.copy is not None]
         again = dict(zip(kept, await self._resubmission.of(kept) if kept else (), strict=True))
         for ticket, error in zip(tickets, errors, strict=True):
-            told = again.get(ticket, error)
-            if told is not None:
-                self._refuse(ticket, told)
+            own_error = again.get(ticket, error)
+            if own_error is not None:
+                self._refuse(ticket, own_error)
 
     async def revive(self, ticket: Ticket) -> None:
         """Submit a job again that was found to be lost. Raises the error of its loss, RedisUnreachable."""

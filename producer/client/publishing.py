@@ -11,10 +11,10 @@ import json
 import shutil
 import tempfile
 import tomllib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -32,11 +32,10 @@ from lorapool.shared.job import explain_validation
 from lorapool.shared.prompt_format import TEMPLATE_NAME
 from lorapool.shared.remote import RemoteFolder, check_uri, is_remote
 
-if TYPE_CHECKING:
-    from lorapool.producer.client.adapters import Adapters
-
 MAX_MANIFEST_BYTES = 16 << 20
 AT_ONCE = 8  # registrations of an import under way
+
+Register = Callable[..., Awaitable[AdapterRecord]]  # `Adapters.register`
 
 
 class ManifestItem(BaseModel):
@@ -86,16 +85,16 @@ def publish_files(folder: Path, place: str) -> Facts:
     if target is None and not is_remote(uri):
         raise InvalidRequest(f"place = {place!r}: expected a folder, or a uri of a scheme that is read")
     if _is_there(uri, target):
-        found = describe(uri, None).digest
-        if found != facts.digest:
+        there = describe(uri, None).digest
+        if there != facts.digest:
             raise AdapterConflict(
-                f"{uri} holds digest {found[:12]}…, these files have {facts.digest[:12]}…: publish another version"
+                f"{uri} holds digest {there[:12]}…, these files have {facts.digest[:12]}…: publish another version"
             )
     elif target is None:
         _upload(folder, RemoteFolder(uri))
     else:
         _copy(folder, target)
-    return Facts(uri, facts.digest, facts.told)
+    return Facts(uri, facts.digest, facts.from_files)
 
 
 def read_manifest(path: Path) -> list[ManifestItem | Imported]:
@@ -109,7 +108,7 @@ def read_manifest(path: Path) -> list[ManifestItem | Imported]:
 
 
 async def import_items(
-    adapters: Adapters,
+    register: Register,
     items: Sequence[ManifestItem | Imported],
     *,
     wait: bool,
@@ -122,7 +121,7 @@ async def import_items(
     async def imported(item: ManifestItem | Imported) -> Imported:
         if isinstance(item, ManifestItem):
             async with gate:
-                item = await _register(adapters, item, wait=wait, timeout=timeout)
+                item = await _register(register, item, wait=wait, timeout=timeout)
         on_done(item)
         return item
 
@@ -135,11 +134,11 @@ def verify_files(record: AdapterRecord) -> Verified:
     if not is_remote(record.uri) and (target is None or not target.exists()):
         return Verified(record.ref, "", "")
     try:
-        found = describe(record.uri, None).digest
+        digest = describe(record.uri, None).digest
     except (AdapterUnavailable, CheckpointError) as error:
         return Verified(record.ref, "client", str(error))
-    changed = f"digest is {found[:12]}…, registered as {record.digest[:12]}…: the files have changed"
-    return Verified(record.ref, "client", "" if found == record.digest else changed)
+    changed = f"digest is {digest[:12]}…, registered as {record.digest[:12]}…: the files have changed"
+    return Verified(record.ref, "client", "" if digest == record.digest else changed)
 
 
 def _is_there(uri: str, target: Path | None) -> bool:
@@ -177,12 +176,12 @@ def _parsed(path: Path) -> list[Any]:
         if path.stat().st_size > MAX_MANIFEST_BYTES:
             raise InvalidRequest(f"{path}: more than {MAX_MANIFEST_BYTES:,} bytes")
         text = path.read_text(encoding="utf-8")
-        found = tomllib.loads(text) if path.suffix.lower() == ".toml" else json.loads(text)
+        parsed = tomllib.loads(text) if path.suffix.lower() == ".toml" else json.loads(text)
     except OSError as error:
         raise InvalidRequest(f"{path}: cannot be read ({error.strerror})") from None
     except (ValueError, RecursionError) as error:
         raise InvalidRequest(f"{path}: neither JSON nor TOML by its name ({error})") from None
-    items = found.get("adapters") if isinstance(found, Mapping) else found
+    items = parsed.get("adapters") if isinstance(parsed, Mapping) else parsed
     if not isinstance(items, list):
         raise InvalidRequest(f"{path}: expected a list of adapters: [[adapters]] in TOML, a list in JSON")
     return items
@@ -200,10 +199,10 @@ def _item(fields: Any, number: int, folder: Path) -> ManifestItem | Imported:
     return item.model_copy(update={"uri": uri})
 
 
-async def _register(adapters: Adapters, item: ManifestItem, *, wait: bool, timeout: float) -> Imported:
+async def _register(register: Register, item: ManifestItem, *, wait: bool, timeout: float) -> Imported:
     arguments = item.model_dump(exclude={"id", "uri"})
     try:
-        outcome: AdapterRecord | LorapoolError = await adapters.register(
+        outcome: AdapterRecord | LorapoolError = await register(
             item.id, item.uri, **arguments, wait=wait, timeout=timeout
         )
     except LorapoolError as error:

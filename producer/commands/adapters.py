@@ -73,11 +73,11 @@ def register(
 
     lorapool adapters register cfo ./adapters/cfo --alias CFO
     """
-    said = traits(alias, metadata, prompt_format, chat_template, parent, owner)
+    given = traits(alias, metadata, prompt_format, chat_template, parent, owner)
 
     async def work(client: Client) -> None:
         record = await client.adapters.register(
-            adapter_id, uri, version=version, digest=digest, wait=not no_wait, timeout=timeout, **said
+            adapter_id, uri, version=version, digest=digest, wait=not no_wait, timeout=timeout, **given
         )
         if as_json:
             document(described(record))
@@ -170,15 +170,15 @@ def traits(
     }
 
 
-def _format(said: str | None, template: Path | None) -> dict[str, str] | str | None:
+def _format(given: str | None, template: Path | None) -> dict[str, str] | str | None:
     if template is not None:
-        return {"kind": said or "chat", "template": _text_of(template)}
-    if said is None or not said.lstrip().startswith("{"):
-        return said
+        return {"kind": given or "chat", "template": _text_of(template)}
+    if given is None or not given.lstrip().startswith("{"):
+        return given
     try:
-        return {"kind": "custom", **json.loads(said)}
+        return {"kind": "custom", **json.loads(given)}
     except ValueError as error:
-        raise typer.BadParameter(f"{said!r:.60}: not JSON ({error})", param_hint="--prompt-format") from None
+        raise typer.BadParameter(f"{given!r:.60}: not JSON ({error})", param_hint="--prompt-format") from None
 
 
 def _text_of(path: Path) -> str:

@@ -54,7 +54,7 @@ def _show(tally: Tally, total: int, out: Path, as_json: bool) -> None:
     if as_json:
         document({**numbers, "out": str(out)})
         return
-    said = [f"{count(value)} {name}" for name, value in numbers.items() if value or name in {"lines", "succeeded"}]
-    say(f"{', '.join(said)}; see {out}")
+    parts = [f"{count(value)} {name}" for name, value in numbers.items() if value or name in {"lines", "succeeded"}]
+    say(f"{', '.join(parts)}; see {out}")
     for reason in sorted(tally.reasons)[:5]:
         note(f"left for the next run: {reason}", style="red")

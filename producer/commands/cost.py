@@ -11,9 +11,10 @@ from lorapool.producer.client.client import Client
 from lorapool.producer.commands import options as o
 from lorapool.producer.commands.render import count, document, fields, note, say, table
 from lorapool.producer.commands.session import run
-from lorapool.producer.operator.cost import GPU_USD_PER_HOUR, Bill, Meter, Share, Tariff
+from lorapool.producer.operator.cost import Bill, Share
 from lorapool.producer.operator.cost_plot import plot as draw
-from lorapool.producer.operator.cost_report import notes
+from lorapool.producer.operator.meter import Meter
+from lorapool.producer.operator.tariff import GPU_USD_PER_HOUR, Tariff
 from lorapool.shared.errors import InvalidRequest
 
 
@@ -55,12 +56,12 @@ def cost(
 
 def _earlier(path: Path) -> Meter:
     try:
-        found = json.loads(path.read_text())
+        earlier = json.loads(path.read_text())
     except (OSError, ValueError) as error:
         raise InvalidRequest(f"--since {path}: {error}") from None
-    if not isinstance(found, dict):
+    if not isinstance(earlier, dict):
         raise InvalidRequest(f"--since {path}: expected what `lorapool cost --json` wrote")
-    return Meter.of(found)
+    return Meter.of(earlier)
 
 
 def _show(bill: Bill) -> None:
@@ -79,8 +80,7 @@ def _show(bill: Bill) -> None:
     _shares("adapter", bill.adapters)
     _shares("agent", bill.agents)
     _baselines(bill)
-    _claimed(bill)
-    for line in ("", *notes(bill)):
+    for line in ("", *bill.notes):
         say(line, style="dim")
 
 
@@ -117,20 +117,3 @@ def _baselines(bill: Bill) -> None:
     table(columns, rows, right=columns[1:])
     for baseline in bill.baselines[:-1]:
         say(f"{baseline.name}: {baseline.derived_from}", style="dim")
-
-
-def _claimed(bill: Bill) -> None:
-    say("\nSaved against a GPU for each agent. Claimed: by AOS, never measured. Here: at this pool's load an agent.")
-    columns = ("agents", "claimed", "one gpu", "here", "gpus here", "what of it")
-    rows = (
-        (
-            row.agents,
-            ", ".join(f"{claim.saved:.0%}" for claim in row.claims),
-            f"{row.one_gpu:.0%}",
-            f"{row.saved:.0%}",
-            row.gpus,
-            row.verdict,
-        )
-        for row in bill.claimed
-    )
-    table(columns, rows, right=columns[:5])

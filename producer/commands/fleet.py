@@ -49,13 +49,13 @@ def workers(redis_url: o.RedisUrl = None, pool: o.Pool = None, as_json: o.Json =
     old the running step, what ails the worker, which adapters it cannot reach or judges."""
 
     async def work(client: Client) -> None:
-        found = await client.workers()
+        beats = await client.workers()
         if as_json:
-            document(found)
-        elif found:
-            special = [name for name in _SPECIAL if any(beat.get(name, "") not in _NOTHING for beat in found)]
+            document(beats)
+        elif beats:
+            special = [name for name in _SPECIAL if any(beat.get(name, "") not in _NOTHING for beat in beats)]
             columns = ("worker", "device", "state", "jobs", "free", "tok/s", "resident", "seen")
-            rows = ((*_worker(beat), *(_SPECIAL[name](beat.get(name, "")) for name in special)) for beat in found)
+            rows = ((*_worker(beat), *(_SPECIAL[name](beat.get(name, "")) for name in special)) for beat in beats)
             headings = (*columns, *(name.removesuffix("_ms").replace("_", " ") for name in special))
             table(headings, rows, right=("jobs", "free", "tok/s", "seen", "step age"))
         else:
@@ -114,8 +114,8 @@ def _worker(beat: Mapping[str, str]) -> tuple[object, ...]:
 
 
 def _step_age(milliseconds: str) -> str:
-    said = milliseconds.isdecimal() and milliseconds not in _NOTHING
-    return seconds(number(milliseconds)) if said else "-"
+    known = milliseconds.isdecimal() and milliseconds not in _NOTHING
+    return seconds(number(milliseconds)) if known else "-"
 
 
 _NOTHING = ("", "0")

@@ -268,8 +268,8 @@ def _value(name: str, value: str | bytes) -> Any:
 
 def sampling_of(context: typer.Context) -> dict[str, Any]:
     """The sampling params that were said; 0 is a value, an absent flag is not."""
-    said = {name: context.params[name] for name in PARAMS}
-    return {name: value for name, value in said.items() if not (value is None or value is False or value == [])}
+    given = {name: context.params[name] for name in PARAMS}
+    return {name: value for name, value in given.items() if not (value is None or value is False or value == [])}
 
 
 def _files(file: Path | None, out: Path | None, single: Mapping[str, object]) -> tuple[Path, Path]:
@@ -288,13 +288,13 @@ def name_of(adapter: str) -> str | None:
 def input_of(prompt: str | None, messages: list[str] | None, chat: bool) -> dict[str, Any]:
     """prompt= or messages= of submit, from PROMPT, --message and --chat."""
     text = sys.stdin.read() if prompt == "-" else prompt
-    said = [_message(item) for item in messages or ()]
-    if text is not None and (said or chat):
-        said.append({"role": "user", "content": text})
-        return {"messages": said}
-    if text is None and not said:
+    turns = [_message(item) for item in messages or ()]
+    if text is not None and (turns or chat):
+        turns.append({"role": "user", "content": text})
+        return {"messages": turns}
+    if text is None and not turns:
         raise typer.BadParameter("give a PROMPT, or at least one --message", param_hint="PROMPT")
-    return {"messages": said} if said else {"prompt": text}
+    return {"messages": turns} if turns else {"prompt": text}
 
 
 def _message(item: str) -> dict[str, str]:

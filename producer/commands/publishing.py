@@ -40,11 +40,11 @@ def publish(
 
     lorapool adapters publish ./out/cfo --to s3://models/adapters --version 2.1.0 --alias CFO
     """
-    said = traits(alias, metadata, prompt_format, chat_template, parent, owner)
+    given = traits(alias, metadata, prompt_format, chat_template, parent, owner)
 
     async def work(client: Client) -> None:
         record = await client.adapters.publish(
-            folder, to, adapter_id=adapter_id, version=version, wait=not no_wait, timeout=timeout, **said
+            folder, to, adapter_id=adapter_id, version=version, wait=not no_wait, timeout=timeout, **given
         )
         if as_json:
             document(described(record))
@@ -100,9 +100,9 @@ def verify(
         names = [name] if name else [record.ref for record in await client.adapters.list() if record.status == "ready"]
         with Bar("verifying") as bar:
             bar.total(len(names))
-            found = [await _verified(client, each, worker, timeout, bar) for each in names]
-        _show_verified(found, as_json)
-        if any(item.problem for item in found):
+            verdicts = [await _verified(client, each, worker, timeout, bar) for each in names]
+        _show_verified(verdicts, as_json)
+        if any(item.problem for item in verdicts):
             raise typer.Exit(1)
 
     run(work, redis_url=redis_url, pool=pool, as_json=as_json)
@@ -134,12 +134,14 @@ def _imported(item: Imported) -> dict[str, object]:
     return described(item.outcome)
 
 
-def _show_verified(found: Sequence[Verified], as_json: bool) -> None:
+def _show_verified(verdicts: Sequence[Verified], as_json: bool) -> None:
     if as_json:
-        document([{"ref": item.ref, "by": item.by or None, "ok": _ok(item), "problem": item.problem} for item in found])
-    elif found:
+        document(
+            [{"ref": item.ref, "by": item.by or None, "ok": _ok(item), "problem": item.problem} for item in verdicts]
+        )
+    elif verdicts:
         words = {True: "same", False: "changed", None: "not seen"}
-        table(("ref", "files", "seen by", "problem"), ((v.ref, words[_ok(v)], v.by, v.problem) for v in found))
+        table(("ref", "files", "seen by", "problem"), ((v.ref, words[_ok(v)], v.by, v.problem) for v in verdicts))
     else:
         note("this pool serves no adapters yet")
 

@@ -49,11 +49,11 @@ def limits(
     changes = {name: _number(name, text) for name, text in given.items() if text is not None}
 
     async def work(client: Client) -> None:
-        found = await client.upkeep.limits(adapter, **changes)
+        limits = await client.upkeep.limits(adapter, **changes)
         if as_json:
-            document(asdict(found))
+            document(asdict(limits))
         else:
-            _show_limits(adapter, found)
+            _show_limits(adapter, limits)
 
     run(work, redis_url=redis_url, pool=pool, as_json=as_json)
 
@@ -160,8 +160,8 @@ def _number(name: str, text: str) -> float | None:
         raise typer.BadParameter(f"{text!r:.60}: expected a number, or none", param_hint=hint) from None
 
 
-def _show_limits(adapter: str | None, found: Limits) -> None:
-    shown = {"max_depth": found.max_depth} if adapter is None else asdict(found)
+def _show_limits(adapter: str | None, limits: Limits) -> None:
+    shown = {"max_depth": limits.max_depth} if adapter is None else asdict(limits)
     fields({name: "default" if value is None else count(value) for name, value in shown.items()})
 
 

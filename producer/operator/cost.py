@@ -1,93 +1,20 @@
 """The bill: what GPU time cost, per request, token, agent and adapter; from counters to dollars.
 
-Pure: counters and prices in, a ``Bill`` out. All measured figures come from what workers and scripts counted; what is
-an assumption stands in ``Tariff`` and is said in ``Bill.notes``. Knows no Redis and no printing.
+Pure: counters and prices in, a ``Bill`` out. All measured figures come from what workers and scripts counted;
+assumptions stand in ``Tariff``, and ``Bill.notes`` names them. Knows no Redis and no printing.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from math import ceil
 from typing import Any
 
-from lorapool.producer.operator.claimed import Row, rows
-from lorapool.producer.operator.cost_report import document
-from lorapool.shared.errors import InvalidRequest
+from lorapool.producer.operator.meter import Counters, Meter
+from lorapool.producer.operator.tariff import Tariff
 
-Counters = Mapping[str, int | float]
-GPU_USD_PER_HOUR = 4.11  # $3,000 a month: the figure that the system we replace calculates with
 HOUR_MS = 3_600_000
-POINTS_IN_TIME = frozenset({"since_ms", "last_ms"})
-
-
-@dataclass(frozen=True, slots=True)
-class Tariff:
-    """Prices, and what no counter can know. Raises InvalidRequest for what makes no sense.
-
-    ``gpu_hours``: held, where that is more than workers were up (None: as measured). ``full_at``: busy share at which
-    a GPU counts as full. ``capacity``: new tokens a second of one full GPU, from a benchmark of yours (None: the speed
-    while busy, at the batch sizes seen). ``persona_tokens`` and ``swap_s`` describe the two rivals that share one GPU:
-    the prompt that would stand in for an adapter, and the time to swap a merged model (None: the worker's own time to
-    load the base model).
-    """
-
-    gpu_usd_per_hour: float = GPU_USD_PER_HOUR
-    gpu_hours: float | None = None
-    full_at: float = 0.8
-    capacity: float | None = None
-    persona_tokens: int = 200
-    swap_s: float | None = None
-
-    def __post_init__(self) -> None:
-        for name, value in asdict(self).items():
-            may_be_zero = name in {"persona_tokens", "swap_s", "gpu_usd_per_hour"}
-            if value is not None and not (0 <= value < float("inf") and (value or may_be_zero)):
-                raise InvalidRequest(
-                    f"{name} = {value!r}: expected a number {'of 0 or more' if may_be_zero else 'above 0'}"
-                )
-        if self.full_at > 1:
-            raise InvalidRequest(f"full_at = {self.full_at!r}: expected a share, above 0 and at most 1")
-
-
-@dataclass(frozen=True, slots=True)
-class Meter:
-    """What was counted: per adapter ref, per agent, and by all workers together; ``model_load_ms`` of one worker."""
-
-    adapters: Mapping[str, Counters]
-    agents: Mapping[str, Counters]
-    usage: Counters
-    model_load_ms: float = 0.0
-
-    def since(self, earlier: Meter) -> Meter:
-        """What was counted after ``earlier``. Raises InvalidRequest if that is of another pool."""
-        return Meter(
-            _grown(self.adapters, earlier.adapters),
-            _grown(self.agents, earlier.agents),
-            _grown({"usage": self.usage}, {"usage": earlier.usage}).get("usage", {}),
-            self.model_load_ms,
-        )
-
-    @classmethod
-    def of(cls, document: Mapping[str, Any]) -> Meter:
-        """From ``Bill.document()``. Raises InvalidRequest for anything else."""
-        try:
-            return cls(**document["counters"])
-        except (KeyError, TypeError) as error:
-            raise InvalidRequest(f"this is no bill that `lorapool cost --json` wrote: {error!r}") from None
-
-
-def _grown(now: Mapping[str, Counters], then: Mapping[str, Counters]) -> dict[str, Counters]:
-    grown = {}
-    for name, counters in now.items():
-        before = then.get(name, {})
-        grown[name] = {
-            key: value if key in POINTS_IN_TIME else value - before.get(key, 0) for key, value in counters.items()
-        }
-        if any(value < 0 for value in grown[name].values()):
-            raise InvalidRequest(f"{name} has counted less than in the earlier bill: that is of another pool")
-    return {name: counters for name, counters in grown.items() if any(counters.values())}
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +31,9 @@ class Share:
     @property
     def tokens(self) -> int:
         return self.prompt_tokens + self.completion_tokens
+
+    def document(self) -> dict[str, Any]:
+        return {"tokens": self.tokens, **asdict(self)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +53,7 @@ class Bill:
     """``Bill(meter, tariff)``. Dollars cover the GPU time held, idle time too: idle is shared as busy time is."""
 
     meter: Meter
-    tariff: Tariff = Tariff()
+    tariff: Tariff = field(default_factory=Tariff)
 
     # -- what was counted
 
@@ -158,7 +88,7 @@ class Bill:
 
     @property
     def gpu_hours(self) -> float:
-        """GPU hours held: as told, else the sum of the time that workers were up."""
+        """GPU hours held: as the tariff says, else the sum of the time that workers were up."""
         return self._hours("up_ms") if self.tariff.gpu_hours is None else self.tariff.gpu_hours
 
     @property
@@ -307,11 +237,72 @@ class Bill:
             return self.busy_hours / max(1, self.prompt_tokens + self.completion_tokens)
         return self.busy_hours * share / max(1, self.prompt_tokens)
 
-    @cached_property
-    def claimed(self) -> list[Row]:
-        """What was claimed by number of agents, beside what this pool's load per agent gives."""
-        return rows(self.gpus_per_agent)
+    # -- as data and as sentences
 
     def document(self) -> dict[str, Any]:
-        """The bill as JSON-ready data; see ``lorapool.producer.operator.cost_report``."""
-        return document(self)
+        """The bill as JSON-ready data. ``counters`` are what it was made from: a later bill's ``--since`` subtracts
+        them. The first names are those that AOS asked for."""
+        prompt, completion = self.usd_per_token
+        return {
+            "total_tokens": self.prompt_tokens + self.completion_tokens,
+            "prompt_tokens": self.prompt_tokens,
+            "completion_tokens": self.completion_tokens,
+            "estimated_usd": self.usd,
+            "agents": {name: share.document() for name, share in self.agents.items()},
+            "adapters": {ref: share.document() for ref, share in self.adapters.items()},
+            "requests": self.requests,
+            "usd_per_request": self.usd_per_request,
+            "usd_per_million_prompt_tokens": 1e6 * prompt,
+            "usd_per_million_completion_tokens": 1e6 * completion,
+            "gpu": {
+                "usd_per_hour": self.tariff.gpu_usd_per_hour,
+                "hours_held": self.gpu_hours,
+                "hours_busy": self.busy_hours,
+                "hours_open": self.open_hours,
+                "idle_share": self.idle_share,
+                "rows_per_step": self.mean_rows,
+            },
+            "second_gpu": {
+                "requests_per_hour": self.requests_per_hour,
+                "needed_above_requests_per_hour": self.requests_per_gpu_hour,
+                "busy_s_per_request": self.busy_s_per_request,
+                "full_at": self.tariff.full_at,
+                "gpus_per_agent": self.gpus_per_agent,
+            },
+            "baselines": [asdict(baseline) for baseline in self.baselines],
+            "notes": self.notes,
+            "counters": asdict(self.meter),
+        }
+
+    @property
+    def notes(self) -> list[str]:
+        """Where the figures come from, and how far they carry."""
+        return [*self._held(), *self._tokens(), *self._second_gpu()]
+
+    def _held(self) -> list[str]:
+        if self.tariff.gpu_hours is not None:
+            return ["GPU hours held: as you said, not measured"]
+        if not self.gpu_hours:
+            return ["no worker has told this pool how long it was up: there is nothing to pay"]
+        return ["GPU hours held: the time workers were up, to their last heartbeat; time before and after is not in it"]
+
+    def _tokens(self) -> list[str]:
+        if self.prompt_share is None:
+            return ["a prompt token is charged as a new one: no worker has measured the difference"]
+        source = "what steps with prompts took beyond the price of the tokens drawn in them"
+        return [f"reading prompts took {self.prompt_share:.0%} of busy time: {source}"]
+
+    def _second_gpu(self) -> list[str]:
+        above, now = self.requests_per_gpu_hour, self.requests_per_hour
+        if not above or not now:
+            return []
+        if self.tariff.capacity:
+            source = f"from the capacity you gave, {self.tariff.capacity:,.0f} new tokens/s"
+        else:
+            busy_ms = f"{1000 * self.busy_s_per_request:,.1f} ms of busy time a request"
+            source = (
+                f"from {busy_ms} at {self.mean_rows:.1f} rows a step: a floor, since a busier GPU runs larger batches; "
+                f"--capacity takes a benchmark's figure"
+            )
+        needed = f"a second GPU is needed above {above:,.0f} requests/h ({above / now:,.1f} × now)"
+        return [f"{needed}, with a GPU full at {self.tariff.full_at:.0%} busy; {source}"]

@@ -33,11 +33,6 @@ def plot(bill: Bill, path: Path) -> None:
     axis.plot(agents, [month * count for count in agents], color="#2c3e50", label="a GPU for each agent")
     shared = [month * count for count in gpus_for(agents, bill.gpus_per_agent)]
     axis.step(agents, shared, where="post", color="#c0392b", label="this pool, at its measured load an agent")
-    for row in bill.claimed:
-        for claim in row.claims:
-            cost = month * row.agents * (1 - claim.saved)
-            label = "claimed by AOS" if row.agents == 3 and claim is row.claims[0] else None
-            axis.plot(row.agents, cost, "x", color="#e67e22", markersize=7, label=label)
     now = len(bill.agents)
     axis.axvline(now, color="#95a5a6", linestyle=":", label=f"agents now: {now}")
     axis.set(xlabel="agents", ylabel="dollars a month, held all the time", yscale="log", xlim=(1, MOST_AGENTS))

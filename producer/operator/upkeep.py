@@ -6,9 +6,8 @@ out. Builds no Redis command.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 
-from lorapool.producer.client.adapters import Adapters
 from lorapool.shared.errors import InvalidRequest
 from lorapool.shared.job import check_name
 from lorapool.shared.queue.operator import MAX_PAGE, POOL, OperatorQueue
@@ -19,18 +18,18 @@ from lorapool.shared.server.keys import split_id
 class PoolUpkeep:
     """An operator's side of a pool. Names are refs, aliases or ids; ``_base`` is the base model."""
 
-    def __init__(self, queue: OperatorQueue, adapters: Adapters) -> None:
-        self._queue, self._adapters = queue, adapters
+    def __init__(self, queue: OperatorQueue, ref_of: Callable[[str], Awaitable[str]]) -> None:
+        self._queue, self._ref_of = queue, ref_of
 
     async def pause(self, adapter: str) -> str:
         """Have no more of its jobs claimed; it still takes them. Returns the exact ref. Raises UnknownAdapter."""
-        ref = await self._adapters.ref(adapter)
+        ref = await self._ref_of(adapter)
         await self._queue.pause(ref)
         return ref
 
     async def resume(self, adapter: str) -> str:
         """Have its jobs claimed again. Returns the exact ref. Raises UnknownAdapter."""
-        ref = await self._adapters.ref(adapter)
+        ref = await self._ref_of(adapter)
         await self._queue.resume(ref)
         return ref
 
@@ -40,7 +39,7 @@ class PoolUpkeep:
         Names: max_depth, max_inflight, agent_window, weight; the pool has max_depth alone. None is the default again.
         Raises InvalidRequest, UnknownAdapter.
         """
-        return await self._queue.limits(POOL if adapter is None else await self._adapters.ref(adapter), **changes)
+        return await self._queue.limits(POOL if adapter is None else await self._ref_of(adapter), **changes)
 
     async def dead(self, adapter: str | None = None, *, n: int | None = None) -> list[DeadLetter]:
         """Dead letters, newest first: the latest ``n`` or all, of one adapter or of all."""
@@ -64,7 +63,7 @@ class PoolUpkeep:
         """Drop the dead letters of one adapter or of all that died ``older_than`` seconds ago; returns how many."""
         if not 0 <= older_than < float("inf"):
             raise InvalidRequest(f"older_than = {older_than!r}: expected seconds, 0 or more")
-        ref = None if adapter is None else await self._adapters.ref(adapter)
+        ref = None if adapter is None else await self._ref_of(adapter)
         count, cursor = 0, ""
         while True:
             purged = await self._queue.purge_dead(ref, older_than_ms=round(older_than * 1000), cursor=cursor)
@@ -74,7 +73,7 @@ class PoolUpkeep:
 
     async def purge_waiting(self, adapter: str) -> int:
         """Cancel all jobs that wait for an adapter; returns how many. Running ones go on."""
-        ref = await self._adapters.ref(adapter)
+        ref = await self._ref_of(adapter)
         count, cursor = 0, ""
         while True:
             purged = await self._queue.purge_waiting(ref, cursor)
@@ -94,7 +93,7 @@ class PoolUpkeep:
                 return findings
 
     async def _dead(self, adapter: str | None, n: int | None) -> AsyncIterator[DeadLetter]:
-        ref = None if adapter is None else await self._adapters.ref(adapter)
+        ref = None if adapter is None else await self._ref_of(adapter)
         cursor = ""
         while True:
             page = await self._queue.dead(ref, cursor, MAX_PAGE if n is None else n)

@@ -135,7 +135,7 @@ class CannedPool:
 
     async def _claiming(self) -> None:
         for turn in range(1 << 62):
-            waiting = [found.ref for found in (await self._queue.tick(WORKER)).waiting]
+            waiting = [candidate.ref for candidate in (await self._queue.tick(WORKER)).waiting]
             lease = f"{WORKER}-{turn}-{secrets.token_hex(4)}"
             claim = await self._queue.claim(WORKER, lease, waiting, 64, 64, LEASE_MS)
             for job in claim.jobs:

@@ -106,7 +106,7 @@ async def pipeline(manage: Manage, worker: WorkerProcess) -> MLPipelineManager:
 async def eventually(wanted: Any, ask: Callable[[], Any]) -> Any:
     """What ``ask`` says once it says that, or after a while: workers tell what they hold with each beat."""
     for _ in range(400):
-        if (found := ask()) == wanted:
-            return found
+        if (answer := ask()) == wanted:
+            return answer
         await asyncio.sleep(0.05)
     return ask()

@@ -141,9 +141,9 @@ IN_A_FLEET = {
 @pytest.mark.parametrize(("name", "value", "reason"), [(n, *rest) for n, rest in (ALWAYS | IN_A_FLEET).items()])
 def test_a_setting_without_effect_says_so(name: str, value: object, reason: str) -> None:
     """Chosen on purpose, it warns with its name, its value and the reason."""
-    with pytest.warns(IgnoredSetting) as told:
+    with pytest.warns(IgnoredSetting) as warned:
         LoRAxServer(LoRAxConfig(**{name: value}))
-    [warning] = told
+    [warning] = warned
     assert str(warning.message).startswith(f"{name} = {value!r} has no effect: ")
     assert reason in str(warning.message)
 

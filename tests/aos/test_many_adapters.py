@@ -75,8 +75,8 @@ async def test_lists_come_in_parts(
     async with Client(redis_url) as client:
         trips = counted(monkeypatch)
         async with turns() as kept:
-            found = await ask(client)
-    assert len(found) == ADAPTERS
+            listed = await ask(client)
+    assert len(listed) == ADAPTERS
     assert len(trips) < 30
     assert max(trips) <= 256
     assert max(kept) < TURN_S

@@ -44,8 +44,8 @@ def test_who_fails_is_left_out_and_the_others_go_on() -> None:
 
     seen: list[int] = []
     entries = {"c": Entry(fails, 3, warms_itself=True), **_entries(calls, a=3)}
-    found = run(entries, after=lambda values: seen.append(len(values["a"])))
-    assert ([5.0], 3, 1) == (found["c"], len(found["a"]), calls.count("c") - 1)
+    values_by_name = run(entries, after=lambda values: seen.append(len(values["a"])))
+    assert ([5.0], 3, 1) == (values_by_name["c"], len(values_by_name["a"]), calls.count("c") - 1)
     assert [0, 1, 1, 2, 3] == seen
 
 

@@ -25,9 +25,9 @@ def meter(redis_url: str):
 
 def test_figures_of_ours(redis_url: str) -> None:
     """A run without peers brings every figure of ours under its documented name."""
-    found = Contest(redis_url, TINY, [], lambda _text: None).run()
-    ours = found["ours"]
-    assert {} == found["peers"]
+    figures = Contest(redis_url, TINY, [], lambda _text: None).run()
+    ours = figures["ours"]
+    assert {} == figures["peers"]
     assert min(ours["drained_jobs_s"], ours["enqueued_jobs_s"], ours["not_awaited"]["drained_jobs_s"]) > 0
     assert 0 < ours["round_trip"]["p50_ms"] <= ours["round_trip"]["p99_ms"]
     assert ours["far"]["round_trip"]["p50_ms"] > TINY.added_ms

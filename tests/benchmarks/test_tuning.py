@@ -27,11 +27,11 @@ def test_a_point_counts_all_tokens_over_the_whole_time() -> None:
 
 
 def test_both_sweeps_are_drawn(tmp_path: Path) -> None:
-    found = {
+    sweeps = {
         sweep: {
             "points": [{"value": v, "tokens_per_s": 9.0, "ms_per_token_p50": 1.0, "loads": 2} for v in POINTS[sweep]]
         }
         for sweep in Sweep
     }
-    draw(found, tmp_path / "t.png")
+    draw(sweeps, tmp_path / "t.png")
     assert b"\x89PNG" == (tmp_path / "t.png").read_bytes()[:4]

@@ -72,11 +72,11 @@ def test_the_orchestrator_is_not_made_wiser_than_it_is(discussion: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("said", "left", "expected"),
+    ("reply", "left", "expected"),
     [("CFO\nTopic:", ["ceo", "cfo"], "cfo"), ("the cfo, then CEO", ["ceo"], "ceo"), ("nobody", ["ceo"], None)],
 )
-def test_a_route_is_the_first_name_that_may_speak(said: str, left: list[str], expected: str | None) -> None:
-    assert expected == named_role(said, left)
+def test_a_route_is_the_first_name_that_may_speak(reply: str, left: list[str], expected: str | None) -> None:
+    assert expected == named_role(reply, left)
 
 
 def test_the_volley_brings_six_different_answers(discussion: str) -> None:

@@ -47,15 +47,15 @@ def environment_of(scratch: Path) -> dict[str, str]:
 
 def processes_of(scratch: Path) -> list[str]:
     """Commands of live processes that carry the demo's temporary folder in their environment."""
-    found = []
+    processes = []
     for process in psutil.process_iter():
         try:
             ours = process.environ().get("TMPDIR", "").startswith(str(scratch))
             if ours and process.status() != psutil.STATUS_ZOMBIE:
-                found.append(" ".join(process.cmdline()))
+                processes.append(" ".join(process.cmdline()))
         except psutil.Error:
             continue
-    return found
+    return processes
 
 
 def test_demo_succeeds(demo):

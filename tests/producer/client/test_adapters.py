@@ -36,7 +36,7 @@ async def test_a_registered_adapter_serves_under_every_name(
     for name in ("cfo@2.1", "Cfo", "CFO", "cfo"):
         result = await (await client.submit(name, "hello")).result(timeout=10)
         assert result.adapter == "cfo@2.1"
-    assert [found.ref for found in await client.adapters.list()] == ["cfo@2.1"]
+    assert [listed.ref for listed in await client.adapters.list()] == ["cfo@2.1"]
     assert (await client.adapters.get("CFO")).aliases == ("cfo",)
 
 

@@ -34,7 +34,7 @@ def write(path: Path, *lines: object) -> None:
 
 def read(path: Path) -> list[dict[str, Any]]:
     """By line number."""
-    return sorted((json.loads(line) for line in path.read_text().splitlines()), key=lambda found: found["line"])
+    return sorted((json.loads(line) for line in path.read_text().splitlines()), key=lambda answer: answer["line"])
 
 
 def submit(run: Run, files: tuple[Path, Path], *flags: str) -> Outcome:
@@ -63,13 +63,17 @@ def test_every_line_gets_its_answer_or_its_error(run: Run, files: tuple[Path, Pa
     )
     outcome = submit(run, files)
     assert (1, f"9 lines, 2 succeeded, 7 failed; see {files[1]}\n") == (outcome.exit_code, outcome.stdout)
-    found = read(files[1])
-    assert [1, 3, 4, 5, 6, 7, 8, 9, 10] == [line["line"] for line in found]
-    assert ["_base heard: one", "_base heard: two"] == [line["text"] for line in found if line["ok"]]
-    assert ("mine", "_base", 3) == (found[1]["job_id"], found[1]["adapter"], found[1]["usage"]["completion_tokens"])
+    answers = read(files[1])
+    assert [1, 3, 4, 5, 6, 7, 8, 9, 10] == [line["line"] for line in answers]
+    assert ["_base heard: one", "_base heard: two"] == [line["text"] for line in answers if line["ok"]]
+    assert ("mine", "_base", 3) == (
+        answers[1]["job_id"],
+        answers[1]["adapter"],
+        answers[1]["usage"]["completion_tokens"],
+    )
     errors = ["UnknownAdapter", "InvalidRequest", "JobFailed"] + ["InvalidRequest"] * 4
-    assert errors == [line["error"] for line in found if not line["ok"]]
-    assert "did you mean 'temperature'" in found[6]["message"]
+    assert errors == [line["error"] for line in answers if not line["ok"]]
+    assert "did you mean 'temperature'" in answers[6]["message"]
 
 
 def test_what_the_results_hold_is_not_asked_again(run: Run, files: tuple[Path, Path], threaded_worker: None) -> None:
@@ -195,18 +199,18 @@ def test_after_ctrl_c_the_same_command_goes_on(redis_url: str, pool_name: str, f
         process = subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         until_some(files[1], 5)
         process.send_signal(signal.SIGINT)
-        _, said = process.communicate(timeout=30)
+        _, stderr = process.communicate(timeout=30)
         assert 130 == process.returncode
-        assert "Traceback" not in said
-        assert "the same command again goes on" in said
+        assert "Traceback" not in stderr
+        assert "the same command again goes on" in stderr
         held = len(files[1].read_text().splitlines())
         assert 5 <= held < 40
         again = subprocess.run(command, env=env, capture_output=True, text=True, timeout=60)
     assert 0 == again.returncode, again.stderr
     assert f"{held} already" in again.stdout
-    found = read(files[1])
-    assert list(range(1, 41)) == [line["line"] for line in found]
-    assert {1} == {line["attempts"] for line in found}
+    answers = read(files[1])
+    assert list(range(1, 41)) == [line["line"] for line in answers]
+    assert {1} == {line["attempts"] for line in answers}
 
 
 def until_some(path: Path, lines: int) -> None:

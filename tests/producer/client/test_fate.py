@@ -141,8 +141,8 @@ async def test_what_one_part_met_is_not_the_others(client: Client, monkeypatch: 
 
     monkeypatch.setattr(client._queue._scripts, "run", breaking)
     outcomes = await client.submit_many([{"adapter": None, "prompt": f"job {n}", "agent": f"a{n}"} for n in range(192)])
-    told = [True if isinstance(outcome, JobHandle) else outcome.fate for outcome in outcomes]
-    assert [True] * 64 + [Fate.UNKNOWN] * 64 + [Fate.NOT_QUEUED] * 64 == told
+    fates = [True if isinstance(outcome, JobHandle) else outcome.fate for outcome in outcomes]
+    assert [True] * 64 + [Fate.UNKNOWN] * 64 + [Fate.NOT_QUEUED] * 64 == fates
     assert ["enqueue", "enqueue"] == parts
 
 
@@ -289,7 +289,7 @@ async def test_a_call_that_the_inbox_fails_keeps_its_other_answers(
 
 def test_an_error_can_be_copied_and_sent_whole() -> None:
     """Whatever its constructor asks for: process pools of those who use lorapool send their errors home."""
-    told = QueueFull("full", scope="pool", depth=1, limit=1, retry_after_s=0.5).of_job("0.x", Fate.NOT_QUEUED)
-    restore, parts = told.__reduce__()[:2]
-    for other in (copy.copy(told), restore(*parts)):
-        assert (str(told), vars(told), type(told)) == (str(other), vars(other), type(other))
+    error = QueueFull("full", scope="pool", depth=1, limit=1, retry_after_s=0.5).of_job("0.x", Fate.NOT_QUEUED)
+    restore, parts = error.__reduce__()[:2]
+    for other in (copy.copy(error), restore(*parts)):
+        assert (str(error), vars(error), type(error)) == (str(other), vars(other), type(other))

@@ -93,13 +93,13 @@ async def test_a_doubt_during_a_look_is_kept(
 
     async def late(ids: Any) -> Any:
         nonlocal heard
-        found = await states(ids)
+        answer = await states(ids)
         heard += 1
         if heard == 1:
             async with serving(redis_url, pool_name):
                 await until(lambda: _has_ended(states, ids))
             client._inbox._doubt()
-        return found
+        return answer
 
     monkeypatch.setattr(inbox, "AUDIT_S", 1000.0)
     monkeypatch.setattr(client._queue, "inbox", lambda *_: asyncio.sleep(1000))
@@ -117,27 +117,27 @@ async def _has_ended(states: Any, ids: Any) -> bool:
 
 async def test_whoever_was_not_looked_up_for_longest_is_next(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
     """However many jobs come and go beside one that was looked up before: the audit comes to it again."""
-    found = client._inbox
+    own_inbox = client._inbox
     old = Ticket("old", own=True, deadline_at=None)
     inbox._schedule(old, time.monotonic())
-    found._open["old"] = old
+    own_inbox._open["old"] = old
     for n in range(20):
         for ticket in [Ticket(f"new {n} {m}", own=True, deadline_at=None) for m in range(5)]:
-            found._open[ticket.job_id] = ticket
-        await found._audit()
-        for job_id in [ticket.job_id for ticket in found._open.values() if ticket.due == 0.0]:
-            del found._open[job_id]
-    assert "old" not in found._open
-    found._open.clear()
+            own_inbox._open[ticket.job_id] = ticket
+        await own_inbox._audit()
+        for job_id in [ticket.job_id for ticket in own_inbox._open.values() if ticket.due == 0.0]:
+            del own_inbox._open[job_id]
+    assert "old" not in own_inbox._open
+    own_inbox._open.clear()
 
 
 async def test_an_audit_takes_its_share_of_many(client: Client) -> None:
     """A hundredth of them, so that all are looked up within as many rounds, however many they are."""
-    found = client._inbox
-    found._open.update({f"job {n}": Ticket(f"job {n}", own=True, deadline_at=None) for n in range(1000)})
-    await found._audit()
-    assert 10 == sum(ticket.due == 0.0 for ticket in found._open.values())
-    found._open.clear()
+    own_inbox = client._inbox
+    own_inbox._open.update({f"job {n}": Ticket(f"job {n}", own=True, deadline_at=None) for n in range(1000)})
+    await own_inbox._audit()
+    assert 10 == sum(ticket.due == 0.0 for ticket in own_inbox._open.values())
+    own_inbox._open.clear()
 
 
 async def test_a_notice_that_overtakes_the_reply_is_not_missed(

@@ -85,8 +85,8 @@ async def test_a_store_is_published_to_and_verified(client: Client, bucket: Any,
     with pytest.raises(AdapterConflict):
         await client.adapters.publish(make_adapter(salt="x"), "memory://models", adapter_id="cfo", wait=False)
     bucket.rm("/models/cfo/1.0.0/adapter_config.json")
-    found = await client.adapters.verify("cfo")
-    assert ("client", "memory://models/cfo/1.0.0: has no adapter_config.json") == (found.by, found.problem)
+    verified = await client.adapters.verify("cfo")
+    assert ("client", "memory://models/cfo/1.0.0: has no adapter_config.json") == (verified.by, verified.problem)
 
 
 async def test_drift_is_seen_from_here_and_by_a_worker(
@@ -100,12 +100,12 @@ async def test_drift_is_seen_from_here_and_by_a_worker(
             await pool.adapters.verify("cfo", worker=True)
         with fake_worker(redis_url):
             await alive(redis, "w1")
-            found = await pool.adapters.verify("cfo", worker=True)
-        assert ("cfo@1.0.0", "w1", "") == (found.ref, found.by, found.problem)
+            verified = await pool.adapters.verify("cfo", worker=True)
+        assert ("cfo@1.0.0", "w1", "") == (verified.ref, verified.by, verified.problem)
         (folder / "adapter_config.json").write_text("{}")
-        found = await pool.adapters.verify("cfo")
-        assert "client" == found.by
-        assert f"registered as {record.digest[:12]}…: the files have changed" in found.problem
+        verified = await pool.adapters.verify("cfo")
+        assert "client" == verified.by
+        assert f"registered as {record.digest[:12]}…: the files have changed" in verified.problem
         await pool.adapters.register("far", "nfs://x/y", digest="d" * 64, wait=False)
         assert Verified("far@1.0.0", by="", problem="") == await pool.adapters.verify("far")
 
@@ -192,9 +192,9 @@ def test_files_are_published_and_verified_from_the_command_line(
     assert (0, ["money@1.0.0", "same", "client", "-"]) == (outcome.exit_code, outcome.stdout.splitlines()[1].split())
     (models / "money" / "1.0.0" / "adapter_config.json").write_text("{}")
     outcome = run("adapters", "verify", "money", "--json")
-    [found] = json.loads(outcome.stdout)
-    assert (1, "client", False) == (outcome.exit_code, found["by"], found["ok"])
-    assert "files have changed" in found["problem"]
+    [verified] = json.loads(outcome.stdout)
+    assert (1, "client", False) == (outcome.exit_code, verified["by"], verified["ok"])
+    assert "files have changed" in verified["problem"]
 
 
 def test_flags_say_how_messages_are_written(run: Run, make_adapter: Make, tmp_path: Path) -> None:

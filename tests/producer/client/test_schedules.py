@@ -146,7 +146,7 @@ def test_the_last_run_is_listed_with_its_state(run: Run, redis_url: str, pool_na
 
 
 @pytest.mark.parametrize(
-    ("arguments", "code", "said"),
+    ("arguments", "code", "message"),
     [
         (("add", "_base"), 2, "expected CRON ADAPTER [PROMPT]"),
         (("add", "0", "8", "*", "*", "*", "_base"), 2, "CRON in quotes"),
@@ -155,8 +155,8 @@ def test_the_last_run_is_listed_with_its_state(run: Run, redis_url: str, pool_na
         (("add", "0 8 * * 9", "_base", "x"), 1, "Bad day-of-week"),
     ],
 )
-def test_a_wrong_command_line_is_told_in_a_line(run: Run, arguments: tuple[str, ...], code: int, said: str):
+def test_a_wrong_command_line_is_told_in_a_line(run: Run, arguments: tuple[str, ...], code: int, message: str):
     """What was given and what was expected."""
     outcome = run(*arguments)
     assert (code, 1) == (outcome.exit_code, len(outcome.stderr.splitlines())), outcome.output
-    assert said in outcome.stderr
+    assert message in outcome.stderr

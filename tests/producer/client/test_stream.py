@@ -25,12 +25,14 @@ def _ids(offset: int, text: str) -> tuple[int, ...]:
 
 
 @given(st.lists(st.integers(0, 99)), st.lists(st.integers(0, 99)), st.integers(0, 99), st.booleans())
-def test_a_retry_with_the_same_text_repeats_nothing(first: list[int], second: list[int], died: int, said: bool) -> None:
+def test_a_retry_with_the_same_text_repeats_nothing(
+    first: list[int], second: list[int], died: int, marked: bool
+) -> None:
     """Whatever the cuts and wherever the first attempt died, text and tokens come once each and in order."""
     splicer, got = Splicer(), []
     for offset, text in _pieces(TEXT, first)[: died % 12]:
         got.append(splicer.delta(1, offset, text, _ids(offset, text)))
-    if said:  # the restart entry may have been trimmed
+    if marked:  # the restart entry may have been trimmed
         splicer.restart(2)
     for offset, text in _pieces(TEXT, second):
         got.append(splicer.delta(2, offset, text, _ids(offset, text)))

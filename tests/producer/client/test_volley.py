@@ -57,7 +57,7 @@ async def test_what_fails_later_is_an_item_too(client: Client, worker: CannedWor
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         ({"prompt": "x", "adapters": []}, "at least one"),
         ({"prompt": "x", "adapters": "cfo"}, "expected a list"),
@@ -66,9 +66,9 @@ async def test_what_fails_later_is_an_item_too(client: Client, worker: CannedWor
         ({"prompt": "x", "adapters": ROLES, "job_id": "mine"}, "job_id"),
     ],
 )
-async def test_what_is_wrong_with_all_is_said_once(client: Client, arguments: dict[str, Any], said: str) -> None:
+async def test_what_is_wrong_with_all_is_said_once(client: Client, arguments: dict[str, Any], message: str) -> None:
     """Before anything is sent."""
-    with pytest.raises(InvalidRequest, match=said):
+    with pytest.raises(InvalidRequest, match=message):
         await client.volley(**arguments)
 
 

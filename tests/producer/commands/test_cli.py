@@ -233,12 +233,12 @@ def test_a_refusal_names_the_job_and_its_fate(run: Run, redis_url: str) -> None:
     """In words, and as fields of the JSON; the same id submits it once there is room."""
     with Redis.from_url(redis_url) as redis:
         redis.config_set("maxmemory", 1)
-        said = run("submit", "_base", "hello")
-        told = json.loads(run("submit", "_base", "hello", "--job-id", "mine", "--json").stderr)
+        outcome = run("submit", "_base", "hello")
+        document = json.loads(run("submit", "_base", "hello", "--job-id", "mine", "--json").stderr)
         redis.config_set("maxmemory", 0)
-    assert 1 == said.exit_code
-    assert re.search(r"maxmemory.*job 0\.j[0-9a-f-]+ was not queued", " ".join(said.stderr.split()))
-    assert ("0.mine", "not queued") == (told["error"]["job_id"], told["error"]["fate"]), told
+    assert 1 == outcome.exit_code
+    assert re.search(r"maxmemory.*job 0\.j[0-9a-f-]+ was not queued", " ".join(outcome.stderr.split()))
+    assert ("0.mine", "not queued") == (document["error"]["job_id"], document["error"]["fate"]), document
     assert "0.mine\n" == run("submit", "_base", "hello", "--job-id", "0.mine").stdout
 
 
@@ -282,10 +282,10 @@ def test_ctrl_c_ends_the_wait_and_not_the_job(redis_url: str, pool_name: str) ->
     process = subprocess.Popen(command, env=_environment(redis_url, pool_name), stderr=subprocess.PIPE, text=True)
     _until_waiting(redis_url)
     process.send_signal(signal.SIGINT)
-    _, said = process.communicate(timeout=20)
+    _, stderr = process.communicate(timeout=20)
     assert process.returncode == 130
-    assert "Traceback" not in said
-    assert "lorapool result 0.mine" in said
+    assert "Traceback" not in stderr
+    assert "lorapool result 0.mine" in stderr
 
 
 def _until_waiting(redis_url: str) -> None:

@@ -144,8 +144,8 @@ def test_fsck_says_what_it_found(run: Run, redis_url: str, pool_name: str) -> No
     assert "nothing is damaged" in run("fsck").stderr
     keys = Keys(pool_name)
     _raw(redis_url, "UNLINK", keys.stream("_base"))
-    [found] = _json(run("fsck", "--json"))
-    assert found == {"damage": "queued_job_without_entry", "subject": "mine", "repair": "put back into its stream"}
+    [finding] = _json(run("fsck", "--json"))
+    assert finding == {"damage": "queued_job_without_entry", "subject": "mine", "repair": "put back into its stream"}
     _raw(redis_url, "UNLINK", keys.stream("_base"))
     assert "queued_job_without_entry  mine  put back into its stream" in run("fsck").stdout
     assert [] == _json(run("fsck", "--json"))
