@@ -42,13 +42,13 @@ from lorapool.shared.server.settings import RedisSettings, redis_settings
 from lorapool.worker.adapters.cache_folder import CacheFolder
 from lorapool.worker.adapters.files import AdapterFiles
 from lorapool.worker.adapters.judge import CHECK_S, Judge
+from lorapool.worker.compose import worker_of
 from lorapool.worker.config import WorkerConfig, parse_bytes
 from lorapool.worker.confinement.bounded_call import BoundedCall
 from lorapool.worker.engine.model import Say
 from lorapool.worker.engine_process.supervisor import EngineProcess, Program
 from lorapool.worker.host import Host, Served
 from lorapool.worker.loop.presence import Presence
-from lorapool.worker.loop.worker import Worker
 from lorapool.worker.native.base_model import BaseModel
 
 FAILED, USAGE = 1, 2
@@ -280,7 +280,7 @@ async def serve(config: WorkerConfig, settings: RedisSettings, host: Host) -> in
             return 0
         load_ms = round(1000 * (time.monotonic() - began_s))
         identity = {"version": __version__, "model_load_ms": load_ms, **served.engine.facts.fields()}
-        worker = Worker(
+        worker = worker_of(
             config,
             WorkerQueue(partition),
             catalog,

@@ -14,11 +14,11 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, Validation
 
 from lorapool.shared.errors import InvalidRequest
 from lorapool.shared.job import Name, explain_validation
-from lorapool.worker.loop.affinity import PolicyKind
 
 _SIZE = re.compile(r"(?P<number>\d{1,18}(?:\.\d{1,18})?)\s*(?P<unit>(?:[kmgt]i?)?b?)", re.IGNORECASE)
 _UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12, "ki": 2**10, "mi": 2**20, "gi": 2**30, "ti": 2**40}
 
+PolicyKind = Literal["affinity", "arrival"]  # how to choose what to claim: loop/affinity.py
 DtypeName = Literal["auto", "float32", "bfloat16", "float16"]
 DeviceName = Annotated[str, StringConstraints(pattern=r"^(auto|cpu|cuda(:\d+)?)$")]
 

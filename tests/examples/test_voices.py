@@ -14,8 +14,9 @@ from examples.voices import QUESTIONS, UNSEEN, VOICES
 from lorapool.shared.digest import adapter_digest
 from lorapool.shared.job import BASE_REF, Job, Message, SamplingParams
 from lorapool.worker.adapters.checkpoint import load_checkpoint
+from lorapool.worker.adapters.confined import confined
 from lorapool.worker.engine.adapter_cache import AdapterCache
-from lorapool.worker.engine.adapter_source import AdapterSource, confined
+from lorapool.worker.engine.adapter_source import AdapterSource
 from lorapool.worker.engine.continuous_batch import ContinuousBatch
 from lorapool.worker.engine.scheduler import Scheduler
 from lorapool.worker.engine.sequence import Sequence

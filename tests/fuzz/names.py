@@ -17,7 +17,7 @@ from lorapool.shared.job import check_name
 from lorapool.shared.redaction import redact
 from lorapool.shared.remote import check_place, check_uri, is_remote, is_under
 from lorapool.shared.server import keys
-from lorapool.worker.engine.adapter_source import confined
+from lorapool.worker.adapters.confined import confined
 from tests.fuzz import mutation
 from tests.fuzz.target import Target
 

@@ -26,7 +26,8 @@ from lorapool.shared.errors import AdapterUnavailable, CheckpointError, InvalidR
 from lorapool.shared.prompt_format import MAX_TEMPLATE_BYTES, TEMPLATE_NAME
 from lorapool.shared.remote import RemoteFolder, check_uri, is_remote, is_under
 from lorapool.worker.adapters.cache_folder import DIGEST, CacheFolder
-from lorapool.worker.engine.adapter_source import AdapterSource, confined
+from lorapool.worker.adapters.confined import confined
+from lorapool.worker.engine.adapter_source import AdapterSource
 
 log = structlog.get_logger()
 

@@ -1,4 +1,4 @@
-"""LoadReport: tells the pool how often this worker brought each adapter into a device slot, each time counted once.
+"""AdapterLoads: tells the pool how often this worker brought each adapter into a device slot, each time counted once.
 
 A report that may not have arrived is sent again as it was, under the same name, before there is a new one. Knows no
 adapters but by ref; what it reports are differences of the engine's own counts.
@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from lorapool.shared.fleet.counters import Counters
 
 
-class LoadReport:
+class AdapterLoads:
     """One worker's, from its start to its end."""
 
     def __init__(self, counters: Counters, worker: str) -> None:

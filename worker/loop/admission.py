@@ -28,7 +28,7 @@ from lorapool.worker.engine.adapter_source import AdapterSource
 from lorapool.worker.engine.port import AsyncEngine, Request
 from lorapool.worker.loop.held_jobs import HeldJob, HeldJobs
 from lorapool.worker.loop.sampling import resolve
-from lorapool.worker.loop.settler import Publisher
+from lorapool.worker.loop.settler import Settler
 from lorapool.worker.loop.slow_prompts import SlowPrompts
 from lorapool.worker.text.answer import Answer, Detokenizer
 
@@ -79,12 +79,12 @@ class Admission:
         self,
         jobs: HeldJobs,
         engine: AsyncEngine,
-        publisher: Publisher,
+        settler: Settler,
         catalog: Catalog,
         tokenizer: Tokenizer,
         max_model_len: int,
     ) -> None:
-        self._jobs, self._engine, self._publisher = jobs, engine, publisher
+        self._jobs, self._engine, self._settler = jobs, engine, settler
         self._catalog, self._tokenizer, self._max_model_len = catalog, tokenizer, max_model_len
         self._slow = SlowPrompts(tokenizer.encode)
         self._slow_ones: set[asyncio.Task[None]] = set()
@@ -121,7 +121,9 @@ class Admission:
             if form is None or not read.is_foreign:
                 ids = await self._slow.long(read.job, form)
             else:
-                ids = await self._slow.foreign(claimed.ref, read.job, form, lambda: not self._jobs.is_recalled(claimed))
+                ids = await self._slow.foreign(
+                    claimed.ref, read.job, form, lambda: not self._jobs.is_cancelled(claimed)
+                )
             self._hand_over([await self._enter(read, ids)])
 
     @asynccontextmanager
@@ -131,9 +133,9 @@ class Admission:
             yield
         except Exception as error:  # noqa: BLE001  a job that nobody thought of must not take the worker down
             try:
-                await self._publisher.refuse(claimed, error)
+                await self._settler.refuse(claimed, error)
             finally:
-                self._jobs.met(claimed)
+                self._jobs.admitted(claimed)
 
     def _hand_over(self, admitted: Iterable[HeldJob]) -> None:
         """To the engine, but for those cancelled by now."""
@@ -160,12 +162,12 @@ class Admission:
         params = resolve(read.job.params, claimed.seed, self._tokenizer.eos_ids)
         request = Request(seq_id, claimed.ref, prompt_ids, params, read.source)
         answer = Answer(self._tokenizer.detokenizer(), read.job.params.stop)
-        self._publisher.drop_lost([claimed.job_id])  # held under an older lease: it was lost while nobody looked
+        self._settler.drop_lost([claimed.job_id])  # held under an older lease: it was lost while nobody looked
         held = HeldJob(claimed, request, answer, stream=read.job.stream)
         self._jobs.add(held)
-        if self._jobs.is_recalled(claimed):
-            await self._publisher.cancel(held)
-        self._jobs.met(claimed)
+        if self._jobs.is_cancelled(claimed):
+            await self._settler.cancel(held)
+        self._jobs.admitted(claimed)
         return held
 
     async def prefetch(self, ref: str) -> None:

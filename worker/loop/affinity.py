@@ -11,19 +11,17 @@ from collections.abc import Iterable, Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from hashlib import blake2b
-from typing import Literal
 
 from lorapool.shared.job import BASE_REF
 from lorapool.shared.queue.protocol import View, WaitingAdapter
 from lorapool.shared.server.terms import Terms
+from lorapool.worker.config import PolicyKind
 
 FAIR_TOKENS = 4096  # served so much beyond the least served, an adapter has had more than its share
 MOST_GUESSED = 64  # adapters named in a claim made unseen
 CROWD_MS = Terms().over_quota_ms
 ROWS_TO_RESERVED = 8  # one in so many of a worker's rows stays free of jobs that one agent sent beyond its share
 _64_BITS = (1 << 64) - 1
-
-PolicyKind = Literal["affinity", "arrival"]
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,7 +28,7 @@ BLOCKED_S = 0.25  # work is there, but no slot falls free for it yet
 IDLE_S = 1.0  # longest sleep on the wake marker
 LEAST_IDLE_S = 0.01
 GATHER_S, GATHER_PART = 0.002, 4  # so long, for a quarter of a claim's rows to fall free together
-OUTRUN_S = 0.01  # others took what the view had shown; doubles while that goes on
+BACKOFF_S = 0.01  # others took what the view had shown; doubles while that goes on
 
 
 class Claimer:
@@ -54,35 +54,41 @@ class Claimer:
         self._worker, self._boot_id, self._lease_ms = worker, boot_id, lease_ms
         self._rows, self._slots = rows, slots
         self._nonces = count(1)
-        self._outrun_s = OUTRUN_S
+        self._backoff_s = BACKOFF_S
         self._view: View | None = None
         self._stopping = asyncio.Event()
-        self._stirred = asyncio.Event()
-        self._apart = asyncio.Event()
+        self._woken = asyncio.Event()
+        self._blocked = asyncio.Event()
         self._heard = False
-        self.homes = Homes([worker])
+        self._homes = Homes([worker])
+        jobs.on_change(self.wake)
 
-    def stir(self) -> None:
+    def wake(self) -> None:
         """A row or a slot may have fallen free: look again at once."""
-        self._stirred.set()
+        self._woken.set()
+
+    def meet(self, workers: Sequence[str]) -> None:
+        """Who else takes jobs, from now on: homes follow from it."""
+        if (members := tuple(sorted({*workers, self._worker}))) != self._homes.workers:
+            self._homes = Homes(members)
 
     def stop(self) -> None:
         """Claim no more; what waits, returns."""
         self._stopping.set()
-        self.stir()
+        self.wake()
 
     async def listen(self) -> None:
         """Beside ``claim``: while that leaves what waits to others, hear of jobs for adapters that are here. Not broken
         off when a row falls free: that would cost a connection each time."""
         while True:
-            await self._apart.wait()
-            self._apart.clear()
+            await self._blocked.wait()
+            self._blocked.clear()
             call = retry_until_repaired(
                 lambda: self._queue.wait_for_work(self._worker, BLOCKED_S, own=True), "wait for own work"
             )
             if await call:
                 self._heard = True
-                self.stir()
+                self.wake()
 
     async def claim(self) -> tuple[ClaimedJob, ...]:
         """Jobs that are ours now; empty when there was nothing, or on ``stop``."""
@@ -112,7 +118,7 @@ class Claimer:
         view = self._view
         if self._not_here:
             view = replace(view, waiting=tuple(item for item in view.waiting if item.ref not in self._not_here))
-        return choose(view, self._holding(), room, self._policy, self._worker, self.homes)
+        return choose(view, self._holding(), room, self._policy, self._worker, self._homes)
 
     def _guess(self, room: int) -> Choice:
         """Nothing waited a moment ago, now something does: most often a job of an adapter that is here. To claim at
@@ -138,15 +144,15 @@ class Claimer:
     async def _take(self, choice: Choice) -> tuple[ClaimedJob, ...]:
         jobs = await self._ask_for(choice)
         if jobs:
-            self._outrun_s = OUTRUN_S
+            self._backoff_s = BACKOFF_S
         elif not (self._view and self._view.behind):  # what that claim tidied up was all it could do
-            await self._pause(self._outrun_s)
-            self._outrun_s = min(2 * self._outrun_s, BLOCKED_S)
+            await self._pause(self._backoff_s)
+            self._backoff_s = min(2 * self._backoff_s, BLOCKED_S)
         return jobs
 
     async def _ask_for(self, choice: Choice) -> tuple[ClaimedJob, ...]:
         lease = f"{self._boot_id}.{next(self._nonces)}"
-        self._stirred.clear()
+        self._woken.clear()
         claim: Claim = await retry_until_repaired(lambda: self._ask(choice, lease), "claim")
         self._see(claim.view)
         if claim.unreadable:
@@ -174,7 +180,7 @@ class Claimer:
 
     async def _tick(self) -> None:
         residents = self._resident()
-        self._stirred.clear()
+        self._woken.clear()
         self._see(await retry_until_repaired(lambda: self._queue.tick(self._worker, residents), "tick"))
 
     def _see(self, view: View) -> None:
@@ -190,7 +196,7 @@ class Claimer:
         if room <= 0 or self._view.apart:
             await self._sleep(TICK_S)
             return False
-        self._apart.set()
+        self._blocked.set()
         await self._sleep(BLOCKED_S)
         heard, self._heard = self._heard, False
         return heard
@@ -206,13 +212,13 @@ class Claimer:
         return waiting in done and waiting.result()
 
     async def _sleep(self, timeout_s: float) -> None:
-        """Not past a stir since the last look was asked for: what came while that was under way is not in it."""
+        """Not past a wake-up since the last look was asked for: what came while that was under way is not in it."""
         with suppress(TimeoutError):
             async with asyncio.timeout(timeout_s):
-                await self._stirred.wait()
+                await self._woken.wait()
 
     async def _pause(self, timeout_s: float) -> None:
-        """Whoever stirs."""
+        """Whoever wakes it."""
         with suppress(TimeoutError):
             async with asyncio.timeout(timeout_s):
                 await self._stopping.wait()

@@ -6,13 +6,20 @@ A request is a hint that makes things quick; what it says is also found by renew
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 
 import structlog
 
 from lorapool.shared.malformed import UNREADABLE, step_over
+from lorapool.shared.queue.protocol import Held
 from lorapool.shared.queue.worker import WorkerQueue
 from lorapool.shared.server.redis_retry import retry_until_repaired
+from lorapool.shared.tasks import cancel_and_wait
+from lorapool.worker.adapters.validator import Validator
+from lorapool.worker.loop.admission import Admission
+from lorapool.worker.loop.held_jobs import HeldJobs
+from lorapool.worker.loop.settler import Settler
 
 BLOCK_S = 5.0
 log = structlog.get_logger()
@@ -21,10 +28,26 @@ Handler = Callable[[Mapping[str, str]], Awaitable[None]]
 
 
 class Control:
-    """Reads the control stream of ``worker`` and calls the handler of each request's ``op``."""
+    """Reads the control stream of ``worker`` and does what each request's ``op`` asks."""
 
-    def __init__(self, queue: WorkerQueue, worker: str, handlers: Mapping[str, Handler]) -> None:
-        self._queue, self._worker, self._handlers = queue, worker, handlers
+    def __init__(
+        self,
+        queue: WorkerQueue,
+        worker: str,
+        jobs: HeldJobs,
+        settler: Settler,
+        admission: Admission,
+        validator: Validator,
+    ) -> None:
+        self._queue, self._worker, self._jobs, self._settler = queue, worker, jobs, settler
+        self._admission, self._validator = admission, validator
+        self._handlers: dict[str, Handler] = {
+            "cancel": self._cancel,
+            "load": self._load,
+            "validate": validator.request,
+            "verify": self._verify,
+        }
+        self._verifying: set[asyncio.Task[None]] = set()
         self._last_id = "0"
 
     async def run(self) -> None:
@@ -46,3 +69,22 @@ class Control:
             await handler(request)
         except UNREADABLE as error:  # a request is a hint: the next one must be heard
             step_over("control request", dict(request), error)
+
+    async def close(self) -> None:
+        """Break off what is being verified."""
+        await cancel_and_wait(*self._verifying)
+
+    async def _cancel(self, request: Mapping[str, str]) -> None:
+        lease = Held(request.get("job_id", ""), request.get("lease", ""))
+        self._jobs.mark_cancelled(lease)
+        job = self._jobs.get(lease.job_id)
+        if job is not None and job.lease == lease:
+            await self._settler.cancel(job)
+
+    async def _load(self, request: Mapping[str, str]) -> None:
+        await self._admission.prefetch(request.get("ref", ""))
+
+    async def _verify(self, request: Mapping[str, str]) -> None:
+        """Beside the other requests: reading a large adapter must not hold up a cancellation."""
+        self._verifying.add(task := asyncio.create_task(self._validator.verify(request, self._worker)))
+        task.add_done_callback(self._verifying.discard)

@@ -12,12 +12,11 @@ import time
 from collections.abc import Mapping
 
 from lorapool.shared import malformed
-from lorapool.shared.fleet.counters import Counters
 from lorapool.shared.fleet.membership import DRAINING, LOADING, RUNNING
 from lorapool.shared.server.redis_retry import retry_until_repaired
 from lorapool.worker.adapters.validator import Validator
 from lorapool.worker.engine.port import AsyncEngine, EngineCounters, Health, Residency
-from lorapool.worker.loop.adapter_loads import LoadReport
+from lorapool.worker.loop.adapter_loads import AdapterLoads
 from lorapool.worker.loop.held_jobs import HeldJobs
 from lorapool.worker.loop.peers import Peers
 from lorapool.worker.loop.presence import Presence
@@ -37,7 +36,7 @@ class Heartbeat:
     def __init__(
         self,
         presence: Presence,
-        counters: Counters,
+        loads: AdapterLoads,
         engine: AsyncEngine,
         jobs: HeldJobs,
         validator: Validator,
@@ -49,7 +48,7 @@ class Heartbeat:
         self._presence, self._engine, self._jobs, self._identity = presence, engine, jobs, identity
         self._validator = validator
         self._rows, self._peers = rows, peers
-        self._loads = LoadReport(counters, presence.worker)
+        self._loads = loads
         self._state = RUNNING
         self._decoded, self._looked_at = 0, time.monotonic()
 

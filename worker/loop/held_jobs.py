@@ -1,6 +1,6 @@
 """HeldJobs: what this worker has claimed and not yet settled, and what has become of each so far.
 
-The one owner of that list on the event loop: claimer, publisher, lease keeper and control all act through it.
+The one owner of that list on the event loop: claimer, settler, lease keeper and control all act through it.
 Knows nothing of Redis, nor of how a batch is run. A job is *unfinished* until the engine is done with it, and
 *held* (its lease renewed) until its settlement was answered. Before that it is *expected*, from its claim to its
 admission: it counts as unfinished.
@@ -79,7 +79,7 @@ class HeldJob:
         return delta
 
     def _grown(self, update: Update, added: Added) -> Delta:
-        """The unsent delta with this update added: a publisher that lags sends fewer, longer deltas."""
+        """The unsent delta with this update added: a settler that lags sends fewer, longer deltas."""
         last, token_ids = self.unsent, update.token_ids[: added.tokens]
         return Delta(
             job_id=self.claimed.job_id,
@@ -94,19 +94,23 @@ class HeldJob:
 class HeldJobs:
     """Held jobs by id; at most one claim of a job at a time."""
 
-    def __init__(self, on_change: Callable[[], None] = lambda: None) -> None:
+    def __init__(self) -> None:
         self._jobs: dict[str, HeldJob] = {}
         self._by_sequence: dict[str, HeldJob] = {}
         self._expected: list[ClaimedJob] = []
-        self._recalled: list[ClaimedJob] = []
+        self._cancelled: list[ClaimedJob] = []
         self._unfinished: Counter[str] = Counter()  # by adapter ref
-        self._on_change = on_change
+        self._listeners: list[Callable[[], None]] = []
 
     def __len__(self) -> int:
         return len(self._jobs)
 
     def __iter__(self) -> Iterator[HeldJob]:
         return iter(tuple(self._jobs.values()))
+
+    def on_change(self, listener: Callable[[], None]) -> None:
+        """Call it whenever a job ends or goes."""
+        self._listeners.append(listener)
 
     def get(self, job_id: str) -> HeldJob | None:
         return self._jobs.get(job_id)
@@ -115,29 +119,29 @@ class HeldJobs:
         return self._by_sequence.get(seq_id)
 
     def expect(self, claimed: Iterable[ClaimedJob]) -> None:
-        """They take rows, and their leases are renewed, until each was ``met``."""
+        """They take rows, and their leases are renewed, until each was ``admitted``."""
         for job in claimed:
             self._expected.append(job)
             self._unfinished[job.ref] += 1
 
-    def recall(self, lease: Held) -> None:
-        """It is to be cancelled; heeded if that job is expected, whose admission asks ``is_recalled``."""
-        self._recalled += [job for job in self._expected if lease == (job.job_id, job.lease)]
+    def mark_cancelled(self, lease: Held) -> None:
+        """It is to be cancelled; heeded if that job is expected, whose admission asks ``is_cancelled``."""
+        self._cancelled += [job for job in self._expected if lease == (job.job_id, job.lease)]
 
-    def is_recalled(self, claimed: ClaimedJob) -> bool:
-        return claimed in self._recalled
+    def is_cancelled(self, claimed: ClaimedJob) -> bool:
+        return claimed in self._cancelled
 
-    def met(self, claimed: ClaimedJob) -> None:
+    def admitted(self, claimed: ClaimedJob) -> None:
         """It was added, or refused."""
         self._expected.remove(claimed)
-        self._recalled = [job for job in self._recalled if job is not claimed]
+        self._cancelled = [job for job in self._cancelled if job is not claimed]
         self._finish(claimed.ref)
 
     def expect_no_more(self) -> list[Held]:
         """Who was to admit them is gone: the leases, to be given back."""
         leases = [Held(job.job_id, job.lease) for job in self._expected]
         for job in tuple(self._expected):
-            self.met(job)
+            self.admitted(job)
         return leases
 
     def add(self, job: HeldJob) -> None:
@@ -151,7 +155,7 @@ class HeldJobs:
             return False
         job.ended = True
         self._finish(job.claimed.ref)
-        self._on_change()
+        self._changed()
         return True
 
     def drop(self, job: HeldJob) -> None:
@@ -159,7 +163,7 @@ class HeldJobs:
         self.end(job)
         if self._jobs.get(job.job_id) is job:
             del self._jobs[job.job_id], self._by_sequence[job.seq_id]
-            self._on_change()
+            self._changed()
 
     def leases(self) -> list[Held]:
         expected = [Held(job.job_id, job.lease) for job in self._expected]
@@ -179,6 +183,10 @@ class HeldJobs:
         assert len(self._jobs) == len(self._by_sequence)
         running = [job.claimed for job in self._jobs.values() if not job.ended]
         assert self._unfinished == Counter(job.ref for job in (*running, *self._expected))
+
+    def _changed(self) -> None:
+        for listener in self._listeners:
+            listener()
 
     def _finish(self, ref: str) -> None:
         self._unfinished[ref] -= 1

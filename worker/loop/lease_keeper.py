@@ -12,7 +12,7 @@ from lorapool.shared.queue.worker import WorkerQueue
 from lorapool.shared.server.redis_retry import retry_until_repaired
 from lorapool.worker.loop.clock import ServerClock
 from lorapool.worker.loop.held_jobs import HeldJob, HeldJobs
-from lorapool.worker.loop.settler import Publisher
+from lorapool.worker.loop.settler import Settler
 
 DEADLINE_CHECK_S = 0.2
 
@@ -21,9 +21,9 @@ class LeaseKeeper:
     """Runs until cancelled."""
 
     def __init__(
-        self, queue: WorkerQueue, jobs: HeldJobs, publisher: Publisher, clock: ServerClock, *, lease_ms: int
+        self, queue: WorkerQueue, jobs: HeldJobs, settler: Settler, clock: ServerClock, *, lease_ms: int
     ) -> None:
-        self._queue, self._jobs, self._publisher, self._clock = queue, jobs, publisher, clock
+        self._queue, self._jobs, self._settler, self._clock = queue, jobs, settler, clock
         self._lease_ms = lease_ms
 
     async def run(self) -> None:
@@ -44,10 +44,10 @@ class LeaseKeeper:
         if not held:
             return
         renewed = await retry_until_repaired(lambda: self._queue.renew(held, self._lease_ms), "renew")
-        self._publisher.drop_lost(renewed.lost)
+        self._settler.drop_lost(renewed.lost)
         for job_id in renewed.cancelled:
             if (job := self._jobs.get(job_id)) is not None:
-                await self._publisher.cancel(job)
+                await self._settler.cancel(job)
         for job_id in renewed.overdue:  # told by the server's clock, which ours may be behind
             if (job := self._jobs.get(job_id)) is not None:
                 await self._expire(job)
@@ -58,4 +58,4 @@ class LeaseKeeper:
             await self._expire(job)
 
     async def _expire(self, job: HeldJob) -> None:
-        await self._publisher.close(job, "expired", message="its deadline passed while it ran")
+        await self._settler.close(job, "expired", message="its deadline passed while it ran")

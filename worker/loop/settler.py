@@ -1,4 +1,4 @@
-"""Publisher: what the engine did, written to Redis: deltas of streamed jobs, and the end of each attempt.
+"""Settler: what the engine did, written to Redis: deltas of streamed jobs, and the end of each attempt.
 
 Everything is written under the job's lease; what Redis refuses as stale is dropped and told. A slow or absent server
 holds up these coroutines only: the engine goes on, and its steps are published in fewer, larger calls.
@@ -39,7 +39,7 @@ HOPELESS = (InvalidRequest, CheckpointError, UnknownAdapter, AdapterRefused, Ada
 log = structlog.get_logger()
 
 
-class Publisher:
+class Settler:
     """Settles each held job once; ``device`` and ``dtype`` are part of every result."""
 
     def __init__(

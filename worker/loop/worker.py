@@ -8,108 +8,58 @@ others; while it is brought up again nothing is claimed. Knows no torch and read
 from __future__ import annotations
 
 import asyncio
-import secrets
 import signal
-from collections.abc import Awaitable, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Coroutine, Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import structlog
 
-from lorapool.shared.catalog.catalog import Catalog
-from lorapool.shared.fleet.counters import Counters
-from lorapool.shared.fleet.membership import Membership
 from lorapool.shared.queue.protocol import ClaimedJob, Held
 from lorapool.shared.queue.worker import WorkerQueue
 from lorapool.shared.server.redis_retry import retry, retry_until_repaired
 from lorapool.shared.tasks import cancel_and_wait
 from lorapool.worker.adapters.validator import Validator
-from lorapool.worker.config import WorkerConfig
-from lorapool.worker.engine.port import EngineFailed
-from lorapool.worker.host import Served
+from lorapool.worker.engine.port import AsyncEngine, EngineFailed
 from lorapool.worker.loop.admission import Admission
-from lorapool.worker.loop.affinity import Homes, Policy
 from lorapool.worker.loop.claimer import Claimer
-from lorapool.worker.loop.clock import ServerClock
 from lorapool.worker.loop.control import Control
 from lorapool.worker.loop.heartbeat import Heartbeat
 from lorapool.worker.loop.held_jobs import HeldJob, HeldJobs
 from lorapool.worker.loop.lease_keeper import LeaseKeeper
-from lorapool.worker.loop.peers import Peers
 from lorapool.worker.loop.presence import Presence
-from lorapool.worker.loop.settler import Publisher
+from lorapool.worker.loop.settler import Settler
 
 LAST_WORDS_S = 5.0  # for giving back what is left when the grace time is over
 log = structlog.get_logger()
 
 
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What a worker is made of; the composition root builds them."""
+
+    queue: WorkerQueue
+    engine: AsyncEngine
+    jobs: HeldJobs
+    claimer: Claimer
+    admission: Admission
+    settler: Settler
+    keeper: LeaseKeeper
+    validator: Validator
+    presence: Presence
+    heartbeat: Heartbeat
+    control: Control
+
+
 class Worker:
-    """One worker over ready-made parts. ``identity``: what results and heartbeat say of model and device."""
+    """One worker over ready-made parts. ``grace_s``: for how long running jobs may go on after ``stop``."""
 
-    def __init__(
-        self,
-        config: WorkerConfig,
-        queue: WorkerQueue,
-        catalog: Catalog,
-        served: Served,
-        *,
-        identity: Mapping[str, str | int | float],
-        presence: Presence,
-        members: Membership,
-        counters: Counters,
-    ) -> None:
-        self._config, self._queue, self._presence, self._engine = config, queue, presence, served.engine
-        self._validator = validator = Validator(catalog, served.check, config.worker_id)
-        clock = ServerClock()
-        self._jobs = HeldJobs(self._on_change)
-        self._publisher = Publisher(
-            queue,
-            self._jobs,
-            self._engine,
-            clock,
-            validator.not_here,
-            device=str(identity["device"]),
-            dtype=str(identity["dtype"]),
-        )
-        self._admission = Admission(
-            self._jobs, self._engine, self._publisher, catalog, served.tokenizer, self._engine.facts.max_model_len
-        )
-        self._claimer = self._claimer_for(config, clock)
-        self._keeper = LeaseKeeper(queue, self._jobs, self._publisher, clock, lease_ms=config.lease_ms)
-        self._heartbeat = Heartbeat(
-            presence,
-            counters,
-            self._engine,
-            self._jobs,
-            validator,
-            identity,
-            rows=config.rows,
-            peers=Peers(members.serving, self._meet, every_s=config.beat_s),
-        )
-        self._control = Control(
-            queue,
-            config.worker_id,
-            {"cancel": self._cancel, "load": self._load, "validate": validator.request, "verify": self._verify},
-        )
-        self._verifying: set[asyncio.Task[None]] = set()
+    def __init__(self, name: str, parts: Parts, *, grace_s: float) -> None:
+        self._name, self._parts, self._grace_s = name, parts, grace_s
+        self._queue, self._engine, self._jobs = parts.queue, parts.engine, parts.jobs
+        self._claimer, self._admission, self._settler = parts.claimer, parts.admission, parts.settler
         self._stopping, self._forced, self._changed = asyncio.Event(), asyncio.Event(), asyncio.Event()
-
-    def _claimer_for(self, config: WorkerConfig, clock: ServerClock) -> Claimer:
-        policy = Policy(
-            config.claim_policy, starvation_ms=round(config.starvation_s * 1000), claim_size=config.claim_size
-        )
-        return Claimer(
-            self._queue,
-            self._jobs,
-            clock,
-            policy,
-            self._engine.residency,
-            self._validator.not_here,
-            worker=config.worker_id,
-            boot_id=secrets.token_hex(6),
-            lease_ms=config.lease_ms,
-            rows=config.rows,
-            slots=config.slots,
-        )
+        self._jobs.on_change(self._changed.set)
 
     # -- the main loop: claim → admit → step → settle
 
@@ -148,9 +98,9 @@ class Worker:
     async def _step_and_publish(self) -> None:
         while True:
             report = await self._engine.report()  # the engine steps as long as it has work
-            await self._publisher.publish(report)  # and settles beside it: a step never waits for the server
+            await self._settler.publish(report)  # and settles beside it: a step never waits for the server
             if report.lost is not None:
-                await self._publisher.give_up(report.lost)
+                await self._settler.give_up(report.lost)
 
     # -- life
 
@@ -161,18 +111,19 @@ class Worker:
         """
         self._engine.start()
         try:
-            await retry_until_repaired(self._heartbeat.beat, "first heartbeat")
+            await retry_until_repaired(self._parts.heartbeat.beat, "first heartbeat")
             async with asyncio.TaskGroup() as group:
                 claiming = group.create_task(self._claim_and_admit())
                 duties = [group.create_task(duty) for duty in self._duties()]
-                log.info("ready", worker=self._config.worker_id, pool=self._config.pool)
+                log.info("ready", worker=self._name)
                 await self._stopping.wait()
-                self._heartbeat.drain()
+                self._parts.heartbeat.drain()
                 await self._within(LAST_WORDS_S, asyncio.wait([claiming]))  # longer only while Redis is away
                 await cancel_and_wait(claiming)
                 await self._admission.close()
                 await self._drain()
-                await cancel_and_wait(*duties, *self._verifying)
+                await self._parts.control.close()
+                await cancel_and_wait(*duties)
         except BaseExceptionGroup as errors:
             await self._break_off(errors)
             raise _first(errors) from None
@@ -208,18 +159,18 @@ class Worker:
 
     def _duties(self) -> Iterable[Coroutine[Any, Any, None]]:
         yield self._step_and_publish()
-        yield self._publisher.settle_ended()
+        yield self._settler.settle_ended()
         yield self._claimer.listen()
-        yield self._keeper.run()
-        yield self._heartbeat.run()
-        yield self._control.run()
-        yield self._validator.run()
+        yield self._parts.keeper.run()
+        yield self._parts.heartbeat.run()
+        yield self._parts.control.run()
+        yield self._parts.validator.run()
 
     async def _drain(self) -> None:
         """Give back what has not started, let the rest finish within the grace time, give back what is left."""
         await self._give_back(self._jobs.expect_no_more())
         await self._release(job for job in self._jobs if not job.started)
-        await self._within(self._config.grace_s, self._until_empty())
+        await self._within(self._grace_s, self._until_empty())
         await self._release(self._jobs)
         await self._within(LAST_WORDS_S, self._until_empty())
 
@@ -253,36 +204,9 @@ class Worker:
             log.info("released", jobs=len(leases))
 
     async def _leave(self) -> None:
-        await self._within(1.0, retry(self._heartbeat.end, "last loads"))
-        await self._within(1.0, retry(self._presence.leave, "leave"))
-        log.info("stopped", worker=self._config.worker_id)
-
-    # -- what others ask
-
-    async def _cancel(self, request: Mapping[str, str]) -> None:
-        lease = Held(request.get("job_id", ""), request.get("lease", ""))
-        self._jobs.recall(lease)
-        job = self._jobs.get(lease.job_id)
-        if job is not None and job.lease == lease:
-            await self._publisher.cancel(job)
-
-    async def _load(self, request: Mapping[str, str]) -> None:
-        await self._admission.prefetch(request.get("ref", ""))
-
-    async def _verify(self, request: Mapping[str, str]) -> None:
-        """Beside the other requests: reading a large adapter must not hold up a cancellation."""
-        self._verifying.add(task := asyncio.create_task(self._validator.verify(request, self._config.worker_id)))
-        task.add_done_callback(self._verifying.discard)
-
-    # -- what the parts tell each other
-
-    def _on_change(self) -> None:
-        self._changed.set()
-        self._claimer.stir()
-
-    def _meet(self, workers: Sequence[str]) -> None:
-        if (members := tuple(sorted({*workers, self._config.worker_id}))) != self._claimer.homes.workers:
-            self._claimer.homes = Homes(members)
+        await self._within(1.0, retry(self._parts.heartbeat.end, "last loads"))
+        await self._within(1.0, retry(self._parts.presence.leave, "leave"))
+        log.info("stopped", worker=self._name)
 
 
 def _first(errors: BaseExceptionGroup[BaseException]) -> BaseException:

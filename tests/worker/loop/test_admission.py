@@ -117,8 +117,8 @@ async def test_nobody_waits_for_a_long_prompt() -> None:
     assert ["short:1", "old:1"] == desk.entered
     await asyncio.to_thread(encoding.wait, 10)
     assert {Held("long", "lease"), Held("unwanted", "lease")} <= set(desk.jobs.leases())
-    desk.jobs.recall(Held("unwanted", "lease"))
-    desk.jobs.recall(Held("long", "an older lease"))
+    desk.jobs.mark_cancelled(Held("unwanted", "lease"))
+    desk.jobs.mark_cancelled(Held("long", "an older lease"))
     go_on.set()
     await desk.settled()
     assert (["unwanted"], ["short:1", "old:1", "long:1"]) == (desk.cancelled, desk.entered)
@@ -178,7 +178,7 @@ async def test_a_chat_cancelled_before_its_turn_is_not_rendered(redis: Redis) ->
 
     desk = Desk(encode, await chats(redis, "{{ messages }}", "cfo"))
     await desk.admit([chat("first", "cfo@1"), chat("unwanted", "cfo@1")])
-    desk.jobs.recall(Held("unwanted", "lease"))
+    desk.jobs.mark_cancelled(Held("unwanted", "lease"))
     go_on.set()
     await desk.settled()
     assert (["first"], [("unwanted", "JobCancelled")]) == (rendered, desk.refused)

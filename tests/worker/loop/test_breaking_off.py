@@ -11,7 +11,7 @@ from lorapool.worker.cli import serve
 from lorapool.worker.config import WorkerConfig
 from lorapool.worker.host import InProcess
 from lorapool.worker.loop.lease_keeper import LeaseKeeper
-from lorapool.worker.loop.settler import Publisher
+from lorapool.worker.loop.settler import Settler
 from tests.fake_model import FakeModel
 from tests.fake_worker import FakeTokenizer
 
@@ -46,7 +46,7 @@ async def test_what_it_holds_is_given_back_unburnt(redis_url: str, redis: Redis,
 async def test_what_the_failing_call_was_about_is_lost(redis_url: str, redis: Redis, monkeypatch: pytest.MonkeyPatch):
     """A job whose end cannot be settled counts as lost, so that it does not end one worker after the other; the others
     go back unburnt."""
-    monkeypatch.setattr(Publisher, "_settle", broken)
+    monkeypatch.setattr(Settler, "_settle", broken)
     async with Client(redis_url) as pool:
         others = [await pool.submit(None, f"q {n}", max_new_tokens=LONG, agent=f"a{n}") for n in range(2)]
         ended = await pool.submit(None, "short", max_new_tokens=3)

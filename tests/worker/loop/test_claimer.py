@@ -213,7 +213,7 @@ async def test_what_stirs_during_a_look_is_not_slept_through(monkeypatch: pytest
 
     async def stirred(worker: str, residents: Sequence[str] = ()) -> View:
         if not broker.ticked:
-            claims.stir()
+            claims.wake()
         return await look(worker, residents)
 
     monkeypatch.setattr(broker, "tick", stirred)

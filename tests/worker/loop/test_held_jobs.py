@@ -47,8 +47,8 @@ def test_expected_takes_a_row_until_it_is_met() -> None:
     assert ({"a@1": 1, "b@1": 1}, 0) == (jobs.unfinished_by_adapter(), len(jobs))
     assert ["0.j", "0.k"] == [lease.job_id for lease in jobs.leases()]
     jobs.add(mine)
-    jobs.met(mine.claimed)
-    jobs.met(other.claimed)  # refused: it was never added
+    jobs.admitted(mine.claimed)
+    jobs.admitted(other.claimed)  # refused: it was never added
     assert ({"a@1": 1}, 1, ["0.j"]) == (
         jobs.unfinished_by_adapter(), len(jobs), [lease.job_id for lease in jobs.leases()]
     )  # fmt: skip
@@ -60,11 +60,11 @@ def test_what_is_expected_no_more_is_given_back() -> None:
     jobs, mine, waiting = HeldJobs(), held("0.j"), held("0.k")
     jobs.expect([mine.claimed, waiting.claimed])
     jobs.add(mine)
-    jobs.met(mine.claimed)
-    jobs.recall(waiting.lease)
+    jobs.admitted(mine.claimed)
+    jobs.mark_cancelled(waiting.lease)
     assert [waiting.lease] == jobs.expect_no_more()
     assert ({"a@1": 1}, [mine.lease], []) == (jobs.unfinished_by_adapter(), jobs.leases(), jobs.expect_no_more())
-    assert not jobs.is_recalled(waiting.claimed)
+    assert not jobs.is_cancelled(waiting.claimed)
     jobs.check_integrity()
 
 
@@ -99,7 +99,8 @@ def test_unfinished_by_adapter() -> None:
 def test_every_change_is_told() -> None:
     """Whoever waits for a free row hears of each job that ends or goes."""
     told: list[int] = []
-    jobs, job = HeldJobs(lambda: told.append(1)), held()
+    jobs, job = HeldJobs(), held()
+    jobs.on_change(lambda: told.append(1))
     jobs.add(job)
     jobs.end(job)
     jobs.drop(job)

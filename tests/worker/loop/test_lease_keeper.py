@@ -26,7 +26,7 @@ class Server:
 
 
 class Endings:
-    """A publisher that writes down what it should publish."""
+    """A settler that writes down what it should settle."""
 
     def __init__(self) -> None:
         self.closed: dict[str, str] = {}
@@ -55,8 +55,8 @@ async def renewed(answer: Renewed) -> Endings:
     for job_id in ("0.lost", "0.cancelled", "0.overdue", "0.runs"):
         jobs.add(held(job_id, NOW_MS + 1_000 if job_id == "0.overdue" else None))
     broker: Any = Server(answer)
-    publisher: Any = endings
-    await LeaseKeeper(broker, jobs, publisher, clock, lease_ms=15_000).renew()
+    settler: Any = endings
+    await LeaseKeeper(broker, jobs, settler, clock, lease_ms=15_000).renew()
     return endings
 
 

@@ -15,7 +15,7 @@ from lorapool.worker.adapters.not_here import NotHere
 from lorapool.worker.engine.port import EngineDown, Lost, Report, Request, Sampling, Start, Update
 from lorapool.worker.loop.clock import ServerClock
 from lorapool.worker.loop.held_jobs import HeldJob, HeldJobs
-from lorapool.worker.loop.settler import Publisher
+from lorapool.worker.loop.settler import Settler
 from lorapool.worker.text.answer import Answer
 from tests.fake_tokenizer import WordDetokenizer
 from tests.fleet import until
@@ -62,7 +62,7 @@ class Room:
         self.clock.observe(500)
         broker: Any = self.book
         engine: Any = self
-        self.settler = Publisher(broker, self.jobs, engine, self.clock, self.not_here, device="d", dtype="t")
+        self.settler = Settler(broker, self.jobs, engine, self.clock, self.not_here, device="d", dtype="t")
 
     def abort(self, seq_id: str, *, finished: bool = False) -> None:
         self.aborted.append((seq_id, finished))

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from lorapool.shared.errors import AdapterUnavailable, CheckpointError
-from lorapool.worker.engine.adapter_source import confined
+from lorapool.worker.adapters.confined import confined
 
 
 @pytest.fixture
