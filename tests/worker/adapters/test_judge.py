@@ -62,21 +62,21 @@ def record(folder: Path, **fields: object) -> AdapterRecord:
     return AdapterRecord.model_validate({"id": "cfo", "version": "1", "digest": digest, "uri": str(folder), **fields})
 
 
-def test_a_sound_adapter_is_told_of(judged: Judge, folder: Path) -> None:
+def test_a_sound_adapter_is_described(judged: Judge, folder: Path) -> None:
     """Rank, size, targets, and the chat template that lies beside it; what the record has stays."""
     (folder / TEMPLATE).write_text("<{{ messages[0].content }}>")
-    found = judged.check(record(folder, base_model="said"))
-    assert found == {
+    facts = judged.check(record(folder, base_model="recorded"))
+    assert facts == {
         "rank": 4,
-        "bytes": found["bytes"],
+        "bytes": facts["bytes"],
         "format": "lora",
         "targets": ("q_proj", "v_proj"),
         "prompt_format": PromptFormat(template="<{{ messages[0].content }}>"),
     }
-    assert found["bytes"] > 1000
+    assert facts["bytes"] > 1000
 
 
-def test_what_is_wrong_with_its_content_is_said(judged: Judge, folder: Path) -> None:
+def test_what_is_wrong_with_its_content_is_named(judged: Judge, folder: Path) -> None:
     """In the checker's words, and the same process judges on."""
     edit_config(folder, rank_pattern={"\ud800": "x"})
     with pytest.raises(CheckpointError, match="rank_pattern"):

@@ -33,9 +33,9 @@ class Bench:
         self.chores = Chores(self.members, self.book, self.queues, due_runs)
 
     async def tick_of_fsck(self) -> dict[str, Any]:
-        said = dict(await self.chores.fsck())
-        await self.book.end("fsck", said)
-        return said
+        facts = dict(await self.chores.fsck())
+        await self.book.end("fsck", facts)
+        return facts
 
     async def lose(self, partition: int, job_id: str) -> None:
         """Damage: a queued job that is in no stream."""
@@ -62,13 +62,13 @@ async def test_fsck_goes_round_every_partition_from_tick_to_tick(bench: Bench, m
     monkeypatch.setattr(chores_module, "FSCK_STEPS", 3)
     for partition in range(PARTITIONS):
         await bench.lose(partition, f"j{partition}")
-    found, rounds, ticks = 0, 0, 0
+    damaged, rounds, ticks = 0, 0, 0
     while not rounds and ticks < 50:
-        said = await bench.tick_of_fsck()
-        assert said["steps"] <= 3
-        found, rounds, ticks = found + said["found"], rounds + said["rounds"], ticks + 1
+        facts = await bench.tick_of_fsck()
+        assert facts["steps"] <= 3
+        damaged, rounds, ticks = damaged + facts["found"], rounds + facts["rounds"], ticks + 1
     assert ticks > 2
-    assert found >= PARTITIONS
+    assert damaged >= PARTITIONS
     for partition in range(PARTITIONS):
         claim = await bench.queues[partition].claim("w1", "l", ["_base"], 1, 1, 15_000)
         assert [f"{partition}.j{partition}"] == [job.job_id for job in claim.jobs]
@@ -84,9 +84,9 @@ async def test_fsck_begins_anew_where_its_place_is_lost(bench: Bench, place: byt
 
 async def test_fsck_ends_a_tick_at_the_end_of_a_round(bench: Bench):
     """A small pool is not gone through again and again within a tick; a calm one has nothing to repair."""
-    said = await bench.tick_of_fsck()
-    assert (1, 0, "0") == (said["rounds"], said["found"], said["cursor"])
-    assert said["steps"] < chores_module.FSCK_STEPS
+    facts = await bench.tick_of_fsck()
+    assert (1, 0, "0") == (facts["rounds"], facts["found"], facts["cursor"])
+    assert facts["steps"] < chores_module.FSCK_STEPS
 
 
 async def test_dead_letters_are_counted_by_reason_and_adapter(bench: Bench):
