@@ -14,6 +14,7 @@ from lorapool.shared.connection import PoolConnection
 from lorapool.shared.errors import AdapterClosed, AdapterNotReady, AdapterRefused, InvalidRequest, UnknownAdapter
 from lorapool.shared.job import check_name
 from lorapool.shared.malformed import readable, text_map
+from lorapool.shared.scripts import records
 
 
 def alias_of(agent: str, purpose: str | None = None) -> str:
@@ -52,14 +53,14 @@ class Aliases:
         A name in use moves only to a ready version; a new one may point at a pending one. Raises UnknownAdapter,
         AdapterNotReady, AdapterRefused, AdapterClosed.
         """
-        answer = await self._run("alias", name, ref)
+        answer = await self._run("alias", records.Alias(name=_folded(name), ref=ref, token=_new_token()))
         if answer[0] != "moved":
             raise _refusal(answer[0], name, ref, self._pool)
         return answer[1]
 
     async def delete(self, name: str) -> str:
         """Let ``name`` mean nothing; returns the ref it had. ``rollback`` brings it back. Raises UnknownAdapter."""
-        answer = await self._run("alias", name, "")
+        answer = await self._run("alias", records.Alias(name=_folded(name), ref="", token=_new_token()))
         if answer[0] != "moved":
             raise _refusal(answer[0], name, "", self._pool)
         return answer[1]
@@ -69,7 +70,7 @@ class Aliases:
 
         Once more goes further back. Raises InvalidRequest when none is left.
         """
-        answer = await self._run("rollback", name)
+        answer = await self._run("rollback", records.Rollback(name=_folded(name), token=_new_token()))
         if answer[0] != "moved":
             now = f"it stays at {answer[1]}" if answer[1] else "it points nowhere"
             raise InvalidRequest(f"alias {name!r} has no earlier version that still serves; {now}")
@@ -81,10 +82,17 @@ class Aliases:
         lines = await self._server.command("LRANGE", key, 0, -1)
         return readable("move of an alias", lines, _move)
 
-    async def _run(self, script: str, name: str, *args: str) -> list[str]:
-        token = secrets.token_hex(8)
-        answer = await self._scripts.run(script, check_name("alias", name).casefold(), *args, token)
-        return [part.decode(errors="replace") for part in answer]
+    async def _run(self, script: str, args: tuple[str, ...]) -> list[str]:
+        return [part.decode(errors="replace") for part in await self._scripts.run(script, *args)]
+
+
+def _folded(name: str) -> str:
+    return check_name("alias", name).casefold()
+
+
+def _new_token() -> str:
+    """Of one wish: its repeat brings the same."""
+    return secrets.token_hex(8)
 
 
 def _move(line: bytes) -> Move:

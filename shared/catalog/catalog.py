@@ -26,6 +26,7 @@ from lorapool.shared.job import BASE_REF, check_name
 from lorapool.shared.malformed import readable, required, text_map
 from lorapool.shared.plain_text import plain_text
 from lorapool.shared.queue.operator import OperatorQueue
+from lorapool.shared.scripts import records
 from lorapool.shared.server.keys import partition_of
 from lorapool.shared.server.server import PIPELINED, Arg
 
@@ -93,8 +94,10 @@ class Catalog:
             check_name(kind, name)
         aliases = [check_name("alias", alias).casefold() for alias in record.aliases]
         fields = record.model_copy(update={"aliases": tuple(aliases)}).stored()
-        head: tuple[Arg, ...] = (record.ref, record.id, record.version, record.digest, len(aliases), *aliases)
-        outcome, digest = await self._scripts.run("register", *head, *_flat(fields))
+        head = records.Register(
+            ref=record.ref, id=record.id, version=record.version, digest=record.digest, aliases=len(aliases)
+        )
+        outcome, digest = await self._scripts.run("register", *head, *aliases, *_flat(fields))
         if outcome == b"conflict":
             raise AdapterConflict(
                 f"{record.ref} is registered with digest {digest.decode(errors='replace')[:12]}…, these files have "
@@ -118,7 +121,7 @@ class Catalog:
             return BASE_RECORD
         for part in name.split("@", 1):
             check_name("adapter", part)
-        fields = await self._scripts.run("resolve", name, name.casefold())
+        fields = await self._scripts.run("resolve", *records.Resolve(name=name, folded=name.casefold()))
         if not fields:
             raise UnknownAdapter(
                 f"no adapter, alias or version {name!r} in pool {self._pool!r}; see `lorapool adapters`"
@@ -141,7 +144,7 @@ class Catalog:
         refs: Refs = []
         looked = 0
         while True:
-            seen, *found = await self._scripts.run("refs", looked, REFS)
+            seen, *found = await self._scripts.run("refs", *records.Refs(seen=looked, wanted=REFS))
             refs += readable("ref of an adapter", found, bytes.decode)
             looked += seen
             if seen < REFS:
@@ -163,8 +166,10 @@ class Catalog:
         if status == "ready" and record.status == "pending":
             await (await self._queue_of(ref)).open_adapter(ref, record.digest)
         fields = encoded({"status": status, "reason": plain_text(reason), **(facts or {})})
-        head: tuple[Arg, ...] = (ref, record.digest, record.id, record.version, len(record.aliases), *record.aliases)
-        await self._scripts.run("decide", *head, *_flat(fields))
+        head = records.Decide(
+            ref=ref, digest=record.digest, id=record.id, version=record.version, aliases=len(record.aliases)
+        )
+        await self._scripts.run("decide", *head, *record.aliases, *_flat(fields))
         decided = await self.get(ref)
         if decided.status == "removed" and status == "ready":  # while the verdict was on its way
             await (await self._queue_of(ref)).close_adapter(ref)
@@ -173,17 +178,23 @@ class Catalog:
     async def begin_judging(self, record: AdapterRecord, worker: str, token: str, hold_ms: int) -> Judging:
         """Mark a pending version as being judged by ``worker``, for ``hold_ms`` unless renewed; ``token`` is unique to
         this judgement. A mark that was left behind counts as a death: its judge vanished over it."""
-        return await self._judge("begin", record.ref, worker, token, record.digest, hold_ms)
+        return await self._judge(
+            *records.JudgeBegin(
+                op="begin", ref=record.ref, worker=worker, token=token, digest=record.digest, holds_ms=hold_ms
+            )
+        )
 
     async def renew_judging(self, ref: str, worker: str, token: str, hold_ms: int) -> Judging:
         """Still at it."""
-        return await self._judge("renew", ref, worker, token, hold_ms)
+        return await self._judge(*records.JudgeRenew(op="renew", ref=ref, worker=worker, token=token, holds_ms=hold_ms))
 
     async def end_judging(
         self, ref: str, worker: str, token: str, how: Literal["died", "unreached", "left"], reason: str = ""
     ) -> Judging:
         """Without a verdict: its judge died of it, this worker cannot reach it (and says why), or was told to leave."""
-        return await self._judge("end", ref, worker, token, how, plain_text(reason))
+        return await self._judge(
+            *records.JudgeEnd(op="end", ref=ref, worker=worker, token=token, how=how, why=plain_text(reason))
+        )
 
     async def ask_to_validate(self, ref: str, *, but: str) -> None:
         """Have another live worker look at what is pending."""

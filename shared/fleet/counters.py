@@ -11,7 +11,8 @@ from collections.abc import Mapping, Sequence
 
 from lorapool.shared.connection import Partition
 from lorapool.shared.malformed import number, numbers, readable, whole_numbers
-from lorapool.shared.server.server import PIPELINED
+from lorapool.shared.scripts import records
+from lorapool.shared.server.server import PIPELINED, Arg
 
 Numbers = dict[str, int | float]
 
@@ -125,5 +126,7 @@ class Counters:
         return {key.removeprefix(prefix): counted for key, counted in named}
 
     async def _add(self, reporter: str, report: str, counts: Mapping[tuple[str, str], int]) -> None:
-        added = (arg for (key, field), n in counts.items() for arg in (key, field, n))
-        await self._scripts.run("tally", reporter, report, *added)
+        added: list[Arg] = []
+        for (key, field), n in counts.items():
+            added += records.Counted(key=key, field=field, n=n)
+        await self._scripts.run("tally", *records.Tally(reporter=reporter, report=report), *added)

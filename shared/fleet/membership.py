@@ -15,6 +15,7 @@ from lorapool.shared.connection import PoolConnection
 from lorapool.shared.errors import MalformedEntry, WorkerIdTaken
 from lorapool.shared.job import check_name
 from lorapool.shared.malformed import numbers, readable, text_map
+from lorapool.shared.scripts import records
 from lorapool.shared.server.server import Arg, scores
 
 Fields = Mapping[str, str | int | float]
@@ -43,12 +44,12 @@ class Membership:
 
     async def join(self, worker: str, fields: Fields, ttl_ms: int, *, boot: str, displace: str = "") -> Holder | None:
         """Take that name and be there, serving nothing yet; or who has it, other than the boot to ``displace``."""
-        head = (check_name("worker", worker), boot, ttl_ms, displace)
-        word, *found = await self._scripts.run("join", *head, *_flat(fields))
+        head = records.Join(worker=check_name("worker", worker), boot=boot, ttl_ms=ttl_ms, displaced=displace)
+        word, *answer = await self._scripts.run("join", *head, *_flat(fields))
         if word == b"joined":
             return None
-        theirs, host, pid, place, beat_ms, their_ttl_ms = (part.decode(errors="replace") for part in found)
-        return Holder(theirs, host, pid, place, beat_ms, _whole(their_ttl_ms, ttl_ms))
+        there = records.Holder(*(part.decode(errors="replace") for part in answer))
+        return Holder(there.boot, there.host, there.pid, there.place, there.beat_ms, _whole(there.ttl_ms, ttl_ms))
 
     async def beat(
         self,
@@ -68,9 +69,18 @@ class Membership:
         the mark is empty. Raises WorkerIdTaken when another boot lives under that name.
         """
         counted, rest = counted or {}, dict(fields)
-        totals = [arg for name, before in counted.items() for arg in (name, rest.pop(name), before)]
+        totals: list[Arg] = []
+        for name, before in counted.items():
+            totals += records.Total(name=name, total=rest.pop(name), counted=before)
         serves = int(rest.get("state") not in {LOADING, DRAINING})
-        head = (check_name("worker", worker), boot, ttl_ms, serves, "changes" if changes else "all", len(counted))
+        head = records.Beat(
+            worker=check_name("worker", worker),
+            boot=boot,
+            ttl_ms=ttl_ms,
+            serves=serves,
+            scope="changes" if changes else "all",
+            totals=len(counted),
+        )
         word, *told = await self._scripts.run("beat", *head, *totals, *_flat(rest))
         if word == b"taken":
             _, host, pid = (part.decode(errors="replace") for part in told)
@@ -82,7 +92,7 @@ class Membership:
 
     async def leave(self, worker: str, boot: str = "") -> None:
         """This worker is gone, on purpose; nothing happens if the name is another boot's by now."""
-        await self._scripts.run("leave", worker, boot)
+        await self._scripts.run("leave", *records.Leave(worker=worker, boot=boot))
 
     async def serving(self) -> list[str]:
         """The names of those that take jobs, sorted; one that has just died may be among them."""

@@ -21,8 +21,9 @@ from lorapool.shared.malformed import required, text_map
 from lorapool.shared.queue import arguments, replies
 from lorapool.shared.queue.explain import UNSURE_OF_WORKERS, explanation, with_workers
 from lorapool.shared.queue.protocol import Enqueued, Explanation, Notice, StreamItem
+from lorapool.shared.scripts import records
 from lorapool.shared.server.keys import bare_id
-from lorapool.shared.server.server import Arg, Command
+from lorapool.shared.server.server import Command
 
 INBOX_ENTRIES = 32  # of one read: each may bring 64 answers, and the reader's event loop stands still over them
 
@@ -78,7 +79,7 @@ class ClientQueue:
 
     def _packed(
         self, jobs: Sequence[Job], outcomes: dict[int, Enqueued | LorapoolError]
-    ) -> Iterator[tuple[int, list[Arg]]]:
+    ) -> Iterator[tuple[int, records.Enqueue]]:
         """What is sent of each job; of one that cannot be, the refusal among the outcomes."""
         for index, job in enumerate(jobs):
             try:
@@ -93,15 +94,15 @@ class ClientQueue:
 
     async def cancel(self, job_id: str) -> JobState:
         """The state afterwards: ``cancelled``, or ``running`` until its worker lets go. Raises UnknownJob."""
-        return self._state(job_id, await self._scripts.run("cancel", bare_id(job_id)))
+        return self._state(job_id, await self._scripts.run("cancel", *records.OneJob(id=bare_id(job_id))))
 
     async def expire(self, job_id: str) -> JobState:
         """End a job whose deadline has passed and which no living worker has. Raises UnknownJob."""
-        return self._state(job_id, await self._scripts.run("expire", bare_id(job_id)))
+        return self._state(job_id, await self._scripts.run("expire", *records.OneJob(id=bare_id(job_id))))
 
     async def explain(self, job_id: str) -> Explanation:
         """Why that job is where it is. Raises UnknownJob, MalformedEntry."""
-        facts = text_map(await self._scripts.run("explain", bare_id(job_id)))
+        facts = text_map(await self._scripts.run("explain", *records.OneJob(id=bare_id(job_id))))
         if not facts:
             raise UnknownJob(f"job {self.full_id(job_id)} is not known: never accepted here, or long forgotten")
         loading = await self._members.loading(facts["worker"]) if facts["state"] == JobState.RUNNING else frozenset()
@@ -124,7 +125,7 @@ class ClientQueue:
         records: list[dict[str, str | bytes] | None] = []
         for part in arguments.chunks(job_ids):
             ids = (bare_id(job_id) for job_id in part)
-            answers = await self._scripts.run("results", len(replies.RESULT_FIELDS), *replies.RESULT_FIELDS, *ids)
+            answers = await self._scripts.run("results", *ids)
             records += map(replies.result, answers)
         return records
 

@@ -17,6 +17,7 @@ from lorapool.shared.malformed import readable, text_map, whole_numbers
 from lorapool.shared.queue import replies
 from lorapool.shared.queue.fsck import checked
 from lorapool.shared.queue.protocol import Backlog, Checked, DeadPage, Enqueued, Limits, Purged, Retired
+from lorapool.shared.scripts import records
 from lorapool.shared.server.keys import LANES, bare_id, new_job_id
 from lorapool.shared.server.server import Arg
 
@@ -35,9 +36,11 @@ class OperatorQueue:
 
     async def open_adapter(self, ref: str, digest: str, **limits: float) -> None:
         """Let an adapter take jobs. ``limits``: max_depth, max_inflight, agent_window, weight."""
-        unknown = limits.keys() - {"max_depth", "max_inflight", "agent_window", "weight"}
+        unknown = limits.keys() - set(records.Limits._fields)
         assert not unknown, f"unknown limits {unknown}"
-        await self._scripts.run("open", ref, digest, *(arg for pair in limits.items() for arg in pair))
+        await self._scripts.run(
+            "open", *records.Open(ref=ref, digest=digest), *(arg for pair in limits.items() for arg in pair)
+        )
 
     async def pause(self, ref: str) -> None:
         """Claim no more jobs of that adapter; it still takes them. Raises UnknownAdapter."""
@@ -62,7 +65,7 @@ class OperatorQueue:
         UnknownAdapter.
         """
         args = [arg for name, value in changes.items() for arg in (name, _limit(ref, name, value))]
-        answer = await self._scripts.run("limits", ref, *args)
+        answer = await self._scripts.run("limits", *records.ChangeLimits(ref=ref), *args)
         if answer is None:
             raise UnknownAdapter(f"adapter {ref} was never opened in this pool")
         return replies.limits(answer)
@@ -72,7 +75,7 @@ class OperatorQueue:
 
         An adapter never opened has the state "".
         """
-        state, waiting, running = await self._scripts.run("retire", ref, wish)
+        state, waiting, running = await self._scripts.run("retire", *records.Retire(ref=ref, wish=wish))
         return Retired(state.decode(errors="replace"), waiting, running)
 
     # -- what waits
@@ -98,7 +101,8 @@ class OperatorQueue:
 
     async def dead(self, ref: str | None = None, cursor: str = "", n: int = 50) -> DeadPage:
         """Up to ``n`` (at most 500) dead letters, newest first, of one adapter or of all."""
-        answer = await self._scripts.run("dead", ref or "", cursor, max(1, min(n, MAX_PAGE)))
+        page = records.Dead(ref=ref or "", after=cursor, wanted=max(1, min(n, MAX_PAGE)))
+        answer = await self._scripts.run("dead", *page)
         return replies.dead_page(answer, self.keys)
 
     async def redrive(self, job_id: str) -> Enqueued:
@@ -107,7 +111,7 @@ class OperatorQueue:
         The new job names the dead one in ``redrive_of``; a deadline counts anew. Raises UnknownJob, InvalidRequest
         (not a dead letter), ResultExpired (its request is gone), and what ``enqueue`` raises of the adapter.
         """
-        answer = await self._scripts.run("redrive", bare_id(job_id), new_job_id())
+        answer = await self._scripts.run("redrive", *records.Redrive(id=bare_id(job_id), new_id=new_job_id()))
         word, *facts = (part.decode(errors="replace") for part in answer)
         if word in {"new", "same"}:
             return Enqueued(self.keys.full_id(facts[0]), JobState(facts[1] or JobState.EXPIRED), created=word == "new")
@@ -125,12 +129,13 @@ class OperatorQueue:
 
         Their jobs stay failed, with their messages, for as long as any result.
         """
-        onward, count = await self._scripts.run("purge_dead", ref or "", older_than_ms, cursor)
+        args = records.PurgeDead(ref=ref or "", min_age_ms=older_than_ms, after=cursor)
+        onward, count = await self._scripts.run("purge_dead", *args)
         return Purged(count, onward.decode(errors="replace"))
 
     async def purge_waiting(self, ref: str, cursor: str = "") -> Purged:
         """Cancel what waits for an adapter: queued, suspect and delayed jobs; about a hundred a call."""
-        onward, count = await self._scripts.run("purge_waiting", ref, cursor)
+        onward, count = await self._scripts.run("purge_waiting", *records.PurgeWaiting(ref=ref, cursor=cursor))
         return Purged(count, onward.decode(errors="replace"))
 
     async def fsck(self, cursor: str = "") -> Checked:
@@ -146,7 +151,7 @@ class OperatorQueue:
         return None if dropped < 0 else dropped
 
     async def _set_state(self, ref: str, state: str) -> None:
-        if await self._scripts.run("set_adapter_state", ref, state) is None:
+        if await self._scripts.run("set_adapter_state", *records.SetAdapterState(ref=ref, state=state)) is None:
             raise UnknownAdapter(f"adapter {ref} was never opened in this pool")
 
 

@@ -1,6 +1,6 @@
 """Replies: what the scripts and streams answer, read into the protocol's words.
 
-The other half of the scripts' ``returns`` lines. Of many items those that cannot be read are stepped over
+Their fields and order are scripts/records.py's. Of many items those that cannot be read are stepped over
 (malformed.py). Pure; knows no connection.
 """
 
@@ -37,37 +37,11 @@ from lorapool.shared.queue.protocol import (
     View,
     WaitingAdapter,
 )
+from lorapool.shared.scripts import records
 from lorapool.shared.server.keys import Keys
 
-RESULT_FIELDS = (
-    "state",
-    "ref",
-    "digest",
-    "agent",
-    "seed",
-    "attempts",
-    "worker",
-    "submitted_ms",
-    "started_ms",
-    "first_token_ms",
-    "finished_ms",
-    "load_ms",
-    "resident",
-    "device",
-    "dtype",
-    "text",
-    "detail",
-    "finish_reason",
-    "prompt_tokens",
-    "completion_tokens",
-    "error",
-    "message",
-)
-
+RESULT_FIELDS = records.Result._fields
 _STATES = frozenset(JobState)
-_ANSWER_FIELDS = tuple(
-    name for name in RESULT_FIELDS if name not in {"text", "detail", "error", "message"}
-)  # of a notice, in this order
 
 
 def enqueued(answer: str, job: Job, keys: Keys) -> Enqueued | LorapoolError:
@@ -101,15 +75,16 @@ def refusal(answer: str, ref: str, agent: str) -> LorapoolError:
 
 
 def _queue_full(rest: str, ref: str, agent: str) -> QueueFull:
-    scope, depth, limit, retry_ms = rest.split()
-    whose = f"agent {agent} has" if scope == "agent" else "there are"
-    where = "in the pool" if scope == "pool" else f"on {ref}"
-    retry_s = int(retry_ms) / 1000
+    full = records.Full(*rest.split())
+    whose = f"agent {agent} has" if full.scope == "agent" else "there are"
+    where = "in the pool" if full.scope == "pool" else f"on {ref}"
+    retry_s = int(full.retry_ms) / 1000
     return QueueFull(
-        f"{whose} {depth} jobs waiting {where}, the {scope} limit is {limit}; try again in {retry_s:g} s",
-        scope=scope,
-        depth=int(depth),
-        limit=int(limit),
+        f"{whose} {full.depth} jobs waiting {where}, the {full.scope} limit is {full.limit}; "
+        f"try again in {retry_s:g} s",
+        scope=full.scope,
+        depth=int(full.depth),
+        limit=int(full.limit),
         retry_after_s=retry_s,
     )
 
@@ -136,22 +111,22 @@ def _held(head: bytes, lease: str, keys: Keys) -> Held:
     return Held(keys.full_id(check_name("job id", head.partition(b" ")[0].decode())), lease)
 
 
-def _claimed(head: str, payload: bytes, lease: str, keys: Keys) -> ClaimedJob:
-    bare, ref, digest, agent, attempt, lost, fence, seed, submitted, claimed, deadline = head.split(" ")
+def _claimed(text: str, payload: bytes, lease: str, keys: Keys) -> ClaimedJob:
+    head = records.Head(*text.split(" "))
     return ClaimedJob(
-        keys.full_id(bare),
-        lease,
-        ref,
-        "" if digest == "-" else digest,
-        agent,
-        int(attempt),
-        int(lost),
-        int(fence),
-        int(seed),
-        int(submitted),
-        int(claimed),
-        None if deadline == "-" else int(deadline),
-        payload,
+        job_id=keys.full_id(head.id),
+        lease=lease,
+        ref=head.ref,
+        digest="" if head.digest == "-" else head.digest,
+        agent=head.agent,
+        attempt=int(head.attempt),
+        lost=int(head.lost),
+        fence=int(head.fence),
+        seed=int(head.seed),
+        submitted_ms=int(head.submitted_ms),
+        claimed_ms=int(head.claimed_ms),
+        deadline_ms=None if head.deadline_ms == "-" else int(head.deadline_ms),
+        payload=payload,
     )
 
 
@@ -161,15 +136,26 @@ def view(text: str) -> View:
 
 
 def _view(text: str) -> View:
-    now, due, ready, behind, apart, suspects, *rest = text.split(" ")
-    waiting = readable("waiting adapter", (rest[i : i + 4] for i in range(0, len(rest), 4)), _waiting)
-    next_due_ms = None if due == "-" else int(due)
-    return View(int(now), tuple(waiting), next_due_ms, int(ready), apart == "1", int(suspects), behind == "1")
+    words = text.split(" ")
+    width, each = len(records.Looked._fields), len(records.Waiting._fields)
+    looked = records.Looked(*words[:width])
+    waiting = readable("waiting adapter", (words[i : i + each] for i in range(width, len(words), each)), _waiting)
+    return View(
+        now_ms=int(looked.now_ms),
+        waiting=tuple(waiting),
+        next_due_ms=None if looked.next_due_ms == "-" else int(looked.next_due_ms),
+        ready_count=int(looked.ready),
+        apart=looked.apart == "1",
+        suspects=int(looked.suspects),
+        behind=looked.behind == "1",
+    )
 
 
 def _waiting(words: list[str]) -> WaitingAdapter:
-    ref, since, depth, served = words
-    return WaitingAdapter(ref, int(float(since)), int(depth), float(served))
+    one = records.Waiting(*words)
+    return WaitingAdapter(
+        ref=one.ref, since_ms=int(float(one.since_ms)), depth=int(one.depth), served=float(one.served)
+    )
 
 
 def state(text: bytes | None) -> JobState | MalformedEntry | None:
@@ -222,12 +208,12 @@ def notices(entry_id: str, fields: Mapping[str, bytes], keys: Keys) -> Iterator[
 def _notice(entry_id: str, job_id: str, value: bytes) -> Notice:
     head, _, rest = value.partition(b"\n")
     state, *values = head.decode().split("\t")
-    return Notice(entry_id, job_id, JobState(state), _answer(state, values, rest) if values else None)
+    return Notice(entry_id, job_id, JobState(state), _answer((state, *values), rest) if values else None)
 
 
-def _answer(state: str, values: list[str], rest: bytes) -> dict[str, str | bytes]:
-    text_bytes = int(values.pop())
-    record: dict[str, str | bytes] = dict(zip(_ANSWER_FIELDS, (state, *values), strict=True))
+def _answer(values: Sequence[str], rest: bytes) -> dict[str, str | bytes]:
+    record: dict[str, str | bytes] = dict(zip(records.ANSWER, values, strict=True))
+    text_bytes = int(record.pop("text_bytes"))
     record["text"], record["detail"] = rest[:text_bytes].decode(), rest[text_bytes:]
     return record
 
@@ -273,9 +259,18 @@ def dead_page(answer: list[Any], keys: Keys) -> DeadPage:
 
 
 def _letter(entry: list[bytes], keys: Keys) -> DeadLetter:
-    bare, ref, agent, reason, message, attempts, lost, died, again = (part.decode(errors="replace") for part in entry)
-    numbers = (int(attempts), int(lost), int(died))
-    return DeadLetter(keys.full_id(bare), ref, agent, reason, message, *numbers, keys.full_id(again) if again else "")
+    letter = records.Letter(*(part.decode(errors="replace") for part in entry))
+    return DeadLetter(
+        job_id=keys.full_id(letter.id),
+        ref=letter.ref,
+        agent=letter.agent,
+        reason=letter.reason,
+        message=letter.message,
+        attempts=int(letter.attempts),
+        lost=int(letter.lost),
+        died_ms=int(letter.died_ms),
+        redriven_as=keys.full_id(letter.redriven) if letter.redriven else "",
+    )
 
 
 def limits(answer: list[bytes]) -> Limits:
@@ -284,6 +279,13 @@ def limits(answer: list[bytes]) -> Limits:
 
 
 def _limits(answer: list[bytes]) -> Limits:
-    depth, inflight, window, weight = (value.decode() for value in answer)
-    max_depth, max_inflight, agent_window = (int(text) if text else None for text in (depth, inflight, window))
-    return Limits(max_depth, max_inflight, agent_window, float(weight) if weight else None)
+    stored = records.Limits(*(value.decode() for value in answer))
+    max_depth, max_inflight, agent_window = (
+        int(text) if text else None for text in (stored.max_depth, stored.max_inflight, stored.agent_window)
+    )
+    return Limits(
+        max_depth=max_depth,
+        max_inflight=max_inflight,
+        agent_window=agent_window,
+        weight=float(stored.weight) if stored.weight else None,
+    )

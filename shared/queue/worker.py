@@ -14,6 +14,7 @@ from lorapool.shared.connection import Partition
 from lorapool.shared.errors import MalformedEntry, RedisFull
 from lorapool.shared.queue import arguments, replies
 from lorapool.shared.queue.protocol import Claim, Delta, Held, Renewed, Settled, Settlement, View
+from lorapool.shared.scripts import records
 
 
 class WorkerQueue:
@@ -42,14 +43,23 @@ class WorkerQueue:
         ``lease`` must be unique to this claim; the same again returns what it took. Job ids under it are full.
         """
         n = min(n, arguments.MAX_JOBS)
-        apart = n if suspects is None else min(suspects, arguments.MAX_JOBS)
-        numbers = (n, max_adapters, n if per_adapter is None else per_adapter, lease_ms, apart, len(residents))
-        answer = await self._scripts.run("claim", worker, lease, *numbers, *residents, *preferences)
+        args = records.Claim(
+            worker=worker,
+            lease=lease,
+            n=n,
+            max_adapters=max_adapters,
+            per_adapter=n if per_adapter is None else per_adapter,
+            lease_ms=lease_ms,
+            most_suspects=n if suspects is None else min(suspects, arguments.MAX_JOBS),
+            residents=len(residents),
+        )
+        answer = await self._scripts.run("claim", *args, *residents, *preferences)
         return replies.claim(answer, lease, self.keys)
 
     async def tick(self, worker: str, residents: Sequence[str] = ()) -> View:
         """Promote what is due, reap lapsed leases, expire what is late (bounded), and look."""
-        return replies.view((await self._scripts.run("tick", worker, *residents)).decode(errors="replace"))
+        answer = await self._scripts.run("tick", *records.Tick(worker=worker), *residents)
+        return replies.view(answer.decode(errors="replace"))
 
     async def renew(self, held: Sequence[Held], lease_ms: int) -> Renewed:
         """Extend leases; says which jobs are no longer ours, and which must stop: cancelled, or past their deadline."""
@@ -57,9 +67,11 @@ class WorkerQueue:
         cancelled: list[str] = []
         overdue: list[str] = []
         for part in arguments.chunks(held):
-            answers = await self._scripts.run("renew", lease_ms, *arguments.of_held(part))
-            for job_ids, answer in zip((lost, cancelled, overdue), answers, strict=True):
-                job_ids.extend(self._full_ids(answer))
+            args = records.Renew(lease_ms=lease_ms)
+            answer = records.Renewal(*await self._scripts.run("renew", *args, *arguments.of_held(part)))
+            lost += self._full_ids(answer.lost)
+            cancelled += self._full_ids(answer.cancelled)
+            overdue += self._full_ids(answer.overdue)
         return Renewed(tuple(lost), tuple(cancelled), tuple(overdue))
 
     async def emit(self, deltas: Sequence[Delta]) -> tuple[str, ...]:

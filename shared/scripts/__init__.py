@@ -14,7 +14,7 @@ from typing import Any
 from redis.exceptions import NoScriptError
 
 from lorapool.shared.scripts import texts
-from lorapool.shared.scripts.constants import constants, written_in
+from lorapool.shared.scripts.constants import written_in
 from lorapool.shared.server.server import Arg, Server
 from lorapool.shared.server.terms import Terms
 
@@ -57,7 +57,7 @@ class Scripts:
 @cache
 def script(name: str, terms: Terms, clock: str | None, shebang: bool) -> Script:
     """The whole of an operation; ``clock`` and ``shebang`` as for Scripts."""
-    text = written_in(texts.text(name), constants(terms))
+    text = written_in(texts.text(name), terms)
     if clock is not None:
         assert NOW in text
         text = text.replace(NOW, f"return tonumber(redis.call('GET', '{clock}')) or {NOW.removeprefix('return ')}")

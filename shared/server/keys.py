@@ -17,7 +17,7 @@ from lorapool.shared.job import BASE_REF, Priority, check_name
 
 # The streams that an adapter may have; at equal turns the first goes first (scripts/lib/lanes.lua).
 OVER_QUOTA = "_over_quota"
-LANES = (*(f"{priority}{quota}" for priority in ("high", "normal", "low") for quota in ("", OVER_QUOTA)), "retry")
+LANES = (*(f"{priority}{quota}" for priority in Priority for quota in ("", OVER_QUOTA)), "retry")
 
 # What a partition has once: type and meaning, as the docstrings of Keys and PoolKeys have them for the others.
 ONCE = {

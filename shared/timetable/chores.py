@@ -10,6 +10,7 @@ from collections.abc import Mapping
 
 from lorapool.shared.connection import PoolConnection
 from lorapool.shared.malformed import readable, text_map
+from lorapool.shared.scripts import records
 from lorapool.shared.server.server import Arg
 
 DIGEST_TTL_MS = 7 * 86_400_000
@@ -29,7 +30,9 @@ class ChoreBook:
         """Whether that tick's chore is this worker's to do: nobody has begun it, nor that of a later tick, and none is
         under way (for 15 s at most: who began it may have died). A tick that the server's clock has not reached is
         nobody's."""
-        return bool(await self._scripts.run("chore_begin", chore, tick_ms, worker))
+        return bool(
+            await self._scripts.run("chore_begin", *records.ChoreBegin(chore=chore, tick_ms=tick_ms, worker=worker))
+        )
 
     async def end(self, chore: str, said: Mapping[str, Arg]) -> None:
         """It is done; write what it did, under the chore's name."""
@@ -48,7 +51,7 @@ class ChoreBook:
     async def write_dead(self, digest: Mapping[str, Arg]) -> None:
         """The digest of dead letters, whole, in place of the one before."""
         fields = [arg for pair in digest.items() for arg in pair]
-        await self._scripts.run("replace", self._keys.dead, DIGEST_TTL_MS, *fields)
+        await self._scripts.run("replace", *records.Replace(key=self._keys.dead, ttl_ms=DIGEST_TTL_MS), *fields)
 
     async def see(self, alive: list[str]) -> list[str]:
         """Note who lives; returns those noted before who do not live any more."""

@@ -16,6 +16,7 @@ from lorapool.shared.connection import PoolConnection
 from lorapool.shared.errors import InvalidRequest, ScheduleConflict, UnknownSchedule
 from lorapool.shared.job import check_name, explain_validation
 from lorapool.shared.malformed import UNREADABLE, text_map
+from lorapool.shared.scripts import records
 from lorapool.shared.server.server import Arg
 from lorapool.shared.timetable.schedule import Schedule
 
@@ -39,7 +40,7 @@ class Timetable:
     async def add(self, entry: Schedule, next_ms: int) -> Schedule:
         """Store it; the same again is the same entry. Raises ScheduleConflict where that name says something else."""
         args = [arg for pair in _fields(entry).items() for arg in pair]
-        if await self._scripts.run("schedule_add", entry.name, next_ms, *args):
+        if await self._scripts.run("schedule_add", *records.ScheduleAdd(name=entry.name, next_ms=next_ms), *args):
             return await self.get(entry.name)
         there = await self.get(entry.name)
         if there.model_dump(exclude=_MOVING) != entry.model_dump(exclude=_MOVING):
@@ -91,7 +92,8 @@ class Timetable:
     ) -> bool:
         expected, onward = ("" if value is None else value for value in (entry.next_ms, next_ms))
         args = [arg for pair in told.items() for arg in pair]
-        return bool(await self._scripts.run("schedule_move", entry.name, expected, onward, missed, runs, *args))
+        move = records.ScheduleMove(name=entry.name, expected_ms=expected, next_ms=onward, missed=missed, runs=runs)
+        return bool(await self._scripts.run("schedule_move", *move, *args))
 
     async def _read(self, names: Sequence[bytes]) -> dict[str, Schedule | InvalidRequest]:
         """The entries by name; a name whose entry has expired is forgotten."""

@@ -6,13 +6,13 @@ local function adapter_of(ref)
   local a = adapters[ref]
   if not a then
     local key = P .. 'adapter:' .. ref
-    local v = call('HMGET', key, 'state', 'digest', 'max_depth', 'agent_window')
-    if not v[1] and ref == '_base' then
+    local state, digest, max_depth, window = unpack(call('HMGET', key, 'state', 'digest', 'max_depth', 'agent_window'))
+    if not state and ref == REF.BASE then
       call('HSET', key, 'state', 'open', 'digest', '')
-      v[1], v[2] = 'open', ''
+      state, digest = 'open', ''
     end
-    a = { state = v[1], digest = v[2], max_depth = number(v[3]) or TERMS.MAX_DEPTH,
-      agent_window = number(v[4]) or TERMS.AGENT_WINDOW }
+    a = { state = state, digest = digest, max_depth = number(max_depth) or TERMS.MAX_DEPTH,
+      agent_window = number(window) or TERMS.AGENT_WINDOW }
     adapters[ref] = a
   end
   return a
@@ -27,9 +27,11 @@ local function pool_limit()
 end
 
 local function full(scope, depth, limit, ref)
-  local since = tonumber(call('ZSCORE', P .. 'ready', ref)) or NOW -- how long the next job has waited: about how often room appears
+  -- How long the next job has waited: about how often room appears.
+  local since = tonumber(call('ZSCORE', P .. 'ready', ref)) or NOW
   local retry = math.max(100, math.min(5000, NOW - since))
-  return string.format('full %s %d %d %d', scope, depth, limit, retry)
+  return 'full ' .. table.concat(FULL { scope = scope, depth = string.format('%d', depth),
+    limit = string.format('%d', limit), retry_ms = string.format('%d', retry) }, ' ')
 end
 
 local function refusal(adapter, ref, agent)

@@ -126,15 +126,15 @@ local function belongs(set, job)
 end
 
 local function check_set(set, position)
-  local found = call('ZSCAN', P .. set, position, 'COUNT', 100)
-  for i = 1, #found[2], 2 do
-    local id = found[2][i]
+  local cursor, members = unpack(call('ZSCAN', P .. set, position, 'COUNT', 100))
+  for i = 1, #members, 2 do
+    local id = members[i]
     if not belongs(set, load_job(id)) then
       call('ZREM', P .. set, id)
       damaged('stray_in_' .. set, id)
     end
   end
-  return tostring(found[1])
+  return tostring(cursor)
 end
 
 -- Gauges
@@ -223,9 +223,9 @@ end
 
 local function count_set(ref, set, window)
   for _, id in ipairs(call('ZRANGE', P .. set, 0, -1)) do
-    local v = call('HMGET', P .. 'job:' .. id, 'ref', 'agent')
-    if v[1] == ref then
-      window[v[2]] = (window[v[2]] or 0) + 1
+    local its_ref, agent = unpack(call('HMGET', P .. 'job:' .. id, 'ref', 'agent'))
+    if its_ref == ref then
+      window[agent] = (window[agent] or 0) + 1
     end
   end
 end

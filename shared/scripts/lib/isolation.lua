@@ -5,7 +5,7 @@
 -- the others' work goes on.
 
 local PATIENCE_MS = 1000 -- so long a suspect waits for a worker that is idle; then a busy one runs dry for it
-local LOOK, GROUP = 16, 64
+local LOOK = 16
 
 -- Whether this worker still runs suspects; it claims nothing beside them.
 local function runs_suspects(worker)
@@ -108,7 +108,7 @@ local function group_of(suspect, group, most)
   if suspect.lost - suspect.lifted > 1 then
     return group_mates
   end
-  for _, id in ipairs(call('ZRANGEBYSCORE', P .. 'suspects', group, group, 'LIMIT', 0, GROUP)) do
+  for _, id in ipairs(call('ZRANGEBYSCORE', P .. 'suspects', group, group, 'LIMIT', 0, TERMS.MAX_JOBS)) do
     local job = #group_mates < most and id ~= suspect.id and load_job(id)
     if job and job.state == 'queued' and not away[job.ref] and job.lost - job.lifted == 1 then
       group_mates[#group_mates + 1] = job

@@ -59,8 +59,8 @@ end
 
 -- Of a job: since when it could have been claimed or, if that is later, its turn counts.
 local function turn_of(id)
-  local v = call('HMGET', P .. 'job:' .. id, 'submitted_ms', 'due_ms', 'turn_ms')
-  return math.max(number(v[1]) or 0, number(v[2]) or 0, number(v[3]) or 0)
+  local submitted, due, turn = unpack(call('HMGET', P .. 'job:' .. id, 'submitted_ms', 'due_ms', 'turn_ms'))
+  return math.max(number(submitted) or 0, number(due) or 0, number(turn) or 0)
 end
 
 local function counted_waiting(job, n)

@@ -26,10 +26,10 @@ local function clock_went_back(lease, late)
   cut_short(NOW + lease, lease)
   for set, field in pairs({ delayed = 'due_ms', deadlines = 'deadline_ms' }) do
     for _, id in ipairs(call('ZRANGEBYSCORE', P .. set, NOW, '+inf', 'LIMIT', 0, MOST_REPAIRED)) do
-      local v = call('HMGET', P .. 'job:' .. id, 'submitted_ms', field, 'retries')
-      local submitted, at = number(v[1]) or NOW, number(v[2])
+      local submitted, at, retries = unpack(call('HMGET', P .. 'job:' .. id, 'submitted_ms', field, 'retries'))
+      submitted, at = number(submitted) or NOW, number(at)
       local due = at and submitted > NOW and NOW + at - submitted
-      if set == 'delayed' and at and not due and v[3] ~= '0' and at > NOW + 2 * TERMS.BACKOFF_MAX_MS then
+      if set == 'delayed' and at and not due and retries ~= '0' and at > NOW + 2 * TERMS.BACKOFF_MAX_MS then
         due = NOW
       end
       if due then

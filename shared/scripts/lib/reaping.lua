@@ -2,7 +2,6 @@
 -- Jobs whose worker vanished with them, by their leases or by its own word.
 
 local LITTLE = 8 -- jobs lost together that run again as one group
-local MOST_REAPED = 64
 local MOST_EXONERATED = 256
 local culprits = {} -- of deadly jobs found by this call, the leases under which they were lost
 
@@ -107,7 +106,7 @@ local function is_spared(job, due)
 end
 
 local function reap()
-  local lapsed, lost = call('ZRANGEBYSCORE', P .. 'leases', '-inf', NOW, 'WITHSCORES', 'LIMIT', 0, MOST_REAPED), {}
+  local lapsed, lost = call('ZRANGEBYSCORE', P .. 'leases', '-inf', NOW, 'WITHSCORES', 'LIMIT', 0, TERMS.MAX_JOBS), {}
   for i = 1, #lapsed, 2 do
     local id, job = lapsed[i], load_job(lapsed[i])
     if not job or job.state ~= 'running' then

@@ -1,9 +1,5 @@
 -- The record of a job, a hash: read with care, since others may have written there too.
 
-local FIELDS = { 'state', 'lease', 'ref', 'agent', 'client', 'stream', 'attempts', 'lost', 'fence', 'submitted_ms',
-  'deadline_ms', 'cancel', 'cost', 'lane', 'entry', 'worker', 'priority', 'settled', 'digest', 'seed', 'started_ms',
-  'first_token_ms', 'lifted', 'lost_leases', 'due_ms', 'spared' }
-
 -- A number within reason, or nil.
 local function number(text)
   local n = tonumber(text)
@@ -19,7 +15,7 @@ end
 -- put right by fsck.
 local function condemn(id)
   local key = P .. 'job:' .. id
-  call('HSET', key, 'state', 'failed', 'finished_ms', string.format('%d', NOW), 'lease', '', 'error', 'MalformedEntry',
+  call('HSET', key, 'state', 'failed', 'finished_ms', AT, 'lease', '', 'error', 'MalformedEntry',
     'message', 'its record was damaged: not written by lorapool, or changed since')
   call('PEXPIRE', key, TERMS.RESULT_TTL_MS)
   call('UNLINK', P .. 'payload:' .. id)
@@ -46,14 +42,18 @@ local function sound(id, state, ref, agent, ...)
 end
 
 local function load_job(id)
-  local v = call('HMGET', P .. 'job:' .. id, unpack(FIELDS))
-  if not v[1] or not sound(id, v[1], v[3], v[4], v[7], v[8], v[9], v[10], v[13]) then
+  local v = call('HMGET', P .. 'job:' .. id, JOB.FIELDS)
+  local state, ref, agent, attempts, lost = v[JOB.state], v[JOB.ref], v[JOB.agent], v[JOB.attempts], v[JOB.lost]
+  local fence, submitted, cost = v[JOB.fence], v[JOB.submitted_ms], v[JOB.cost]
+  if not state or not sound(id, state, ref, agent, attempts, lost, fence, submitted, cost) then
     return nil
   end
-  return { id = id, state = v[1], lease = v[2] or '', ref = v[3], agent = v[4], client = v[5], stream = v[6],
-    attempts = tonumber(v[7]), lost = tonumber(v[8]), fence = tonumber(v[9]), submitted = tonumber(v[10]),
-    deadline = number(v[11]), cancel = v[12], cost = tonumber(v[13]), lane = v[14] or 'normal', entry = v[15] or '',
-    worker = v[16] or '', priority = v[17] or 'normal', settled = v[18], digest = v[19] or '', seed = v[20] or '0',
-    started = number(v[21]), first_token = number(v[22]),
-    lifted = number(v[23]) or 0, lost_leases = v[24] or '', due = number(v[25]), spared = v[26] }
+  return { id = id, state = state, lease = v[JOB.lease] or '', ref = ref, agent = agent, client = v[JOB.client],
+    stream = v[JOB.stream], attempts = tonumber(attempts), lost = tonumber(lost), fence = tonumber(fence),
+    submitted = tonumber(submitted), deadline = number(v[JOB.deadline_ms]), cancel = v[JOB.cancel],
+    cost = tonumber(cost), lane = v[JOB.lane] or 'normal', entry = v[JOB.entry] or '', worker = v[JOB.worker] or '',
+    priority = v[JOB.priority] or 'normal', settled = v[JOB.settled], digest = v[JOB.digest] or '',
+    seed = v[JOB.seed] or '0', started = number(v[JOB.started_ms]), first_token = number(v[JOB.first_token_ms]),
+    lifted = number(v[JOB.lifted]) or 0, lost_leases = v[JOB.lost_leases] or '', due = number(v[JOB.due_ms]),
+    spared = v[JOB.spared] }
 end

@@ -1,6 +1,6 @@
 -- uses: duties reach record
 -- The bounded view that the affinity policy sees, as one text (cheap to build and to read):
--- "now next_due ready behind apart suspects", then " ref since waiting served" for each adapter; "-" is none.
+-- LOOKED, then WAITING for each adapter (records.py); "-" is none.
 
 local function least_due()
   local least = '-'
@@ -64,8 +64,8 @@ end
 -- `behind`: more is due than one call may do. `apart`: this worker is to claim nothing but suspects. `offered`: it may
 -- take some, once it holds nothing.
 local function view(residents, apart, offered)
-  local parts = { string.format('%d', NOW), least_due(), call('ZCARD', P .. 'ready'), more_is_due and 1 or 0,
-    apart and 1 or 0, offered and call('ZCARD', P .. 'suspects') or 0 }
+  local parts = LOOKED { now_ms = AT, next_due_ms = least_due(), ready = call('ZCARD', P .. 'ready'),
+    behind = more_is_due and 1 or 0, apart = apart and 1 or 0, suspects = offered and call('ZCARD', P .. 'suspects') or 0 }
   local refs, since = candidates(residents)
   if #refs > 0 then
     local waiting = call('HMGET', P .. 'waiting', unpack(refs))
@@ -74,8 +74,9 @@ local function view(residents, apart, offered)
     for i, ref in ipairs(refs) do
       local from = tonumber(since[ref]) <= NOW + TERMS.OVER_QUOTA_MS and since[ref] or AT -- else by a clock that went back
       local depth = string.format('%d', number(waiting[i]) or 0) -- a word, whatever stands there: others come after it
-      parts[n + 1], parts[n + 2], parts[n + 3], parts[n + 4] = ref, from, depth, served[i] or '0'
-      n = n + 4
+      parts[n + WAITING.ref], parts[n + WAITING.since_ms] = ref, from
+      parts[n + WAITING.depth], parts[n + WAITING.served] = depth, served[i] or '0'
+      n = n + WAITING.WIDTH
     end
   end
   return table.concat(parts, ' ')

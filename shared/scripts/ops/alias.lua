@@ -1,10 +1,10 @@
 -- uses: aliases
 -- Point an alias at a version, or delete it. One in use moves only to what a worker has approved.
 -- KEYS[1] pool prefix
--- ARGV alias case-folded, ref ('' deletes), token unique to this wish
+-- ARGV ALIAS, its name case-folded; ref '' deletes; the token is unique to this wish
 -- returns {'moved', from, to} ('' for nowhere); or {'unknown' | 'pending' | 'refused' | 'removed'}: nothing was moved.
 --      The same token again returns what the first call did.
-local name, ref, token = ARGV[1], ARGV[2], ARGV[3]
+local name, ref, token = ARGV[ALIAS.name], ARGV[ALIAS.ref], ARGV[ALIAS.token]
 local done = outcome_of(name, token)
 if done then
   return done

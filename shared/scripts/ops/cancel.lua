@@ -1,9 +1,9 @@
 -- uses: endings record unit_of_work waiting
 -- End a job on request: at once where it waits; where it runs, its worker is told and settles it.
 -- KEYS[1] partition prefix
--- ARGV id
+-- ARGV ONE_JOB
 -- returns the state afterwards, nil for an unknown job
-local job = load_job(ARGV[1])
+local job = load_job(ARGV[ONE_JOB.id])
 if not job then
   return nil
 end

@@ -1,37 +1,38 @@
 -- uses: counters deadlines duties endings isolation lanes presence reach record unit_of_work view wake
 -- Take a micro-batch under one lease, adapter by adapter in the order preferred; tidy up first, look around after.
 -- KEYS[1] partition prefix
--- ARGV worker, lease, n, max_adapters, per_adapter, lease_ms, most suspects together, number of residents,
---      resident..., preferred ref...
+-- ARGV CLAIM, resident..., preferred ref...
 --      a resident with a minus before it is an adapter that this worker cannot reach; none is preferred by a worker
 --      that holds nothing, and asks for suspects alone
--- returns {view, head, payload, head, payload, ...}; a head is
---      'id ref digest agent attempt lost fence seed submitted claimed deadline', '-' for none
+-- returns {view, HEAD as one text, payload, HEAD, payload, ...}
 -- The same lease again returns what it took the first time, as far as it is still held.
-local worker, lease = ARGV[1], ARGV[2]
-local n, max_adapters, per_adapter = tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5])
-local lease_ms, most_apart, resident_count = tonumber(ARGV[6]), tonumber(ARGV[7]), tonumber(ARGV[8])
-local residents = residents_of(9, 8 + resident_count)
+local worker, lease = ARGV[CLAIM.worker], ARGV[CLAIM.lease]
+local n, max_adapters = tonumber(ARGV[CLAIM.n]), tonumber(ARGV[CLAIM.max_adapters])
+local per_adapter, lease_ms = tonumber(ARGV[CLAIM.per_adapter]), tonumber(ARGV[CLAIM.lease_ms])
+local most_suspects = tonumber(ARGV[CLAIM.most_suspects])
+local last_resident = CLAIM.WIDTH + tonumber(ARGV[CLAIM.residents])
+local residents = residents_of(CLAIM.WIDTH + 1, last_resident)
 local heads, payloads, taken, claimed = {}, {}, {}, {} -- claimed: by ref, the next job's turn, or true
 local MOST_TIDIED, tidied = 256, 0 -- entries that were taken and could not begin
 
-local QUEUED = { 'state', 'ref', 'agent', 'attempts', 'cost', 'submitted_ms', 'stream', 'deadline_ms', 'lost', 'fence',
-  'digest', 'seed' }
-
 -- As load_job, but only what a claim needs, and what is not reckoned with as text.
 local function load_queued(id)
-  local v = call('HMGET', P .. 'job:' .. id, unpack(QUEUED))
-  if not v[1] or not sound(id, v[1], v[2], v[3], v[4], v[5], v[6], v[9], v[10], v[12]) or v[1] ~= 'queued' then
+  local v = call('HMGET', P .. 'job:' .. id, QUEUED.FIELDS)
+  local state, ref, agent, attempts, lost = v[QUEUED.state], v[QUEUED.ref], v[QUEUED.agent], v[QUEUED.attempts], v[QUEUED.lost]
+  local fence, submitted, cost, seed = v[QUEUED.fence], v[QUEUED.submitted_ms], v[QUEUED.cost], v[QUEUED.seed]
+  if not state or not sound(id, state, ref, agent, attempts, cost, submitted, lost, fence, seed) or state ~= 'queued' then
     return nil
   end
-  return { id = id, ref = v[2], agent = v[3], attempts = v[4], cost = v[5], submitted = v[6], stream = v[7],
-    deadline = number(v[8]), lost = v[9], fence = v[10], digest = v[11] or '', seed = v[12] }
+  return { id = id, ref = ref, agent = agent, attempts = attempts, cost = cost, submitted = submitted,
+    stream = v[QUEUED.stream], deadline = number(v[QUEUED.deadline_ms]), lost = lost, fence = fence,
+    digest = v[QUEUED.digest] or '', seed = seed }
 end
 
 local function hand_over(job)
   local digest = string.find(job.digest, '^%S+$') and job.digest or '-'
-  heads[#heads + 1] = table.concat({ job.id, job.ref, digest, job.agent, job.attempts, job.lost, job.fence, job.seed,
-    job.submitted, job.started, job.deadline or '-' }, ' ')
+  heads[#heads + 1] = table.concat(HEAD { id = job.id, ref = job.ref, digest = digest, agent = job.agent,
+    attempt = job.attempts, lost = job.lost, fence = job.fence, seed = job.seed, submitted_ms = job.submitted,
+    claimed_ms = job.started, deadline_ms = job.deadline or '-' }, ' ')
   payloads[#payloads + 1] = P .. 'payload:' .. job.id
 end
 
@@ -165,7 +166,7 @@ end
 
 local function take_preferred()
   local preferred, adapters = {}, 0
-  for i = 9 + resident_count, #ARGV do
+  for i = last_resident + 1, #ARGV do
     preferred[#preferred + 1] = ARGV[i]
   end
   local ready = #preferred > 0 and call('ZMSCORE', P .. 'ready', unpack(preferred))
@@ -188,12 +189,12 @@ end
 -- is counted here may be more, where somebody else wrote a record.
 local function take_apart()
   local apart, suspect, group = goes_apart(worker, true)
-  local holds_nothing = #ARGV < 9 + resident_count or gauge('held', worker) <= 0
+  local holds_nothing = #ARGV <= last_resident or gauge('held', worker) <= 0
   if not suspect or not holds_nothing then
     return apart
   end
   local ids = {}
-  for _, job in ipairs(group_of(suspect, group, most_apart)) do
+  for _, job in ipairs(group_of(suspect, group, most_suspects)) do
     if overdue(job) then
       expire_waiting(job)
     elseif takes_more(job.ref) then

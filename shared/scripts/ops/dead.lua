@@ -1,12 +1,12 @@
 -- uses: letters
 -- One page of the dead letters, newest first.
 -- KEYS[1] partition prefix
--- ARGV ref ('' all), entry id to go on after ('' from the newest), how many
--- returns {entry id to go on after or '', entry..., }; an entry is {id, ref, agent, reason, message, attempts, lost,
---      died_ms, id of the job it was redriven as or ''}
+-- ARGV DEAD
+-- returns {entry id to go on after or '', entry..., }; an entry is LETTER
 local LOOK = 500
-local from = ARGV[2] == '' and '+' or '(' .. ARGV[2]
-local wanted, reply, last = tonumber(ARGV[3]), { '' }, ''
+local ref, after = ARGV[DEAD.ref], ARGV[DEAD.after]
+local from = after == '' and '+' or '(' .. after
+local wanted, reply, last = tonumber(ARGV[DEAD.wanted]), { '' }, ''
 local entries = call('XREVRANGE', P .. 'dead', from, '-', 'COUNT', LOOK)
 for i, entry in ipairs(entries) do
   local letter = letter_of(entry)
@@ -15,9 +15,10 @@ for i, entry in ipairs(entries) do
     break
   end
   last = entry[1]
-  if ARGV[1] == '' or letter.ref == ARGV[1] then
-    reply[#reply + 1] = { letter.job, letter.ref, letter.agent, letter.reason, letter.message, letter.attempts,
-      letter.lost, string.format('%d', letter.died), call('HGET', P .. 'job:' .. letter.job, 'redriven') or '' }
+  if ref == '' or letter.ref == ref then
+    reply[#reply + 1] = LETTER { id = letter.job, ref = letter.ref, agent = letter.agent, reason = letter.reason,
+      message = letter.message, attempts = letter.attempts, lost = letter.lost,
+      died_ms = string.format('%d', letter.died), redriven = call('HGET', P .. 'job:' .. letter.job, 'redriven') or '' }
   end
   if i == LOOK then
     reply[1] = last

@@ -1,12 +1,10 @@
 -- uses: admission
 -- Accept jobs, each by itself: a refused one leaves nothing behind.
 -- KEYS[1] partition prefix
--- ARGV for each job: id, fingerprint, ref, agent, client, priority, stream (0 | 1), seed, cost, delay_ms, deadline_ms
---      (0: none), payload
+-- ARGV ENQUEUE for each job
 -- returns for each job one text: 'new STATE' | 'same STATE' | 'conflict' | 'unknown' | 'STATE' of the adapter that
---      refuses | 'full SCOPE DEPTH LIMIT RETRY_AFTER_MS' | 'invalid FIELD': not as this client's library would send it
-local WIDTH = 12
-local PRIORITIES = { high = true, normal = true, low = true }
+--      refuses | 'full ' and FULL | 'invalid FIELD': not as this client's library would send it
+local PRIORITIES = { PRIORITY.ALL }
 
 local function is_plain(text)
   return #text <= 128 and string.find(text, '^%w[%w._-]*$') ~= nil
@@ -14,7 +12,7 @@ end
 
 local function is_ref(text)
   local id, version = string.match(text, '^([^@]+)@([^@]+)$')
-  return text == '_base' or id ~= nil and is_plain(id) and is_plain(version)
+  return text == REF.BASE or id ~= nil and is_plain(id) and is_plain(version)
 end
 
 local function is_whole(text)
@@ -23,47 +21,51 @@ end
 
 -- Names become parts of keys, and numbers are reckoned with: what a raw client sends is looked at here, field by field.
 local CHECKS = {
-  { 'id', 0, function(text) return is_plain(text) and not string.find(text, '^%d+%.') end },
-  { 'ref', 2, is_ref },
-  { 'agent', 3, is_plain },
-  { 'client', 4, function(text) return text == '' or is_plain(text) end },
-  { 'priority', 5, function(text) return PRIORITIES[text] end },
-  { 'stream', 6, function(text) return text == '0' or text == '1' end },
-  { 'seed', 7, function(text) return #text <= 19 and string.find(text, '^%d+$') end },
-  { 'cost', 8, is_whole },
-  { 'delay', 9, is_whole },
-  { 'deadline', 10, is_whole },
-  { 'payload', 11, function(text) return text ~= '' end },
+  { 'id', ENQUEUE.id, function(text) return is_plain(text) and not string.find(text, '^%d+%.') end },
+  { 'ref', ENQUEUE.ref, is_ref },
+  { 'agent', ENQUEUE.agent, is_plain },
+  { 'client', ENQUEUE.client, function(text) return text == '' or is_plain(text) end },
+  { 'priority', ENQUEUE.priority, function(text) return PRIORITIES[text] end },
+  { 'stream', ENQUEUE.stream, function(text) return text == '0' or text == '1' end },
+  { 'seed', ENQUEUE.seed, function(text) return #text <= 19 and string.find(text, '^%d+$') end },
+  { 'cost', ENQUEUE.cost, is_whole },
+  { 'delay', ENQUEUE.delay_ms, is_whole },
+  { 'deadline', ENQUEUE.deadline_ms, is_whole },
+  { 'payload', ENQUEUE.payload, function(text) return text ~= '' end },
 }
 
-local function what_is_wrong(i)
+-- `at`: after which argument a job's begin.
+local function what_is_wrong(at)
   for _, check in ipairs(CHECKS) do
-    local text = ARGV[i + check[2]]
-    if not text or not check[3](text) then
-      return check[1]
+    local name, place, is_right = unpack(check)
+    local text = ARGV[at + place]
+    if not text or not is_right(text) then
+      return name
     end
   end
 end
 
-local function enqueue(i)
-  local wrong = what_is_wrong(i)
+local function enqueue(at)
+  local wrong = what_is_wrong(at)
   if wrong then
     return 'invalid ' .. wrong
   end
-  local known = call('HMGET', P .. 'job:' .. ARGV[i], 'fingerprint', 'state')
-  if known[1] then
-    return known[1] == ARGV[i + 1] and 'same ' .. (known[2] or 'failed') or 'conflict'
+  local job = { id = ARGV[at + ENQUEUE.id], fingerprint = ARGV[at + ENQUEUE.fingerprint], ref = ARGV[at + ENQUEUE.ref],
+    agent = ARGV[at + ENQUEUE.agent], client = ARGV[at + ENQUEUE.client], priority = ARGV[at + ENQUEUE.priority],
+    stream = ARGV[at + ENQUEUE.stream], seed = ARGV[at + ENQUEUE.seed], cost = ARGV[at + ENQUEUE.cost] }
+  local known, state = unpack(call('HMGET', P .. 'job:' .. job.id, 'fingerprint', 'state'))
+  if known then
+    return known == job.fingerprint and 'same ' .. (state or 'failed') or 'conflict'
   end
-  local job = { id = ARGV[i], fingerprint = ARGV[i + 1], ref = ARGV[i + 2], agent = ARGV[i + 3], client = ARGV[i + 4],
-    priority = ARGV[i + 5], stream = ARGV[i + 6], seed = ARGV[i + 7], cost = ARGV[i + 8] }
   local adapter = adapter_of(job.ref)
+  local delay, deadline = tonumber(ARGV[at + ENQUEUE.delay_ms]), tonumber(ARGV[at + ENQUEUE.deadline_ms])
   return refusal(adapter, job.ref, job.agent)
-    or 'new ' .. accept(job, adapter, tonumber(ARGV[i + 9]), tonumber(ARGV[i + 10]), ARGV[i + 11])
+    or 'new ' .. accept(job, adapter, delay, deadline, ARGV[at + ENQUEUE.payload])
 end
 
 local replies = {}
-for i = 1, #ARGV, WIDTH do
-  replies[#replies + 1] = enqueue(i)
+for at = 0, #ARGV - 1, ENQUEUE.WIDTH do
+  replies[#replies + 1] = enqueue(at)
 end
 announce()
 return replies

@@ -1,9 +1,9 @@
 -- uses: deadlines endings outage reaping record unit_of_work
 -- A client's own wish: end this job if its deadline has passed and no living worker has it.
 -- KEYS[1] partition prefix
--- ARGV id
+-- ARGV ONE_JOB
 -- returns the state afterwards, nil for an unknown job
-local job = load_job(ARGV[1])
+local job = load_job(ARGV[ONE_JOB.id])
 if not job then
   return nil
 end

@@ -1,10 +1,10 @@
 -- uses: counters lanes record
 -- The facts behind where a job is.
 -- KEYS[1] partition prefix
--- ARGV id
+-- ARGV ONE_JOB
 -- returns names and values, flat; empty for an unknown job
 local LOOK = 500
-local job = load_job(ARGV[1])
+local job = load_job(ARGV[ONE_JOB.id])
 if not job then
   return {}
 end

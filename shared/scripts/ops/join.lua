@@ -1,20 +1,21 @@
 -- uses: membership
 -- A worker takes its name, unless another boot lives under it. It does not take jobs yet.
 -- KEYS[1] pool prefix
--- ARGV worker, boot, ttl_ms, boot that may be displaced (or ''), field, value, ...
--- returns {'joined'}, or {'taken', boot, host, pid, place, beat_ms, ttl_ms} of who lives under it
-local worker, boot, ttl = ARGV[1], ARGV[2], tonumber(ARGV[3])
+-- ARGV JOIN (a boot that may be displaced, or ''), field, value, ...
+-- returns {'joined'}, or {'taken', HOLDER...} of who lives under it
+local worker, boot, ttl = ARGV[JOIN.worker], ARGV[JOIN.boot], tonumber(ARGV[JOIN.ttl_ms])
 local key = P .. 'worker:' .. worker
-local found = call('HMGET', key, 'boot', 'host', 'pid', 'place', 'beat_ms', 'ttl_ms')
-local holder = found[1] or ''
-if holder ~= '' and holder ~= boot and holder ~= ARGV[4] then
-  return { 'taken', holder, found[2] or '', found[3] or '', found[4] or '', found[5] or '', found[6] or '' }
+local v = call('HMGET', key, HOLDER.FIELDS)
+local holder = v[HOLDER.boot] or ''
+if holder ~= '' and holder ~= boot and holder ~= ARGV[JOIN.displaced] then
+  return { 'taken', unpack(HOLDER { boot = holder, host = v[HOLDER.host] or '', pid = v[HOLDER.pid] or '', place = v[HOLDER.place] or '',
+    beat_ms = v[HOLDER.beat_ms] or '', ttl_ms = v[HOLDER.ttl_ms] or '' }) }
 end
 if holder ~= boot then
   call('DEL', key)
 end
 local fields = { 'boot', boot, 'ttl_ms', ttl, 'beat_ms', string.format('%d', NOW), 'serves', '0' }
-for i = 5, #ARGV do
+for i = JOIN.WIDTH + 1, #ARGV do
   fields[#fields + 1] = ARGV[i]
 end
 call('HSET', key, unpack(fields))

@@ -1,17 +1,14 @@
 -- Who judges a pending version. A judge that vanished, or died of it, counts against the version: see `deaths`.
 -- KEYS[1] pool prefix
--- ARGV op, ref, worker, token, then
---   begin   digest, ms that the mark holds unless renewed
---   renew   ms
---   end     'died', 'unreached' or 'left'; in words why
+-- ARGV JUDGE_BEGIN, JUDGE_RENEW or JUDGE_END, which begin as JUDGE; the mark holds so long unless it is renewed; it
+--      ends how: 'died', 'unreached' or 'left'
 -- returns {'begun' | 'busy' | 'gone' | 'ended', deaths, who died of it or who is busy}; a token repeated finds its mark
-local op, ref, worker, token = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
+local op, ref, worker, token = ARGV[JUDGE.op], ARGV[JUDGE.ref], ARGV[JUDGE.worker], ARGV[JUDGE.token]
 local MOST_NOTES = 16
 local key = P .. 'adapter:' .. ref
-local v = call('HMGET', key, 'status', 'digest', 'judging', 'judge_token', 'judging_until_ms', 'judge_deaths',
-  'judges_dead')
-local status, digest, judging, held = v[1], v[2], v[3] or '', v[4]
-local deaths, dead = tonumber(v[6]) or 0, v[7] or ''
+local v = call('HMGET', key, JUDGING.FIELDS)
+local status, judging, deaths = v[JUDGING.status], v[JUDGING.judging] or '', tonumber(v[JUDGING.judge_deaths]) or 0
+local dead = v[JUDGING.judges_dead] or ''
 
 local function died(name)
   deaths = deaths + 1
@@ -32,12 +29,12 @@ local function unreached(reason)
   call('HSET', key, 'not_here:' .. worker, reason)
 end
 
-if status ~= 'pending' or (op == 'begin' and digest ~= ARGV[5]) then
+if status ~= 'pending' or (op == 'begin' and v[JUDGING.digest] ~= ARGV[JUDGE_BEGIN.digest]) then
   return { 'gone', deaths, dead }
 end
-local ours = judging == worker and held == token
+local ours = judging == worker and v[JUDGING.judge_token] == token
 if op == 'begin' then
-  local until_ms, latest = tonumber(v[5]) or 0, NOW + tonumber(ARGV[6])
+  local until_ms, latest = tonumber(v[JUDGING.judging_until_ms]) or 0, NOW + tonumber(ARGV[JUDGE_BEGIN.holds_ms])
   if judging ~= '' and not ours then
     if judging ~= worker and until_ms > NOW then
       if until_ms > latest then -- the server's clock went back
@@ -55,13 +52,13 @@ if not ours then
   return { 'gone', deaths, dead }
 end
 if op == 'renew' then
-  call('HSET', key, 'judging_until_ms', NOW + tonumber(ARGV[5]))
+  call('HSET', key, 'judging_until_ms', NOW + tonumber(ARGV[JUDGE_RENEW.holds_ms]))
   return { 'begun', deaths, dead }
 end
 call('HDEL', key, 'judging', 'judge_token', 'judging_until_ms')
-if ARGV[5] == 'died' then
+if ARGV[JUDGE_END.how] == 'died' then
   died(worker)
-elseif ARGV[5] == 'unreached' then
-  unreached(ARGV[6])
+elseif ARGV[JUDGE_END.how] == 'unreached' then
+  unreached(ARGV[JUDGE_END.why])
 end
 return { 'ended', deaths, dead }

@@ -1,9 +1,9 @@
 -- uses: membership
 -- A worker is gone, on purpose. One that has another's name by now, or had it taken, leaves nothing of the other's.
 -- KEYS[1] pool prefix
--- ARGV worker, boot ('' for whoever has the name)
+-- ARGV LEAVE; boot '' is whoever has the name
 -- returns 1, or 0 where the name is another's
-local worker, boot = ARGV[1], ARGV[2]
+local worker, boot = ARGV[LEAVE.worker], ARGV[LEAVE.boot]
 local key = P .. 'worker:' .. worker
 local holder = call('HGET', key, 'boot') or ''
 if boot ~= '' and holder ~= '' and holder ~= boot then

@@ -1,28 +1,29 @@
 -- uses: admission ready wake
 -- Set limits of an adapter, or of all together (ref `*`: max_depth alone), and read them.
 -- KEYS[1] partition prefix
--- ARGV ref, field, value, ...   (max_depth, max_inflight, agent_window, weight; an empty value is the default again)
--- returns {max_depth, max_inflight, agent_window, weight}, '' where none was set; nil for an adapter never opened
-local ref = ARGV[1]
+-- ARGV CHANGE_LIMITS, then PAIR for each limit; an empty value is the default again
+-- returns LIMITS, '' where none was set; nil for an adapter never opened
+local ref = ARGV[CHANGE_LIMITS.ref]
 local key = P .. 'adapter:' .. ref
 if ref ~= '*' and not adapter_of(ref).state then
   return nil
 end
-for i = 2, #ARGV, 2 do
-  if ARGV[i + 1] == '' then
-    call('HDEL', key, ARGV[i])
+for at = CHANGE_LIMITS.WIDTH, #ARGV - 1, PAIR.WIDTH do
+  local field, value = ARGV[at + PAIR.field], ARGV[at + PAIR.value]
+  if value == '' then
+    call('HDEL', key, field)
   else
-    call('HSET', key, ARGV[i], ARGV[i + 1])
+    call('HSET', key, field, value)
   end
 end
-if ref ~= '*' and #ARGV > 1 then
+if ref ~= '*' and #ARGV > CHANGE_LIMITS.WIDTH then
   review({ ref })
   if call('ZSCORE', P .. 'ready', ref) then
     wake(ref)
   end
 end
-local found = call('HMGET', key, 'max_depth', 'max_inflight', 'agent_window', 'weight')
-for i = 1, 4 do
-  found[i] = found[i] or ''
+local limits = call('HMGET', key, LIMITS.FIELDS)
+for i = 1, LIMITS.WIDTH do
+  limits[i] = limits[i] or ''
 end
-return found
+return limits

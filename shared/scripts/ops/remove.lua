@@ -5,8 +5,8 @@
 -- returns {'removed'}, also when it was before; {'unknown'}; or {'aliases', alias, ...}: those that point at it
 local ref = ARGV[1]
 local key = P .. 'adapter:' .. ref
-local found = call('HMGET', key, 'status', 'id', 'version')
-if not found[1] then
+local status, id, version = unpack(call('HMGET', key, 'status', 'id', 'version'))
+if not status then
   return { 'unknown' }
 end
 local pointing = { 'aliases' }
@@ -19,17 +19,17 @@ end
 if #pointing > 1 then
   return pointing
 end
-if found[1] == 'removed' then
+if status == 'removed' then
   return { 'removed' }
 end
 call('HSET', key, 'status', 'removed', 'reason', '')
 call('SREM', P .. 'pending', ref)
-if call('HGET', P .. 'active', found[2]) == found[3] then
-  call('HDEL', P .. 'active', found[2])
-  local id = found[2] .. '@'
+if call('HGET', P .. 'active', id) == version then
+  call('HDEL', P .. 'active', id)
+  local start = id .. '@'
   for _, other in ipairs(call('ZREVRANGE', P .. 'adapters', 0, -1)) do
-    if string.sub(other, 1, #id) == id and call('HGET', P .. 'adapter:' .. other, 'status') == 'ready' then
-      call('HSET', P .. 'active', found[2], string.sub(other, #id + 1))
+    if string.sub(other, 1, #start) == start and call('HGET', P .. 'adapter:' .. other, 'status') == 'ready' then
+      call('HSET', P .. 'active', id, string.sub(other, #start + 1))
       break
     end
   end

@@ -1,7 +1,7 @@
 -- Put a hash in place of another, at once.
 -- KEYS[1] pool prefix
--- ARGV key, time to live in ms, field, value, ...
+-- ARGV REPLACE, field, value, ...
 -- returns nothing
-call('DEL', ARGV[1])
-call('HSET', ARGV[1], unpack(ARGV, 3))
-call('PEXPIRE', ARGV[1], ARGV[2])
+call('DEL', ARGV[REPLACE.key])
+call('HSET', ARGV[REPLACE.key], unpack(ARGV, REPLACE.WIDTH + 1))
+call('PEXPIRE', ARGV[REPLACE.key], ARGV[REPLACE.ttl_ms])

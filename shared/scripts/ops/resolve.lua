@@ -1,16 +1,17 @@
 -- A name → the record it means: an exact ref, then an alias (given case-folded), then an id's active version.
 -- KEYS[1] pool prefix
--- ARGV name, name case-folded
+-- ARGV RESOLVE: as it was given, and case-folded
 -- returns the record's fields and values, flat; empty when nothing has that name
-local ref = ARGV[1]
+local name = ARGV[RESOLVE.name]
+local ref = name
 if not string.find(ref, '@', 1, true) then
-  ref = call('HGET', P .. 'aliases', ARGV[2])
+  ref = call('HGET', P .. 'aliases', ARGV[RESOLVE.folded])
   if not ref then
-    local version = call('HGET', P .. 'active', ARGV[1])
+    local version = call('HGET', P .. 'active', name)
     if not version then
       return {}
     end
-    ref = ARGV[1] .. '@' .. version
+    ref = name .. '@' .. version
   end
 end
 return call('HGETALL', P .. 'adapter:' .. ref)

@@ -2,9 +2,9 @@
 -- See whether an adapter has jobs that have not ended; or take no more for it: closed while some have not, removed
 -- once none is left.
 -- KEYS[1] partition prefix
--- ARGV ref, 'look' | 'close'
+-- ARGV RETIRE: 'look' or 'close'
 -- returns {state afterwards ('' if never opened), waiting (delayed ones too), running}
-local ref, wish = ARGV[1], ARGV[2]
+local ref, wish = ARGV[RETIRE.ref], ARGV[RETIRE.wish]
 local key = P .. 'adapter:' .. ref
 local state = call('HGET', key, 'state')
 local waiting, running = 0, gauge('running', ref)

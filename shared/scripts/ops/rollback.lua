@@ -1,10 +1,10 @@
 -- uses: aliases
 -- Point an alias back at its latest earlier target that still serves; again, further back.
 -- KEYS[1] pool prefix
--- ARGV alias case-folded, token unique to this wish
+-- ARGV ROLLBACK, the name case-folded; the token is unique to this wish
 -- returns {'moved', from, to}, or {'nothing', from}: no earlier target is left. The same token again returns what the
 --      first call did.
-local name, token = ARGV[1], ARGV[2]
+local name, token = ARGV[ROLLBACK.name], ARGV[ROLLBACK.token]
 local done = outcome_of(name, token)
 if done then
   return done

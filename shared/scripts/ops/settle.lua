@@ -1,58 +1,67 @@
 -- uses: counters endings leases losses record unit_of_work
 -- End attempts. A lease that no longer holds changes nothing but the count of stale refusals.
 -- KEYS[1] partition prefix
--- ARGV for each job: id, lease, outcome, error, message, text, finish_reason, prompt_tokens, completion_tokens,
---      load_ms, first_token_ms ('' none), resident (0 | 1), device, dtype, detail, jitter (0..1)
+-- ARGV SETTLE for each job
 -- returns for each job 'settled STATE' or 'stale STATE' ('-' when the record is gone)
-local WIDTH = 16
-
-local RUNNING = { 'state', 'lease', 'ref', 'agent', 'attempts', 'cost', 'submitted_ms', 'stream', 'deadline_ms',
-  'worker', 'client', 'lost', 'digest', 'seed', 'started_ms' }
-
 -- As load_job, but only what a settlement needs, as text: it is reckoned with once or not at all.
 local function load_running(id)
-  local v = call('HMGET', P .. 'job:' .. id, unpack(RUNNING))
-  if not v[1] or not sound(id, v[1], v[3], v[4], v[5], v[6], v[7], v[12]) then
+  local v = call('HMGET', P .. 'job:' .. id, RUNNING.FIELDS)
+  local state, ref, agent, attempts = v[RUNNING.state], v[RUNNING.ref], v[RUNNING.agent], v[RUNNING.attempts]
+  local cost, submitted, lost = v[RUNNING.cost], v[RUNNING.submitted_ms], v[RUNNING.lost]
+  if not state or not sound(id, state, ref, agent, attempts, cost, submitted, lost) then
     return nil
   end
-  return { id = id, state = v[1], lease = v[2], ref = v[3], agent = v[4], attempts = v[5], cost = v[6],
-    submitted = v[7], stream = v[8], deadline = number(v[9]), worker = v[10] or '', client = v[11], lost = v[12],
-    digest = v[13] or '', seed = v[14] or '', started = number(v[15]) and v[15] }
+  return { id = id, state = state, lease = v[RUNNING.lease], ref = ref, agent = agent, attempts = attempts, cost = cost,
+    submitted = submitted, stream = v[RUNNING.stream], deadline = number(v[RUNNING.deadline_ms]),
+    worker = v[RUNNING.worker] or '', client = v[RUNNING.client], lost = lost, digest = v[RUNNING.digest] or '',
+    seed = v[RUNNING.seed] or '', started = number(v[RUNNING.started_ms]) and v[RUNNING.started_ms] }
 end
 
 local function field(job, name)
   return call('HGET', P .. 'job:' .. job.id, name)
 end
 
-local function result_fields(job, i)
-  local fields = { 'settled', ARGV[i + 1], 'text', ARGV[i + 5], 'finish_reason', ARGV[i + 6], 'prompt_tokens', ARGV[i + 7],
-    'completion_tokens', ARGV[i + 8], 'load_ms', ARGV[i + 9], 'first_token_ms', job.first_token or '', 'resident', ARGV[i + 11],
-    'device', ARGV[i + 12], 'dtype', ARGV[i + 13], 'detail', ARGV[i + 14] }
+-- `at`: after which argument an attempt's begin.
+local function result_fields(job, at)
+  local error, message = ARGV[at + SETTLE.error], ARGV[at + SETTLE.message]
+  local fields = { 'settled', ARGV[at + SETTLE.lease], 'text', ARGV[at + SETTLE.text],
+    'finish_reason', ARGV[at + SETTLE.finish_reason], 'prompt_tokens', ARGV[at + SETTLE.prompt_tokens],
+    'completion_tokens', ARGV[at + SETTLE.completion_tokens], 'load_ms', ARGV[at + SETTLE.load_ms],
+    'first_token_ms', job.first_token or '', 'resident', ARGV[at + SETTLE.resident],
+    'device', ARGV[at + SETTLE.device], 'dtype', ARGV[at + SETTLE.dtype], 'detail', ARGV[at + SETTLE.detail] }
   local n = #fields
-  if ARGV[i + 3] ~= '' or ARGV[i + 4] ~= '' or job.attempts ~= '1' then -- an earlier attempt may have left its own
-    fields[n + 1], fields[n + 2], fields[n + 3], fields[n + 4] = 'error', ARGV[i + 3], 'message', ARGV[i + 4]
+  if error ~= '' or message ~= '' or job.attempts ~= '1' then -- an earlier attempt may have left its own
+    fields[n + 1], fields[n + 2], fields[n + 3], fields[n + 4] = 'error', error, 'message', message
   end
   return unpack(fields)
 end
 
--- What an awaiter reads of the record (replies.py), with tabs between, then text and detail; nil where that is long, or
--- no plain success.
-local function answer(job, i)
-  local text, detail = ARGV[i + 5], ARGV[i + 14]
-  if ARGV[i + 2] ~= 'succeeded' or ARGV[i + 4] ~= '' or #text + #detail > TERMS.NOTICE_BYTES then
+-- What an awaiter reads of the record, with tabs between, then text and detail; nil where that is long, or no plain
+-- success.
+local function answer(job, at)
+  local text, detail = ARGV[at + SETTLE.text], ARGV[at + SETTLE.detail]
+  if ARGV[at + SETTLE.outcome] ~= 'succeeded' or ARGV[at + SETTLE.message] ~= ''
+    or #text + #detail > TERMS.NOTICE_BYTES then
     return nil
   end
-  return table.concat({ 'succeeded', job.ref, job.digest, job.agent, job.seed, job.attempts, job.worker, job.submitted,
-    job.started, job.first_token or '', AT, ARGV[i + 9], ARGV[i + 11], ARGV[i + 12], ARGV[i + 13], ARGV[i + 6], ARGV[i + 7],
-    ARGV[i + 8], #text }, '\t') .. '\n' .. text .. detail
+  return table.concat(ANSWER { state = 'succeeded', ref = job.ref, digest = job.digest, agent = job.agent,
+    seed = job.seed, attempts = job.attempts, worker = job.worker, submitted_ms = job.submitted,
+    started_ms = job.started, first_token_ms = job.first_token or '', finished_ms = AT,
+    load_ms = ARGV[at + SETTLE.load_ms], resident = ARGV[at + SETTLE.resident], device = ARGV[at + SETTLE.device],
+    dtype = ARGV[at + SETTLE.dtype], finish_reason = ARGV[at + SETTLE.finish_reason],
+    prompt_tokens = ARGV[at + SETTLE.prompt_tokens], completion_tokens = ARGV[at + SETTLE.completion_tokens],
+    text_bytes = #text }, '\t') .. '\n' .. text .. detail
 end
 
-local function count_work(job, i)
-  count(job, 'prompt_tokens', tonumber(ARGV[i + 7]))
-  count(job, 'completion_tokens', tonumber(ARGV[i + 8]))
-  count(job, 'load_ms', tonumber(ARGV[i + 9]))
-  count(job, ARGV[i + 11] == '1' and 'slot_hits' or 'slot_misses', 1)
-  local first = ARGV[i + 10] ~= '' and ARGV[i + 10] or field(job, 'first_token_ms') -- of a streamed job's first delta
+local function count_work(job, at)
+  count(job, 'prompt_tokens', tonumber(ARGV[at + SETTLE.prompt_tokens]))
+  count(job, 'completion_tokens', tonumber(ARGV[at + SETTLE.completion_tokens]))
+  count(job, 'load_ms', tonumber(ARGV[at + SETTLE.load_ms]))
+  count(job, ARGV[at + SETTLE.resident] == '1' and 'slot_hits' or 'slot_misses', 1)
+  local first = ARGV[at + SETTLE.first_token_ms]
+  if first == '' then
+    first = field(job, 'first_token_ms') -- of a streamed job's first delta
+  end
   job.first_token = number(first) and first
 end
 
@@ -61,55 +70,55 @@ local function backoff(failures, jitter)
   return math.floor(wait * (0.5 + jitter))
 end
 
-local function retry(job, i)
-  local due = NOW + backoff(job.attempts - job.lost, tonumber(ARGV[i + 15]))
+local function retry(job, at)
+  local due = NOW + backoff(job.attempts - job.lost, tonumber(ARGV[at + SETTLE.jitter]))
   call('ZADD', P .. 'delayed', due, job.id)
   counted_window(job, 1)
   count(job, 'retried', 1)
   call('HINCRBY', P .. 'job:' .. job.id, 'retries', 1)
-  call('HSET', P .. 'job:' .. job.id, 'state', 'delayed', 'lease', '', 'due_ms', due, 'settled', ARGV[i + 1],
-    'error', ARGV[i + 3], 'message', ARGV[i + 4], 'first_token_ms', '')
+  call('HSET', P .. 'job:' .. job.id, 'state', 'delayed', 'lease', '', 'due_ms', due, 'settled', ARGV[at + SETTLE.lease],
+    'error', ARGV[at + SETTLE.error], 'message', ARGV[at + SETTLE.message], 'first_token_ms', '')
   job.state = 'delayed'
 end
 
-local function end_attempt(job, i)
-  local outcome, error, message = ARGV[i + 2], ARGV[i + 3], ARGV[i + 4]
+local function end_attempt(job, at)
+  local outcome, error, message = ARGV[at + SETTLE.outcome], ARGV[at + SETTLE.error], ARGV[at + SETTLE.message]
   leave_running(job)
-  charge(job, ARGV[i + 7] + ARGV[i + 8] - job.cost)
+  charge(job, ARGV[at + SETTLE.prompt_tokens] + ARGV[at + SETTLE.completion_tokens] - job.cost)
   if outcome == 'retry' then
     job.cancel = field(job, 'cancel')
     outcome = unwanted(job) or outcome
   end
   if outcome == 'retry' and job.attempts - job.lost < TERMS.MAX_ATTEMPTS then
-    retry(job, i)
+    retry(job, at)
   elseif outcome ~= 'retry' and outcome ~= 'dead' then
-    count_work(job, i)
-    job.answer = answer(job, i)
-    finish(job, outcome, result_fields(job, i))
+    count_work(job, at)
+    job.answer = answer(job, at)
+    finish(job, outcome, result_fields(job, at))
   else
-    count_work(job, i)
-    bury(job, error, message, result_fields(job, i))
+    count_work(job, at)
+    bury(job, error, message, result_fields(job, at))
   end
 end
 
-local function settle(i)
-  local job = load_running(ARGV[i])
+local function settle(at)
+  local job = load_running(ARGV[at + SETTLE.id])
   if not job then
     return 'stale -'
   end
-  if job.state == 'running' and job.lease == ARGV[i + 1] then
-    end_attempt(job, i)
-  elseif field(job, 'settled') ~= ARGV[i + 1] then
+  if job.state == 'running' and job.lease == ARGV[at + SETTLE.lease] then
+    end_attempt(job, at)
+  elseif field(job, 'settled') ~= ARGV[at + SETTLE.lease] then
     count(job, 'stale', 1)
-    lift(job.id, ARGV[i + 1])
+    lift(job.id, ARGV[at + SETTLE.lease])
     return 'stale ' .. job.state
   end
   return 'settled ' .. job.state
 end
 
 local replies = {}
-for i = 1, #ARGV, WIDTH do
-  replies[#replies + 1] = settle(i)
+for at = 0, #ARGV - 1, SETTLE.WIDTH do
+  replies[#replies + 1] = settle(at)
 end
 conclude()
 return replies

@@ -4,14 +4,14 @@
 -- returns {name, sum, ...}
 local sums, names = {}, {}
 for _, ref in ipairs(ARGV) do
-  local found = call('HGETALL', P .. 'stats:' .. ref)
-  for i = 1, #found, 2 do
-    local counted = tonumber(found[i + 1])
+  local values = call('HGETALL', P .. 'stats:' .. ref)
+  for i = 1, #values, 2 do
+    local counted = tonumber(values[i + 1])
     if counted and counted == counted and math.abs(counted) < 2 ^ 53 then
-      if not sums[found[i]] then
-        names[#names + 1] = found[i]
+      if not sums[values[i]] then
+        names[#names + 1] = values[i]
       end
-      sums[found[i]] = (sums[found[i]] or 0) + counted
+      sums[values[i]] = (sums[values[i]] or 0) + counted
     end
   end
 end
