@@ -11,9 +11,7 @@ from collections.abc import Mapping
 from lorapool.shared.connection import Partition
 from lorapool.shared.fleet.membership import Membership
 from lorapool.shared.server.server import Arg, Command
-
-MAX_REQUESTS = 1000  # in a stream that nobody reads
-TTL_MS = 3_600_000
+from lorapool.shared.server.terms import CONTROL_MAX, TTL_MS
 
 
 class WorkerRequests:
@@ -26,8 +24,8 @@ class WorkerRequests:
         """Ask that worker: ``op`` and its arguments."""
         key = self._keys.ctl(worker)
         fields: list[Arg] = [part for pair in request.items() for part in pair]
-        add: Command = ("XADD", key, "MAXLEN", "~", MAX_REQUESTS, "*", *fields)
-        await self._server.pipeline([add, ("PEXPIRE", key, TTL_MS)])
+        add: Command = ("XADD", key, "MAXLEN", "~", CONTROL_MAX, "*", *fields)
+        await self._server.pipeline([add, ("PEXPIRE", key, TTL_MS["ctl"])])
 
     async def ask_any(self, request: Mapping[str, str], but: str = "") -> str:
         """Ask one live worker, other than ``but``; returns its name, or nothing if none is alive."""

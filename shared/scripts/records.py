@@ -267,7 +267,7 @@ class Beat(NamedTuple):
 
 class Total(NamedTuple):
     name: str
-    total: int
+    total: str | float  # as it stands in the record
     counted: int
 
 

@@ -44,7 +44,8 @@ class Life:
     """What becomes of a few jobs, no two values alike, and all that can be read of them."""
 
     def __init__(self, redis: Redis) -> None:
-        self._redis, self.seen = redis, {}
+        self._redis = redis
+        self.seen: dict[str, Any] = {}
         self._run = Scripts(Server(redis), KEYS.prefix, Terms(), CLOCK).run
 
     async def live(self) -> dict[str, Any]:
