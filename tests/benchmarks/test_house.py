@@ -1,9 +1,12 @@
-"""The survey of the house counts what it says."""
+"""The survey of the house counts what it says, and this house has no circle."""
 
 from __future__ import annotations
 
-from benchmarks.house import circles_of, floors_of, rooms_of
+from pathlib import Path
 
+from benchmarks.house import circles_of, floors_of, modules_below, rooms_of, wings_of
+
+ROOT = Path(__file__).parents[2]
 MODULES = {
     "lorapool.worker": frozenset[str](),
     "lorapool.worker.cli": frozenset({"lorapool.worker.loop.worker", "lorapool.worker.engine.port"}),
@@ -30,3 +33,10 @@ def test_floors_are_the_longest_way_down():
     """A circle is one floor."""
     assert floors_of({"a": frozenset("bc"), "b": frozenset("c"), "c": frozenset()}) == 3
     assert floors_of({"a": frozenset("b"), "b": frozenset("ac"), "c": frozenset()}) == 2
+
+
+def test_no_folder_has_a_circle():
+    """Not even one that only type checkers see."""
+    wings = list(wings_of(modules_below(ROOT)))
+    assert len(wings) > 15
+    assert not [(wing.name, wing.circling) for wing in wings if wing.circles]
