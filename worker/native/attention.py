@@ -21,6 +21,7 @@ from transformers.masking_utils import AttentionMaskInterface
 
 from lorapool.worker.engine.sequence import Work
 from lorapool.worker.kernels import attention as attention_kernel
+from lorapool.worker.kernels import kv_write
 from lorapool.worker.native.kv_cache import KvCache, Lane
 
 NAME = "lorapool"
@@ -87,7 +88,7 @@ class AttentionPlan:
         longer = [span for span in self._spans if span.count > 1]
         self._groups = [self._padded(group) for group in _similar([span for span in longer if span.start == 0])]
         self._chunks = [span for span in longer if span.start > 0]
-        self._writes: dict[int, list[tuple[Lane, Tensor, Tensor | None]]] = {}
+        self._writes: dict[int, list[tuple[Lane, Tensor]]] = {}  # by heads
 
     def attend(
         self, layer: int, query: Tensor, key: Tensor, value: Tensor, scale: float, window: int | None, cap: float | None
@@ -118,20 +119,26 @@ class AttentionPlan:
     def _write(self, layer: int, key: Tensor, value: Tensor) -> None:
         heads = key.shape[1]
         if heads not in self._writes:
-            self._writes[heads] = [self._write_index(lane, spans, heads) for lane, spans in self._lanes]
-        for lane, index, tokens in self._writes[heads]:
-            for store, new in ((lane.keys[layer], key), (lane.values[layer], value)):
-                rows = new if tokens is None else new.index_select(0, tokens)
-                store.view(-1, store.shape[-1]).index_copy_(0, index, rows.reshape(-1, new.shape[-1]))
+            self._writes[heads] = [self._new_rows(lane, spans, heads) for lane, spans in self._lanes]
+        for lane, listed in self._writes[heads]:
+            keys, values = lane.keys[layer], lane.values[layer]
+            if kv_write.serves(key, keys) and kv_write.serves(value, values):
+                kv_write.write(key, value, listed, keys, values)
+                continue
+            tokens, lines = listed.to(self._device).unbind(1)
+            index = (lines[:, None] + torch.arange(heads, device=self._device) * lane.block).flatten()
+            for store, new in ((keys, key), (values, value)):
+                rows = new.index_select(0, tokens).reshape(-1, new.shape[-1])
+                store.view(-1, store.shape[-1]).index_copy_(0, index, rows)
 
-    def _write_index(self, lane: Lane, spans: list[Span], heads: int) -> tuple[Lane, Tensor, Tensor | None]:
-        """For each token and head its line in the lane's storage seen as [lines, dim]."""
-        base = [lane.line(span.row, position, heads) for span in spans for position in range(span.start, span.end)]
-        index = torch.tensor(base)[:, None] + torch.arange(heads) * lane.block
-        if len(self._lanes) == 1:
-            return lane, index.flatten().to(self._device), None
-        tokens = [span.offset + place for span in spans for place in range(span.count)]
-        return lane, index.flatten().to(self._device), torch.tensor(tokens, device=self._device)
+    def _new_rows(self, lane: Lane, spans: list[Span], heads: int) -> tuple[Lane, Tensor]:
+        """Each token's place in the batch, and its first head's line in the lane's storage seen as [lines, dim]."""
+        places = [
+            (span.offset + place, lane.line(span.row, span.start + place, heads))
+            for span in spans
+            for place in range(span.count)
+        ]
+        return lane, kv_write.places(places)
 
     def _singles(self) -> list[Span]:
         return [span for span in self._spans if span.count == 1]

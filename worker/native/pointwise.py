@@ -33,6 +33,13 @@ class Norm:
         wide = x.to(torch.promote_types(x.dtype, torch.float32))
         return self.weight * (wide * torch.rsqrt(wide.square().mean(-1, keepdim=True) + self.eps)).to(x.dtype)
 
+    def after_adding(self, residual: Tensor, part: Tensor) -> Tensor:
+        """Add ``part`` to ``residual`` [rows, width] in place, and norm the sum."""
+        if kernel.serves(residual.dtype, residual.device):
+            return kernel.add_rms_norm(residual, part, self.weight, self.eps)
+        residual += part
+        return self(residual)
+
 
 def gated(gate_up: Tensor) -> Tensor:
     """SiLU(gate) · up of rows that hold both, side by side: [rows, 2 * width] → [rows, width]."""
@@ -40,13 +47,11 @@ def gated(gate_up: Tensor) -> Tensor:
     return kernel.silu_gate(gate, up) if kernel.serves(gate_up.dtype, gate_up.device) else silu(gate) * up
 
 
-def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Turn the halves of each head [rows, heads, dim] by the angles of its row [rows, dim]."""
-    first, second = x.chunk(2, dim=-1)
+def rotate_(heads: Tensor, cos: Tensor, sin: Tensor) -> None:
+    """Turn the halves of each head [rows, heads, dim] in place, by the angles of its row [rows, dim]."""
+    if kernel.serves(heads.dtype, heads.device):
+        kernel.rotate(heads, cos, sin)
+        return
+    first, second = heads.chunk(2, dim=-1)
     turned = torch.cat((-second, first), dim=-1)
-    return torch.addcmul(x * cos[:, None], turned, sin[:, None])
-
-
-def add_(residual: Tensor, part: Tensor) -> None:
-    """Add in place."""
-    residual += part
+    heads.mul_(cos[:, None]).addcmul_(turned, sin[:, None])

@@ -43,3 +43,31 @@ def test_what_they_do_not_compute_they_do_not_claim() -> None:
     served = {dtype for dtype in (torch.float64, torch.float16, *DTYPES) if elementwise_kernel.serves(dtype, cpu)}
     assert set(DTYPES) == served
     assert not elementwise_kernel.serves(torch.float32, other)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@torch.inference_mode()
+def test_a_sum_is_rounded_and_then_normed(dtype: torch.dtype) -> None:
+    """add_rms_norm adds in place what torch's own addition gives, and returns the norm of that."""
+    torch.manual_seed(0)
+    residual, part, weight = (torch.randn(*size).to(dtype) for size in ((7, 41), (7, 50), (41,)))
+    part = part[:, :41]
+    total = residual + part
+    normed = elementwise_kernel.add_rms_norm(residual, part, weight, 1e-5)
+    assert torch.equal(total, residual)
+    assert torch.equal(elementwise_kernel.rms_norm(total, weight, 1e-5), normed)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@torch.inference_mode()
+def test_heads_are_turned_where_they_lie(dtype: torch.dtype) -> None:
+    """As in transformers, each head of a row by the row's angles; what lies beside the heads is not touched."""
+    torch.manual_seed(0)
+    wide = torch.randn(6, 3 * 40 + 11).to(dtype)
+    cos, sin = (torch.randn(6, 40).to(dtype) for _ in range(2))
+    heads, beside = wide[:, :120].view(6, 3, 40), wide[:, 120:].clone()
+    x, exact = heads.double(), (cos.double()[:, None], sin.double()[:, None])
+    expected = x * exact[0] + torch.cat((-x[..., 20:], x[..., :20]), dim=-1) * exact[1]
+    elementwise_kernel.rotate(heads, cos, sin)
+    torch.testing.assert_close(expected.to(dtype), heads, rtol=1e-2 if dtype == torch.bfloat16 else 1e-5, atol=1e-5)
+    assert torch.equal(beside, wide[:, 120:])

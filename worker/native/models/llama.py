@@ -19,7 +19,7 @@ from torch.nn.functional import embedding
 from lorapool.worker.native.forward import Step
 from lorapool.worker.native.linear import FusedLinear, fused_linear, packable
 from lorapool.worker.native.lora import LoraPlan, LoraSlots
-from lorapool.worker.native.pointwise import Norm, add_, gated, rotate
+from lorapool.worker.native.pointwise import Norm, gated, rotate_
 from lorapool.worker.native.probe import AttentionLayer, Probe, linear_modules
 
 _EMBEDDING = "model.embed_tokens"
@@ -61,12 +61,16 @@ class LlamaForward:
         if step.lora.segments:
             self._lora.embed(_EMBEDDING, step.ids, residual, step.lora)
         cos, sin = self._angles(residual, step.positions[None])  # transformers' own code, once a step
+        part: Tensor | None = None
         for index, layer in enumerate(self._layers):
-            seen = self._attend(index, layer, layer.before_attention(residual), (cos[0], sin[0]), step)
-            add_(residual, self._product(layer.output, seen, step.lora))
-            inner = gated(self._product(layer.gate_up, layer.before_mlp(residual), step.lora))
-            add_(residual, self._product(layer.down, inner, step.lora))
-        return self._product(self._head, self._last_norm(residual.index_select(0, step.kept)), step.head)
+            norm = layer.before_attention
+            x = norm(residual) if part is None else norm.after_adding(residual, part)
+            seen = self._attend(index, layer, x, (cos[0], sin[0]), step)
+            x = layer.before_mlp.after_adding(residual, self._product(layer.output, seen, step.lora))
+            part = self._product(layer.down, gated(self._product(layer.gate_up, x, step.lora)), step.lora)
+        assert part is not None, "a model without layers"
+        kept, last = residual.index_select(0, step.kept), part.index_select(0, step.kept)
+        return self._product(self._head, self._last_norm.after_adding(kept, last), step.head)
 
     def set_aside(self) -> AbstractContextManager[None]:
         """The modules were never changed."""
@@ -76,15 +80,16 @@ class LlamaForward:
         """Attention's output [rows, query heads * dim]."""
         qkv = self._product(layer.qkv, x, step.lora)
         query, key, value = layer.qkv.split(qkv)
-        shape = layer.attention.shape
-        query, key = query.view(len(x), -1, shape.key_dim), key.view(len(x), -1, shape.key_dim)
+        shape, rows = layer.attention.shape, len(x)
+        query, key = query.view(rows, -1, shape.key_dim), key.view(rows, -1, shape.key_dim)
         if layer.query_norm is not None and layer.key_norm is not None:
             query, key = layer.query_norm(query), layer.key_norm(key)
         if layer.rotates:
-            query, key = rotate(query, *angles), rotate(key, *angles)
-        value = value.view(len(x), -1, shape.value_dim)
-        seen = step.attention.attend(index, query, key, value, layer.attention.scale, layer.attention.window, None)
-        return seen.view(len(x), -1)
+            rotate_(query, *angles)
+            rotate_(key, *angles)
+        value = value.view(rows, -1, shape.value_dim)
+        scale, window = layer.attention.scale, layer.attention.window
+        return step.attention.attend(index, query, key, value, scale, window, None).view(rows, -1)
 
     def _product(self, linear: FusedLinear, x: Tensor, plan: LoraPlan) -> Tensor:
         """x·W of modules that read ``x``, side by side, and what the adapters add to each."""
