@@ -2,7 +2,7 @@
 
 Registered with transformers under one name; the step's plan reaches it as a keyword argument of ``model(...)``. Rows
 of one token are computed by a kernel of our own on the CPU; elsewhere, and under soft caps, by two batched products per
-lane (SDPA's CPU kernel takes six times as long on them). Whole prompts are padded SDPA; chunks with a past go one by
+group (SDPA's CPU kernel takes six times as long on them). Whole prompts are padded SDPA; chunks with a past go one by
 one. Honours sliding windows and soft caps. On CUDA it is meant to be right, was not run, and is not yet fast. Knows
 neither adapters nor sampling.
 """
@@ -22,7 +22,7 @@ from transformers.masking_utils import AttentionMaskInterface
 from lorapool.worker.engine.sequence import Work
 from lorapool.worker.kernels import attention as attention_kernel
 from lorapool.worker.kernels import kv_write
-from lorapool.worker.native.kv_cache import KvCache, Lane
+from lorapool.worker.native.kv_cache import KvCache, RowTensors
 
 NAME = "lorapool"
 _PAD_RATIO = 1.5  # prompts whose lengths differ by less share one padded product
@@ -35,7 +35,7 @@ class Span:
     offset: int
     start: int
     count: int
-    lane: Lane
+    tensors: RowTensors
     row: int
 
     @property
@@ -44,12 +44,12 @@ class Span:
 
 
 @dataclass(slots=True, eq=False)
-class LaneDecode:
-    """The one-token rows of a lane: ``listed`` for the kernel, the rest for products. ``take`` gives each lane row its
-    batch row (0 where it has none: computed, unused); ``put`` and ``at`` the lane rows and batch rows that count. All
-    three None where both orders are the same."""
+class DecodeRows:
+    """The one-token rows of a group: ``listed`` for the kernel, the rest for products. ``take`` gives each cache row
+    its batch row (0 where it has none: computed, unused); ``put`` and ``at`` the cache rows and batch rows that count.
+    All three None where both orders are the same."""
 
-    lane: Lane
+    tensors: RowTensors
     blocks: int  # read of every row: those that hold the longest one, its new token included
     ends: Tensor  # [rows] positions that each row may see, new token included
     listed: Tensor
@@ -61,7 +61,7 @@ class LaneDecode:
     def mask(self, window: int | None, dtype: torch.dtype) -> Tensor:
         """[rows, 1, positions]: 0 where a row may look, else -inf."""
         if window not in self.masks:
-            position = torch.arange(self.blocks * self.lane.block, device=self.ends.device)
+            position = torch.arange(self.blocks * self.tensors.group.block, device=self.ends.device)
             hidden = position >= self.ends[:, None]
             if window is not None:
                 hidden |= position < self.ends[:, None] - window
@@ -78,17 +78,17 @@ class AttentionPlan:
         self._spans: list[Span] = []
         offset = 0
         for work in works:
-            lane, row = cache.place(work.sequence.seq_id)
-            self._spans.append(Span(offset, work.start, work.count, lane, row))
-            lane.lengths[row] = max(lane.lengths[row], work.start + work.count)
+            tensors, row = cache.place(work.sequence.seq_id)
+            self._spans.append(Span(offset, work.start, work.count, tensors, row))
+            tensors.group.wrote(row, work.start + work.count)
             offset += work.count
         self.tokens = offset
-        self._lanes = _by_lane(self._spans)
-        self._decodes = [self._decode_part(lane, spans) for lane, spans in _by_lane(self._singles())]
+        self._groups_of_rows = _by_group(self._spans)
+        self._decodes = [self._decode_part(tensors, spans) for tensors, spans in _by_group(self._singles())]
         longer = [span for span in self._spans if span.count > 1]
         self._groups = [self._padded(group) for group in _similar([span for span in longer if span.start == 0])]
         self._chunks = [span for span in longer if span.start > 0]
-        self._writes: dict[int, list[tuple[Lane, Tensor]]] = {}  # by heads
+        self._writes: dict[int, list[tuple[RowTensors, Tensor]]] = {}  # by heads
 
     def attend(
         self, layer: int, query: Tensor, key: Tensor, value: Tensor, scale: float, window: int | None, cap: float | None
@@ -101,8 +101,8 @@ class AttentionPlan:
         self._write(layer, key, value)
         out = query.new_empty(*query.shape[:2], value.shape[-1])
         for part in self._decodes:
-            keys, values = part.lane.keys[layer], part.lane.values[layer]
-            if cap is None and attention_kernel.serves(query, values, part.lane.block):
+            keys, values = part.tensors.keys[layer], part.tensors.values[layer]
+            if cap is None and attention_kernel.serves(query, values, part.tensors.group.block):
                 attention_kernel.decode(query, keys, values, part.listed, scale, window or 0, out)
             else:
                 _decode(part, layer, query, scale, window, cap, out)
@@ -119,32 +119,32 @@ class AttentionPlan:
     def _write(self, layer: int, key: Tensor, value: Tensor) -> None:
         heads = key.shape[1]
         if heads not in self._writes:
-            self._writes[heads] = [self._new_rows(lane, spans, heads) for lane, spans in self._lanes]
-        for lane, listed in self._writes[heads]:
-            keys, values = lane.keys[layer], lane.values[layer]
+            self._writes[heads] = [self._new_rows(tensors, spans, heads) for tensors, spans in self._groups_of_rows]
+        for tensors, listed in self._writes[heads]:
+            keys, values = tensors.keys[layer], tensors.values[layer]
             if kv_write.serves(key, keys) and kv_write.serves(value, values):
                 kv_write.write(key, value, listed, keys, values)
                 continue
             tokens, lines = listed.to(self._device).unbind(1)
-            index = (lines[:, None] + torch.arange(heads, device=self._device) * lane.block).flatten()
+            index = (lines[:, None] + torch.arange(heads, device=self._device) * tensors.group.block).flatten()
             for store, new in ((keys, key), (values, value)):
                 rows = new.index_select(0, tokens).reshape(-1, new.shape[-1])
                 store.view(-1, store.shape[-1]).index_copy_(0, index, rows)
 
-    def _new_rows(self, lane: Lane, spans: list[Span], heads: int) -> tuple[Lane, Tensor]:
-        """Each token's place in the batch, and its first head's line in the lane's storage seen as [lines, dim]."""
+    def _new_rows(self, tensors: RowTensors, spans: list[Span], heads: int) -> tuple[RowTensors, Tensor]:
+        """Each token's place in the batch, and its first head's line in the tensors seen as [lines, dim]."""
         places = [
-            (span.offset + place, lane.line(span.row, span.start + place, heads))
+            (span.offset + place, tensors.group.line(span.row, span.start + place, heads))
             for span in spans
             for place in range(span.count)
         ]
-        return lane, kv_write.places(places)
+        return tensors, kv_write.places(places)
 
     def _singles(self) -> list[Span]:
         return [span for span in self._spans if span.count == 1]
 
-    def _decode_part(self, lane: Lane, spans: list[Span]) -> LaneDecode:
-        rows = len(lane.owners)
+    def _decode_part(self, tensors: RowTensors, spans: list[Span]) -> DecodeRows:
+        rows = len(tensors.group.used)
         take, ends = [0] * rows, [1] * rows
         for span in spans:
             take[span.row], ends[span.row] = span.offset, span.end
@@ -152,7 +152,9 @@ class AttentionPlan:
         same = at == put == list(range(rows))
         index = [None] * 3 if same else [torch.tensor(ids, device=self._device) for ids in (take, put, at)]
         listed = attention_kernel.rows([(span.row, span.offset, span.end) for span in spans])
-        return LaneDecode(lane, lane.blocks(max(ends)), torch.tensor(ends, device=self._device), listed, *index)
+        return DecodeRows(
+            tensors, tensors.group.blocks(max(ends)), torch.tensor(ends, device=self._device), listed, *index
+        )
 
     def _padded(self, spans: list[Span]) -> tuple[list[Span], Tensor]:
         """[rows, longest] indices into the flat row; a short prompt's end repeats its last token."""
@@ -161,11 +163,11 @@ class AttentionPlan:
         return spans, torch.tensor(index, device=self._device)
 
 
-def _by_lane(spans: list[Span]) -> list[tuple[Lane, list[Span]]]:
-    ordered = sorted(spans, key=lambda span: span.lane.capacity)
+def _by_group(spans: list[Span]) -> list[tuple[RowTensors, list[Span]]]:
+    ordered = sorted(spans, key=lambda span: span.tensors.group.capacity)
     return [
-        (group[0].lane, group)
-        for _, found in groupby(ordered, lambda span: span.lane.capacity)
+        (group[0].tensors, group)
+        for _, found in groupby(ordered, lambda span: span.tensors.group.capacity)
         if (group := list(found))
     ]
 
@@ -182,21 +184,21 @@ def _similar(spans: list[Span]) -> list[list[Span]]:
 
 
 def _decode(
-    part: LaneDecode, layer: int, query: Tensor, scale: float, window: int | None, cap: float | None, out: Tensor
+    part: DecodeRows, layer: int, query: Tensor, scale: float, window: int | None, cap: float | None, out: Tensor
 ) -> None:
     """Write the rows of ``out`` [tokens, heads, value_dim] that compute one token, by products over whole blocks."""
     given = query if part.take is None else query.index_select(0, part.take)
-    seen = _seen(part, layer, given[: len(part.lane.owners)], scale, window, cap)
+    seen = _seen(part, layer, given[: len(part.tensors.group.used)], scale, window, cap)
     if part.put is None or part.at is None:
         out[: len(seen)] = seen
     else:
         out.index_copy_(0, part.at, seen.index_select(0, part.put))
 
 
-def _seen(part: LaneDecode, layer: int, query: Tensor, scale: float, window: int | None, cap: float | None) -> Tensor:
-    """One query token a lane row: [rows, heads, key_dim] → [rows, heads, value_dim], keys and values read in place."""
+def _seen(part: DecodeRows, layer: int, query: Tensor, scale: float, window: int | None, cap: float | None) -> Tensor:
+    """One query token a cache row: [rows, heads, key_dim] → [rows, heads, value_dim], keys and values read in place."""
     rows, heads, dim = query.shape
-    keys, values = _blocks(part, part.lane.keys[layer], rows), _blocks(part, part.lane.values[layer], rows)
+    keys, values = _blocks(part, part.tensors.keys[layer], rows), _blocks(part, part.tensors.values[layer], rows)
     query = query.reshape(len(keys[0]), -1, dim)
     parts = [torch.bmm(query, block.transpose(1, 2)) for block in keys]
     scores = (parts[0] if len(parts) == 1 else torch.cat(parts, dim=-1)).view(rows, heads, -1)
@@ -208,7 +210,7 @@ def _seen(part: LaneDecode, layer: int, query: Tensor, scale: float, window: int
     return out.view(rows, heads, -1)
 
 
-def _blocks(part: LaneDecode, store: Tensor, rows: int) -> list[Tensor]:
+def _blocks(part: DecodeRows, store: Tensor, rows: int) -> list[Tensor]:
     """Views [rows * kv_heads, block, dim] of the first rows."""
     return [block[:rows].flatten(0, 1) for block in store[: part.blocks]]
 
@@ -238,8 +240,8 @@ def _prompts(
 
 def _chunk(span: Span, layer: int, query: Tensor, scale: float, window: int | None, cap: float | None) -> Tensor:
     """Some tokens of one sequence against all of its past: [count, heads, value_dim]."""
-    lane = span.lane
-    keys, values = (lane.row(store[layer], span.row, span.end) for store in (lane.keys, lane.values))
+    tensors = span.tensors
+    keys, values = (tensors.row(store[layer], span.row, span.end) for store in (tensors.keys, tensors.values))
     rows = query[span.offset : span.offset + span.count].transpose(0, 1)  # [heads, count, dim]
     position = torch.arange(span.end, device=query.device)
     own = position[span.start :, None]

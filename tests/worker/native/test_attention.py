@@ -37,7 +37,7 @@ def _alone(tensors: list[torch.Tensor], window: int | None, cap: float | None) -
 def test_any_schedule_gives_what_each_sequence_gives_alone(
     window: int | None, cap: float | None, lengths: list[int], chance: random.Random
 ) -> None:
-    """Prompts whole or in chunks, decode steps, lanes of several lengths, rows leaving: the formula's answer."""
+    """Prompts whole or in chunks, decode steps, groups of several lengths, rows leaving: the formula's answer."""
     torch.manual_seed(chance.randrange(1 << 30))
     cache = KvCache((LayerShape(KV_HEADS, DIM, DIM),), max_tokens=200, budget_bytes=1 << 26, dtype=torch.float64)
     rows = [sequence(str(index), [0] * length) for index, length in enumerate(lengths)]

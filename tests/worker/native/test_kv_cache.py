@@ -1,4 +1,4 @@
-"""KvCache: rows of sequences in lanes, under a budget."""
+"""KvCache: the tensors keep what was written while the books move rows, under a budget."""
 
 from __future__ import annotations
 
@@ -13,9 +13,8 @@ SHAPE = (LayerShape(1, 2, 2), LayerShape(2, 2, 4))
 
 
 def _cache(tokens: int = 4096) -> KvCache:
-    cache = KvCache(SHAPE, max_tokens=300, budget_bytes=1 << 30, dtype=torch.float32)
-    cache.budget_bytes = tokens * cache.token_bytes
-    return cache
+    budget = tokens * sum(shape.width for shape in SHAPE) * 4
+    return KvCache(SHAPE, max_tokens=300, budget_bytes=budget, dtype=torch.float32)
 
 
 @settings(max_examples=60, deadline=None)
@@ -30,18 +29,18 @@ def test_a_rows_content_stays_its_own(moves: list[tuple[int, int]]) -> None:
             del held[seq_id]
         elif cache.reserve(seq_id, tokens):
             held[seq_id] = tokens
-            lane, row = cache.place(seq_id)
-            lane.lengths[row] = tokens
-            for tensor in lane.tensors():
-                tensor[: lane.blocks(tokens), row] = float(number * 1000 + tokens)
+            tensors, row = cache.place(seq_id)
+            tensors.group.wrote(row, tokens)
+            for tensor in tensors.every():
+                tensor[: tensors.group.blocks(tokens), row] = float(number * 1000 + tokens)
         cache.check_integrity()
         for other, size in held.items():
-            lane, row = cache.place(other)
-            assert all(bool((lane.row(t, row, size) == int(other) * 1000 + size).all()) for t in lane.tensors())
+            tensors, row = cache.place(other)
+            assert all(bool((tensors.row(t, row, size) == int(other) * 1000 + size).all()) for t in tensors.every())
 
 
 def test_the_budget_is_kept_and_idle_memory_given_up() -> None:
-    """What idle rows of one lane hold is given to another lane when the budget is spent."""
+    """What idle rows of one group hold is given to another when the budget is spent."""
     cache = _cache(tokens=640)
     for index in range(10):
         assert cache.reserve(str(index), 64)
@@ -52,13 +51,13 @@ def test_the_budget_is_kept_and_idle_memory_given_up() -> None:
     cache.check_integrity()
 
 
-def test_a_short_row_is_not_in_a_long_rows_lane() -> None:
-    """Lanes are by capacity: the long row does not lengthen the short one's."""
+def test_a_short_row_is_not_in_a_long_rows_group() -> None:
+    """Groups are by capacity: the long row does not lengthen the short one's."""
     cache = _cache()
     cache.reserve("short", 20)
     cache.reserve("long", 290)
-    assert cache.place("short")[0].capacity == 64
-    assert cache.place("long")[0].capacity == 300
+    assert cache.place("short")[0].group.capacity == 64
+    assert cache.place("long")[0].group.capacity == 300
 
 
 def test_a_budget_too_small_for_one_row_is_refused() -> None:
@@ -71,10 +70,10 @@ def test_a_wiped_row_leaves_no_bad_number_behind() -> None:
     """After NaN in a row and a release with wipe, the storage is finite."""
     cache = _cache()
     cache.reserve("a", 10)
-    lane, row = cache.place("a")
-    lane.values[0][:, row] = float("nan")
+    tensors, row = cache.place("a")
+    tensors.values[0][:, row] = float("nan")
     cache.release("a", wipe=True)
-    assert all(bool(tensor.isfinite().all()) for tensor in lane.tensors())
+    assert all(bool(tensor.isfinite().all()) for tensor in tensors.every())
 
 
 @pytest.mark.parametrize("fails_at", [1, 2, 3, 4])
@@ -85,8 +84,8 @@ def test_want_of_memory_in_the_middle_of_growing_changes_nothing(
     cache = _cache()
     for index in range(4):
         assert cache.reserve(str(index), 60)
-    lane, row = cache.place("3")
-    for tensor in lane.tensors():
+    tensors, row = cache.place("3")
+    for tensor in tensors.every():
         tensor[:, row] = 7.0
     made, zeros = [0], torch.zeros
 
@@ -103,5 +102,5 @@ def test_want_of_memory_in_the_middle_of_growing_changes_nothing(
     assert cache.owners == {"0", "1", "2", "3"}
     assert cache.reserve("4", 60)
     cache.check_integrity()
-    lane, row = cache.place("3")
-    assert all(bool((tensor[:, row] == 7.0).all()) for tensor in lane.tensors())
+    tensors, row = cache.place("3")
+    assert all(bool((tensor[:, row] == 7.0).all()) for tensor in tensors.every())
