@@ -1,8 +1,8 @@
 """The base model's own products, arranged for speed; every module keeps its name and its weight.
 
-Linear modules that read the same input are one product. On the CPU its weights are packed once into oneDNN's own layout
-(the same numbers; 15 to 45 % faster at the row counts of decoding), which costs their bytes again: done while that is a
-small part of the memory.
+Linear modules that read the same input are one product. On the CPU its weights are packed once: for our own kernel
+where that serves, else into oneDNN's own layout (the same numbers; 15 to 45 % faster at the row counts of decoding).
+That costs their bytes again: done while it is a small part of the memory.
 """
 
 from __future__ import annotations
@@ -10,10 +10,13 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+from lorapool.worker.kernels import matmul as matmul_kernel
 
 _TYPICAL_ROWS = 64  # what the packed layout is tuned for
 _PACKED_SHARE = 0.25  # of the machine's memory, at most, for packed copies
@@ -56,10 +59,13 @@ def packable(modules: Sequence[Any]) -> bool:
 
 def _packed(modules: Sequence[Any]) -> Product:
     weight = torch.cat([module.weight.data for module in modules])
-    # What torch.compile itself puts in for a frozen Linear on the CPU; private, so its presence is checked first.
-    packed = torch.ops.mkldnn._reorder_linear_weight(weight, _TYPICAL_ROWS)  # noqa: SLF001
     biases = [module.bias for module in modules]
     bias = None if all(bias is None for bias in biases) else torch.cat([_bias(module) for module in modules])
+    if matmul_kernel.serves(weight):
+        offset = weight.new_zeros(len(weight)) if bias is None else bias
+        return partial(matmul_kernel.matmul, panels=matmul_kernel.packed(weight), bias=offset)
+    # What torch.compile itself puts in for a frozen Linear on the CPU; private, so its presence is checked first.
+    packed = torch.ops.mkldnn._reorder_linear_weight(weight, _TYPICAL_ROWS)  # noqa: SLF001
     multiply = torch.ops.mkldnn._linear_pointwise.default  # noqa: SLF001
     return lambda x: multiply(x, packed, bias, "none", [], "")
 
