@@ -154,7 +154,7 @@ def run(
     log_level: LogLevel = "info",
 ) -> None:
     """Serve a base model and a pool's adapters until SIGTERM."""
-    with _told_plainly():
+    with _errors_in_one_line():
         settings = _settings(redis_url, pool)
         config = WorkerConfig.parse(
             worker_id=worker_id or _made_up_id(),
@@ -187,7 +187,7 @@ def run(
 @app.command()
 def check(redis_url: RedisUrl = None, pool: Pool = None, worker_id: Looked = None) -> None:
     """Exit 0 if the worker (any worker, without --worker-id) beats and is ready, else 1."""
-    with _told_plainly():
+    with _errors_in_one_line():
         settings = _settings(redis_url, pool)
         raise typer.Exit(asyncio.run(_check(settings, worker_id)))
 
@@ -210,7 +210,7 @@ def maintenance(
 
     Any number of these may run: each chore is done once a tick. Jobs need none of them.
     """
-    with _told_plainly():
+    with _errors_in_one_line():
         from lorapool.worker.maintenance.maintenance import Maintenance, Periods, maintain
 
         cache = CacheFolder(adapter_cache.expanduser().resolve(), parse_bytes(adapter_cache_bytes))
@@ -355,12 +355,12 @@ async def _check(settings: RedisSettings, worker_id: str | None) -> int:
 def _state(beat: Mapping[str, str]) -> str:
     """Its state, and what there is to say of it: how far loading is, how old the running step, what ails it."""
     age = f"step begun {beat['step_age_ms']} ms ago" if beat.get("step_age_ms", "0") != "0" else ""
-    told = [text for text in (beat.get("progress", ""), age, beat.get("ails", "")) if text]
-    return " - ".join((beat.get("state", "?"), *told))
+    details = [text for text in (beat.get("progress", ""), age, beat.get("ails", "")) if text]
+    return " - ".join((beat.get("state", "?"), *details))
 
 
 @contextmanager
-def _told_plainly() -> Iterator[None]:
+def _errors_in_one_line() -> Iterator[None]:
     """An error of ours is one line on stderr and an exit status, not a traceback."""
     try:
         yield
@@ -370,8 +370,8 @@ def _told_plainly() -> Iterator[None]:
     except ModuleNotFoundError as error:
         if error.name not in {"torch", "transformers", "safetensors", "arq", "re2"}:
             raise
-        told = f"lorapool-worker: {error.name} is not installed; a worker needs: pip install 'lorapool[worker]'"
-        Console(stderr=True, soft_wrap=True).print(told, style="red", markup=False)
+        reason = f"lorapool-worker: {error.name} is not installed; a worker needs: pip install 'lorapool[worker]'"
+        Console(stderr=True, soft_wrap=True).print(reason, style="red", markup=False)
         raise typer.Exit(FAILED) from None
 
 

@@ -271,8 +271,8 @@ class ContinuousBatch:
             self._runner.probe()
         except Exception as error:
             why = failed[0].error if failed else error
-            told = f"the device fails its check ({error}); rows failed with {type(why).__name__}: {why}"
-            raise EngineSick(told) from error
+            reason = f"the device fails its check ({error}); rows failed with {type(why).__name__}: {why}"
+            raise EngineSick(reason) from error
 
     def _commit(self, works: tuple[Work, ...], drawn: dict[str, Drawn]) -> _Outcome:
         updates: list[Update] = []

@@ -75,8 +75,8 @@ class EngineThread:
                     break
             except TimeoutError:
                 if (age_s := self._age_s()) > self._step_timeout_s:
-                    told = f"a step hangs for {age_s:.0f} s (--step-timeout {self._step_timeout_s:g})"
-                    raise EngineFailed(told) from None
+                    reason = f"a step hangs for {age_s:.0f} s (--step-timeout {self._step_timeout_s:g})"
+                    raise EngineFailed(reason) from None
         self._arrived.clear()
         with self._lock:
             taken, self._report = self._report, Report()

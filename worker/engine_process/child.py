@@ -71,7 +71,7 @@ class Reporter:
         self._line = line
         self._unsent = Report()
         self._residency: Residency | None = None
-        self._told_s = 0.0
+        self._sent_s = 0.0
         self._counters: dict[str, Any] = {}
         self.loop: EngineLoop
 
@@ -89,12 +89,12 @@ class Reporter:
         """Residency, counters and busy time, where there is news that is worth a message."""
         now, residency = time.monotonic(), self.loop.residency()
         moved = residency != self._residency
-        if not moved and not idle and now - self._told_s < STATE_EVERY_S:
+        if not moved and not idle and now - self._sent_s < STATE_EVERY_S:
             return None
         counters = wire.packed_counters(self.loop.counters())
         if not moved and counters == self._counters:
             return None
-        self._residency, self._counters, self._told_s = residency, counters, now
+        self._residency, self._counters, self._sent_s = residency, counters, now
         return [wire.packed_residency(residency), counters, self.loop.busy_time.totals()]
 
 
@@ -113,8 +113,8 @@ def main(socket_fd: int, board_fd: int, parent: int) -> int:
         engine = _load(line, _model(target, config, options))
         return 0 if engine is None else _serve(line, board, engine)
     except ModuleNotFoundError as error:
-        told = f"{error.name} is not installed; a worker needs: pip install 'lorapool[worker]'"
-        return _broke(line, BaseModelError(told))
+        reason = f"{error.name} is not installed; a worker needs: pip install 'lorapool[worker]'"
+        return _broke(line, BaseModelError(reason))
     except Exception as error:  # whatever it is, the worker says it
         if not isinstance(error, LorapoolError):
             log.exception("engine broke")

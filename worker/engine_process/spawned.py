@@ -105,7 +105,7 @@ class SpawnedEngine:
                     within_s = step_timeout_s
                 case ["broke" | "sick", *error]:
                     raise _plainly(wire.error_of(error))
-                case [found, *fields] if found == kind:
+                case [answer, *fields] if answer == kind:
                     return fields
 
     async def _next(self, within_s: float | None) -> list[Any] | None:

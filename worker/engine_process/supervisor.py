@@ -215,13 +215,13 @@ class EngineProcess:
             if hung:
                 child.process.kill()
                 await asyncio.wait({reading}, timeout=ENDING_S)  # longer only if it cannot be killed
-            said = reading.result() if reading.done() else None
+            own_end = reading.result() if reading.done() else None
             ended = await child.end(ENDING_S)
         finally:
             await cancel_and_wait(reading, watching)
         if hung:
             return _End("hung", f"no step ended for {self._step_timeout_s:g} s (--step-timeout)")
-        return said or _End("died", ended)
+        return own_end or _End("died", ended)
 
     async def _read(self, child: SpawnedEngine) -> _End | None:
         """What it said of its own end, if anything."""
@@ -241,8 +241,8 @@ class EngineProcess:
                 self._take_report(wire.report_of(report), state)
                 return None
             case ["sick" | "broke", *error]:
-                found = wire.error_of(error)
-                return _End("sick" if message[0] == "sick" else "died", f"{name_of(found)}: {found}")
+                raised = wire.error_of(error)
+                return _End("sick" if message[0] == "sick" else "died", f"{name_of(raised)}: {raised}")
             case _:
                 raise ValueError(f"{message[0]!r}, expected a report or the reason of its end")
 

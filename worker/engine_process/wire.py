@@ -170,8 +170,8 @@ def residency_of(packed: Sequence[Iterable[str]]) -> Residency:
 
 def packed_counters(counters: EngineCounters) -> dict[str, Any]:
     """By name."""
-    found = {field.name: getattr(counters, field.name) for field in fields(counters)}
-    return found | {name: dict(found[name]) for name in _COUNTED}
+    by_name = {field.name: getattr(counters, field.name) for field in fields(counters)}
+    return by_name | {name: dict(by_name[name]) for name in _COUNTED}
 
 
 def counters_of(packed: dict[str, Any]) -> EngineCounters:

@@ -18,15 +18,15 @@ class AdapterLoads:
 
     def __init__(self, counters: Counters, worker: str) -> None:
         self._counters, self._worker, self._boot = counters, worker, secrets.token_hex(6)
-        self._told: Counter[str] = Counter()
-        self._telling: Counter[str] = Counter()
+        self._sent: Counter[str] = Counter()
+        self._sending: Counter[str] = Counter()
         self._number = 0
 
     async def send(self, loaded: Mapping[str, int]) -> None:
         """Report what came since the last time; nothing new, no round trip. Raises what ``Counters`` raises."""
-        self._telling = self._telling or Counter(loaded) - self._told
-        if not self._telling:
+        self._sending = self._sending or Counter(loaded) - self._sent
+        if not self._sending:
             return
-        await self._counters.add_loads(self._worker, f"{self._boot}-{self._number}", self._telling)
-        self._told += self._telling
-        self._telling, self._number = Counter(), self._number + 1
+        await self._counters.add_loads(self._worker, f"{self._boot}-{self._number}", self._sending)
+        self._sent += self._sending
+        self._sending, self._number = Counter(), self._number + 1

@@ -34,7 +34,7 @@ class Policy:
     lead_share: float = 0.4  # of the longest wait: the lead of adapters that are here
     least_lead_ms: int = 500  # about what a load costs
     yield_share: float = 0.2  # of the longest wait: what adapters served beyond their share give way
-    stranger_share: float = 0.3  # of the lead: what adapters at home elsewhere wait before they are loaded here
+    non_home_penalty: float = 0.3  # of the lead: what adapters at home elsewhere wait before they are loaded here
     patience_ms: int = 500  # for so long, at most, newcomers are left to workers that have them, or more room
     claim_size: int = 32  # jobs, at most, in one claim
 
@@ -150,7 +150,7 @@ def _ordered(
         if item.ref in here:
             return from_ms - lead_ms
         at_home = homes.home(item.ref) in {worker, None}
-        return from_ms if at_home else from_ms + policy.stranger_share * lead_ms
+        return from_ms if at_home else from_ms + policy.non_home_penalty * lead_ms
 
     def order(item: WaitingAdapter) -> tuple[float, float, str]:
         return counts_from_ms(item), item.served, item.ref

@@ -123,8 +123,8 @@ class Claimer:
     def _guess(self, room: int) -> Choice:
         """Nothing waited a moment ago, now something does: most often a job of an adapter that is here. To claim at
         once and learn what else there is takes one round trip, to look first takes two."""
-        found = guess(self._holding(), room, self._policy)
-        return replace(found, preferences=self._not_here.without(found.preferences))
+        guessed = guess(self._holding(), room, self._policy)
+        return replace(guessed, preferences=self._not_here.without(guessed.preferences))
 
     def _holding(self) -> Holding:
         residency, held = self._residency(), self._jobs.unfinished_by_adapter()
@@ -161,8 +161,8 @@ class Claimer:
 
     async def _refuse(self, unreadable: Sequence[Held]) -> None:
         """Ours now, but nobody can say what they ask for."""
-        said = "what a claim tells of it cannot be read: not written by lorapool, or changed since"
-        ends = [Settlement(*held, "failed", error="MalformedEntry", message=said) for held in unreadable]
+        reason = "what a claim tells of it cannot be read: not written by lorapool, or changed since"
+        ends = [Settlement(*held, "failed", error="MalformedEntry", message=reason) for held in unreadable]
         await retry_until_repaired(lambda: self._queue.settle(ends), "settle what cannot be read")
 
     async def _ask(self, choice: Choice, lease: str) -> Claim:

@@ -41,12 +41,12 @@ class Presence:
         self._progress = ""
         self.stride = 1
         self._beats = 0
-        self._told: Fields = {}
+        self._known: Fields = {}
         self._counted: dict[str, int] = {}
 
     async def join(self) -> None:
         """Take the name, waiting while a record lives that nobody renews. Raises WorkerIdTaken when one is renewed."""
-        self._told = {}
+        self._known = {}
         holder = first = await self._ask()
         if first is None:
             return
@@ -67,14 +67,14 @@ class Presence:
         Told is what has changed since it was last told and acknowledged; all, when the server has forgotten it. What is
         not PRESSING is told every ``stride`` beats. ``totals``: which of the fields the pool sums up over all workers.
         """
-        beaten, told, self._told = {**self._identity, "progress": "", **fields}, self._told, {}
-        due = PRESSING if told and self._beats % self.stride else beaten.keys()
-        news = {name: beaten[name] for name in beaten if name in due and beaten[name] != told.get(name)}
-        mark = await self._send({**news, "state": beaten["state"]}, totals, changes=True) if told else ""
+        beaten, known, self._known = {**self._identity, "progress": "", **fields}, self._known, {}
+        due = PRESSING if known and self._beats % self.stride else beaten.keys()
+        news = {name: beaten[name] for name in beaten if name in due and beaten[name] != known.get(name)}
+        mark = await self._send({**news, "state": beaten["state"]}, totals, changes=True) if known else ""
         if not mark:
-            told, news = {}, beaten
+            known, news = {}, beaten
             mark = await self._send(beaten, totals, changes=False)
-        self._told = {**told, **news}
+        self._known = {**known, **news}
         self._counted |= {name: max(self._counted.get(name, 0), int(news[name])) for name in totals if name in news}
         self._beats += 1
         return mark
@@ -109,8 +109,8 @@ class Presence:
     async def _ask(self, displace: str = "") -> Holder | None:
         """Try to take the name; or who has it."""
         fields = {**self._identity, "state": LOADING, "progress": self._progress}
-        told = {"boot": self.boot, "displace": displace}
-        return await retry(lambda: self._members.join(self.worker, fields, self._ttl_ms, **told), "join")
+        names = {"boot": self.boot, "displace": displace}
+        return await retry(lambda: self._members.join(self.worker, fields, self._ttl_ms, **names), "join")
 
     @property
     def _ttl_ms(self) -> int:
