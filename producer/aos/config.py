@@ -127,7 +127,7 @@ class LoRAxConfig:
                 yield f"{name} = {getattr(self, name)!r} has no effect: {reason}"
 
     def worker_flags(self) -> list[str]:
-        """What spawned workers are told besides where the pool is."""
+        """The flags of spawned workers, besides where the pool is."""
         model = self.base_model
         if self.base_model_revision and "@" not in model:
             model = f"{model}@{self.base_model_revision}"

@@ -26,7 +26,7 @@ class Refusals:
 
     @property
     def waiting(self) -> Counter[str]:
-        """Those that the pool has not been told of."""
+        """Those that have not been reported to the pool."""
         with self._lock:
             return Counter(self._waiting)
 

@@ -309,7 +309,7 @@ class LoRAxServer:
             return failure(error, about(request))
 
     async def _refused(self, error: Exception) -> None:
-        """Count it, here if the pool cannot be told."""
+        """Count it, here if the pool cannot be reached."""
         self._refusals.add(error_name(error))
         if self._inference is not None:
             try:

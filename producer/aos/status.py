@@ -49,7 +49,7 @@ class Own:
     attached: bool
     in_flight: int
     latencies_ms: Sequence[float]
-    refusals: Mapping[str, int] = field(default_factory=dict)  # not yet told to the pool
+    refusals: Mapping[str, int] = field(default_factory=dict)  # not yet reported to the pool
 
 
 async def look(client: Client) -> Snapshot:

@@ -1,4 +1,4 @@
-"""What a client can tell of an adapter folder without torch: its config, its header, its digest.
+"""What a client can read of an adapter folder without torch: its config, its header, its digest.
 
 Refuses early what no worker would serve (no safetensors, no JSON config); judges nothing that needs the base model.
 """

@@ -1,6 +1,6 @@
 """The log of the program that holds a client: written to only where that program configured structlog.
 
-Otherwise it would find lines on its standard output that it did not write.
+Otherwise lines that it did not write would appear on its standard output.
 """
 
 from __future__ import annotations

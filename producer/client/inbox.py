@@ -305,7 +305,7 @@ class Inbox:
         for ticket, state in zip(tickets, states, strict=True):
             if isinstance(state, JobState) and not state.terminal:
                 ticket.accepted(state)
-            else:  # ended; or gone or damaged, which is for whoever awaits it to hear
+            else:  # it ended, or it is lost or damaged: whoever awaits it gets the error
                 ended.append(ticket)
         await self._fetch(ended)
 

@@ -1,4 +1,4 @@
-"""Publishing: a trained adapter goes to where workers read, or many by a manifest; and later: are they still the same.
+"""Publishing: copies a trained adapter to where workers read, registers many by a manifest, and verifies them later.
 
 What is published lies at ``<place>/<id>/<version>`` and is never overwritten. Knows folders and manifests; registering
 is Adapters' business.
@@ -75,7 +75,7 @@ class Verified:
 
 
 def publish_files(folder: Path, place: str) -> Facts:
-    """Copy an adapter to ``place``, a path or uri, and tell of it there. What is there already must be the same.
+    """Copy an adapter to ``place``, a path or uri, and describe it there. What is there already must be the same.
 
     Raises CheckpointError, AdapterConflict, InvalidRequest.
     """

@@ -1,4 +1,4 @@
-"""What a caller says becomes a Job, or one InvalidRequest line that names the field, the value and what was expected.
+"""A caller's arguments become a Job, or one InvalidRequest line that names the field, the value and what was expected.
 
 Knows the sampling params by name, their look-alikes from other APIs, and what is not served yet. Knows nothing of
 Redis: adapter names are resolved elsewhere, a Request still carries the caller's own.

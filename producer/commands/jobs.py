@@ -1,6 +1,6 @@
 """submit, result, job, cancel: one job from the command line.
 
-An answer goes to stdout and nothing else does; what is said about it goes to stderr.
+The answer goes to stdout and nothing else does; notes about it go to stderr.
 """
 
 from __future__ import annotations
@@ -267,7 +267,7 @@ def _value(name: str, value: str | bytes) -> Any:
 
 
 def sampling_of(context: typer.Context) -> dict[str, Any]:
-    """The sampling params that were said; 0 is a value, an absent flag is not."""
+    """The sampling params that were given; 0 is a value, an absent flag is not."""
     given = {name: context.params[name] for name in PARAMS}
     return {name: value for name, value in given.items() if not (value is None or value is False or value == [])}
 

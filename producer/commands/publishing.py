@@ -1,4 +1,4 @@
-"""adapters publish, import, verify: trained adapters go to a pool, one or many, and are looked at again."""
+"""adapters publish, import, verify: trained adapters are brought to a pool, one or many, and verified later."""
 
 from __future__ import annotations
 

@@ -122,7 +122,7 @@ def purge(
 
 
 def fsck(redis_url: o.RedisUrl = None, pool: o.Pool = None, as_json: o.Json = False) -> None:
-    """Check the queue for damage, repair it, and say what was found. Harmless while jobs run."""
+    """Check the queue for damage, repair it, and list the damage. Harmless while jobs run."""
 
     async def work(client: Client) -> None:
         findings = await client.upkeep.fsck()

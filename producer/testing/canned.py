@@ -1,4 +1,4 @@
-"""CannedPool: a pool whose answers a test wrote down, on a real server, through the real protocol.
+"""CannedPool: a pool that gives answers from a test, on a real server, through the real protocol.
 
 No model, no torch, no worker process: a thread of this one claims jobs as a worker does, and answers with what it was
 given. So a test sees what its users would: streams, errors, retries of the client, counters.
