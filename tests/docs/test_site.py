@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from importlib import import_module
 from types import SimpleNamespace
 
 import pytest
@@ -53,3 +54,10 @@ def test_every_page_is_in_the_navigation() -> None:
     listed = set(re.findall(r"(?m)^ +- (?:.+: )?(\S+\.md)$", (ROOT / "mkdocs.yml").read_text()))
     there = {str(path.relative_to(DOCS)) for path in DOCS.rglob("*.md")} - {"README.md"}
     assert there | set(AT_ROOT.values()) == listed
+
+
+def test_what_the_python_page_shows_is_there() -> None:
+    """Each name that mkdocstrings is asked for can be imported."""
+    named = re.findall(r"(?m)^::: (\S+)\.(\w+)$", (DOCS / "reference/python.md").read_text())
+    assert len(named) > 5
+    assert [] == [(module, name) for module, name in named if not hasattr(import_module(module), name)]
