@@ -111,7 +111,7 @@ async def test_heartbeat(redis: Redis, pool: Client) -> None:
     told = {"device": "fake", "dtype": "float32", "base_model": "fake", "state": "running", "free_rows": "10"}
     assert told == {name: fields[name] for name in told}
     assert "5" == fields["step_rows"]
-    assert 0 < await redis.pttl(key) <= 300
+    assert 0 < await redis.pttl(key) <= 3 * 300  # tests/fleet.py's beat
 
 
 async def test_usage_outlives_the_worker(redis: Redis, pool: Client) -> None:
