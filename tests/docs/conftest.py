@@ -34,7 +34,7 @@ def docs_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 async def _alive(url: str) -> None:
     redis = connect(redis_settings(url))
-    await alive(redis, WORKER, timeout_s=180)
+    await alive(redis, WORKER, timeout_s=250)
     await redis.aclose()
 
 

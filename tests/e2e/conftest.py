@@ -65,7 +65,7 @@ def reference(base_model: Path) -> PeftReference:
 async def register_all(url: str, worker: str, pool: str = "default") -> None:
     """Wait for the worker, then register the five adapters with it."""
     redis = connect(redis_settings(url))
-    await alive(redis, worker, pool, timeout_s=90)
+    await alive(redis, worker, pool, timeout_s=250)
     await redis.aclose()
     async with Client(url, pool=pool) as client:
         for name in NAMES:

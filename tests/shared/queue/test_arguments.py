@@ -1,10 +1,6 @@
-"""What scripts are given: in the order that their heads state, clean of what cannot travel, and never too much."""
+"""What scripts are given: each word of the protocol in its field, clean of what cannot travel, and never too much."""
 
 from __future__ import annotations
-
-import re
-from collections.abc import Sequence
-from importlib.resources import files
 
 import pytest
 
@@ -13,16 +9,17 @@ from lorapool.shared.errors import InvalidRequest
 from lorapool.shared.job import Job
 from lorapool.shared.queue import arguments
 from lorapool.shared.queue.protocol import Delta, Held, Settlement
-from lorapool.shared.server.server import Arg
+from lorapool.shared.scripts import records
 
 
-def named(operation: str, values: Sequence[Arg]) -> dict[str, Arg]:
-    """The values under the names that the script's head gives them."""
-    text = (files("lorapool.shared.scripts") / "ops" / f"{operation}.lua").read_text()
-    head = " ".join(line.removeprefix("--").strip() for line in text.splitlines() if line.startswith("--"))
-    stated = re.sub(r"\([^)]*\)", "", head.split("ARGV for each job:")[1])
-    names = re.findall(r"[a-z_]+", stated)[: len(values)]
-    return dict(zip(names, values, strict=True))
+def settled(end: Settlement) -> dict[str, object]:
+    record = arguments.of_settlement(end)
+    assert isinstance(record, records.Settle)
+    return record._asdict()
+
+
+def enqueued(payload: bytes) -> records.Enqueue:
+    return arguments.of_job(job())._replace(payload=payload)
 
 
 def job(number: int = 1, prompt: str = "hello you", **fields: object) -> Job:
@@ -32,7 +29,7 @@ def job(number: int = 1, prompt: str = "hello you", **fields: object) -> Job:
 def test_a_job() -> None:
     """Each under its name; the request itself comes back as it was."""
     asked = job(priority="high", stream=True, delay_ms=5, deadline_ms=900, params={"seed": 7, "max_new_tokens": 10})
-    given = named("enqueue", arguments.of_job(asked))
+    given = arguments.of_job(asked)._asdict()
     payload = given.pop("payload")
     assert isinstance(payload, bytes)
     assert asked == codec.decode_job(payload)
@@ -45,7 +42,7 @@ def test_a_job() -> None:
 
 def test_a_job_without_what_it_need_not_have() -> None:
     """No client, no deadline: empty and 0, for Lua has no None."""
-    given = named("enqueue", arguments.of_job(job().model_copy(update={"client": None})))
+    given = arguments.of_job(job().model_copy(update={"client": None}))._asdict()
     assert ("", 0, 0) == (given["client"], given["deadline_ms"], given["delay_ms"])
 
 
@@ -63,10 +60,10 @@ def test_a_settlement() -> None:
         "id": "job1", "lease": "w1.1", "outcome": "succeeded", "error": "E", "message": "why", "text": "text",
         "finish_reason": "length", "prompt_tokens": 5, "completion_tokens": 6, "load_ms": 7, "first_token_ms": 8,
         "resident": 1, "device": "cpu", "dtype": "float32", "detail": b"detail", "jitter": 0,
-    } == named("settle", arguments.of_settlement(end))  # fmt: skip
+    } == settled(end)  # fmt: skip
     drawn = {arguments.of_settlement(end._replace(outcome="retry"))[-1] for _ in range(20)}
     assert len(drawn) > 1
-    assert "" == named("settle", arguments.of_settlement(end._replace(first_token_ms=None)))["first_token_ms"]
+    assert "" == settled(end._replace(first_token_ms=None))["first_token_ms"]
 
 
 def test_what_cannot_be_sent_is_cleaned() -> None:
@@ -93,7 +90,7 @@ def test_a_call_has_a_bound_of_jobs() -> None:
     numbers = list(range(2 * arguments.MAX_JOBS + 1))
     assert [64, 64, 1] == [len(part) for part in arguments.chunks(numbers)]
     assert numbers == [number for part in arguments.chunks(numbers) for number in part]
-    parts = [*arguments.parts((number, ["", b"p"]) for number in numbers)]
+    parts = [*arguments.parts((number, enqueued(b"p")) for number in numbers)]
     assert [64, 64, 1] == [len(part) for part in parts]
     assert numbers == [number for part in parts for number, _ in part]
 
@@ -102,6 +99,6 @@ def test_a_call_has_a_bound_of_bytes() -> None:
     """Payloads that do not fit together go apart; one that is as large as a call goes alone."""
     third = b"p" * (arguments.MAX_CALL_BYTES // 3)
     sizes = [third, third, third, third, b"p" * arguments.MAX_CALL_BYTES, third]
-    parts = [*arguments.parts((number, ["", payload]) for number, payload in enumerate(sizes))]
+    parts = [*arguments.parts((number, enqueued(payload)) for number, payload in enumerate(sizes))]
     assert [[0, 1, 2], [3], [4], [5]] == [[number for number, _ in part] for part in parts]
     assert [] == [*arguments.parts([])]
