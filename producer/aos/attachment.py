@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
 from lorapool.producer.client.client import Client
-from lorapool.producer.sync import LoopThread
+from lorapool.producer.client.loop_thread import LoopThread
 
 T = TypeVar("T")
 Work = Callable[[Client], Awaitable[T]]

@@ -15,8 +15,8 @@ from hashlib import sha256
 from typing import Any, Self, TypeVar
 
 from lorapool.producer.client.client import Client
+from lorapool.producer.client.loop_thread import LoopThread
 from lorapool.producer.sync import Client as SyncClient
-from lorapool.producer.sync import LoopThread
 from lorapool.shared.catalog.catalog import AdapterRecord, Catalog, PoolConfig
 from lorapool.shared.codec import decode_job, encode_detail
 from lorapool.shared.connection import PoolConnection

@@ -24,8 +24,9 @@ from lorapool.producer import (
     sync,
 )
 from lorapool.producer.client import adapters, client, handle, schedules
+from lorapool.producer.client.loop_thread import LoopThread
 from lorapool.producer.operator import upkeep
-from lorapool.producer.sync import Client, JobHandle, LoopThread
+from lorapool.producer.sync import Client, JobHandle
 
 
 @pytest.fixture
