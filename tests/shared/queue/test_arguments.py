@@ -13,9 +13,7 @@ from lorapool.shared.scripts import records
 
 
 def settled(end: Settlement) -> dict[str, object]:
-    record = arguments.of_settlement(end)
-    assert isinstance(record, records.Settle)
-    return record._asdict()
+    return dict(arguments.of_settlement(end)._asdict())
 
 
 def enqueued(payload: bytes) -> records.Enqueue:
