@@ -37,10 +37,9 @@ local CHECKS = {
 -- `at`: after which argument a job's begin.
 local function what_is_wrong(at)
   for _, check in ipairs(CHECKS) do
-    local name, place, is_right = unpack(check)
-    local text = ARGV[at + place]
-    if not text or not is_right(text) then
-      return name
+    local text = ARGV[at + check[2]]
+    if not text or not check[3](text) then
+      return check[1]
     end
   end
 end
