@@ -144,8 +144,8 @@ def explain_validation(error: ValidationError) -> str:
     parts = []
     for item in error.errors(include_url=False):
         where, value = ".".join(str(part) for part in item["loc"]), repr(item["input"])
-        said = f"{where} = {value if len(value) <= 60 else value[:57] + '...'}: " if where else ""
-        parts.append(said + item["msg"].removeprefix("Value error, "))
+        place = f"{where} = {value if len(value) <= 60 else value[:57] + '...'}: " if where else ""
+        parts.append(place + item["msg"].removeprefix("Value error, "))
     return "; ".join(parts)
 
 

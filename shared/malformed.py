@@ -46,13 +46,13 @@ def step_over(what: str, item: object, error: Exception) -> None:
 
 def readable(what: str, items: Iterable[T], read: Callable[[T], R]) -> list[R]:
     """What ``read`` makes of each that it can read, in order."""
-    found: list[R] = []
+    sound: list[R] = []
     for item in items:
         try:
-            found.append(read(item))
+            sound.append(read(item))
         except UNREADABLE as error:
             step_over(what, item, error)
-    return found
+    return sound
 
 
 def required(what: str, read: Callable[[], R]) -> R:

@@ -167,9 +167,9 @@ class Client:
             raise InvalidRequest(f"adapters = {adapters!r:.60}: expected a list of refs, aliases or ids, at least one")
         if own := options.keys() & {"job_id", "adapter", "stream", "wait"}:
             raise InvalidRequest(f"{', '.join(sorted(own))}: has no place in a volley, which is many jobs; use gather")
-        said = {"prompt": prompt, "messages": messages, **options}
-        Request.of({"adapter": None, **said}).job(ref=BASE_REF, agent=self._agent, client=self._name)
-        return await self.gather([{"adapter": adapter, **said} for adapter in adapters], timeout=timeout)
+        values = {"prompt": prompt, "messages": messages, **options}
+        Request.of({"adapter": None, **values}).job(ref=BASE_REF, agent=self._agent, client=self._name)
+        return await self.gather([{"adapter": adapter, **values} for adapter in adapters], timeout=timeout)
 
     def get(self, job_id: str) -> JobHandle:
         """The handle of a job that any process submitted, by full or bare id; asks the server nothing yet."""

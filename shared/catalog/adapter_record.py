@@ -92,8 +92,8 @@ class AdapterRecord(BaseModel):
                     fields[name] = json.loads(text)
             return cls.model_validate(fields)
         except (ValueError, RecursionError) as error:  # pydantic's too
-            said = explain_validation(error) if isinstance(error, ValidationError) else str(error)
-            raise UnsupportedVersion(f"{what} cannot be read by this release: {said}") from None
+            complaint = explain_validation(error) if isinstance(error, ValidationError) else str(error)
+            raise UnsupportedVersion(f"{what} cannot be read by this release: {complaint}") from None
 
     def stored(self) -> dict[str, str]:
         """The fields that registering writes; status and times are the catalog's own."""
@@ -118,7 +118,7 @@ def _text(value: Any) -> str:
 
 def told_by(config: Mapping[str, Any]) -> dict[str, Any]:
     """Fields of a record that an adapter_config.json tells; what is not there or no such thing is left out."""
-    told = {
+    settings = {
         "rank": rank if isinstance(rank := config.get("r"), int) and abs(rank) < MAX_RANK else 0,
         "base_model": config.get("base_model_name_or_path"),
         "base_revision": config.get("revision"),
@@ -127,21 +127,23 @@ def told_by(config: Mapping[str, Any]) -> dict[str, Any]:
         "quantized": _quantized(config),
     }
     kinds = {"rank": int, "targets": tuple}
-    right = {name: value for name, value in told.items() if value and isinstance(value, kinds.get(name, str))}
+    right = {name: value for name, value in settings.items() if value and isinstance(value, kinds.get(name, str))}
     return {name: plain_text(value, MAX_TOLD) if isinstance(value, str) else value for name, value in right.items()}
 
 
-def _targets(said: object) -> tuple[str, ...]:
+def _targets(named: object) -> tuple[str, ...]:
     """Names of modules, or one expression that means them."""
-    targets = sorted(map(str, said)) if isinstance(said, list) else [said] if isinstance(said, str) and said else []
+    targets = (
+        sorted(map(str, named)) if isinstance(named, list) else [named] if isinstance(named, str) and named else []
+    )
     return tuple(plain_text(target, MAX_TOLD) for target in targets[:MAX_TOLD])
 
 
 def _format(config: Mapping[str, Any]) -> str:
     kind = str(config.get("peft_type", "LORA")).casefold()
     marks = {"use_dora": "dora", "use_rslora": "rslora"}
-    found = [word for name, word in marks.items() if config.get(name) is True]
-    return "+".join(found) if found and kind == "lora" else kind
+    matches = [word for name, word in marks.items() if config.get(name) is True]
+    return "+".join(matches) if matches and kind == "lora" else kind
 
 
 def _quantized(config: Mapping[str, Any]) -> str:
@@ -149,8 +151,8 @@ def _quantized(config: Mapping[str, Any]) -> str:
         return "loftq"
     if config.get("use_qalora") is True:
         return "qalora"
-    found = _QUANTIZED.search(str(config.get("base_model_name_or_path") or "").rpartition("/")[2])
-    return found[0].casefold() if found else ""
+    match = _QUANTIZED.search(str(config.get("base_model_name_or_path") or "").rpartition("/")[2])
+    return match[0].casefold() if match else ""
 
 
 BASE_RECORD = AdapterRecord(id=BASE_REF, version="", digest="", uri="", status="ready")

@@ -79,8 +79,8 @@ class Catalog:
 
     async def config(self) -> PoolConfig | None:
         """The pool's config, or None before its first worker."""
-        found = await self._server.command("HGETALL", self._keys.config)
-        return _config(found) if found else None
+        rows = await self._server.command("HGETALL", self._keys.config)
+        return _config(rows) if rows else None
 
     # -- adapters
 
@@ -144,8 +144,8 @@ class Catalog:
         refs: Refs = []
         looked = 0
         while True:
-            seen, *found = await self._scripts.run("refs", *records.Refs(seen=looked, wanted=REFS))
-            refs += readable("ref of an adapter", found, bytes.decode)
+            seen, *rows = await self._scripts.run("refs", *records.Refs(seen=looked, wanted=REFS))
+            refs += readable("ref of an adapter", rows, bytes.decode)
             looked += seen
             if seen < REFS:
                 return refs
@@ -250,14 +250,14 @@ class Catalog:
         records: Records = []
         for start in range(0, len(names), PIPELINED):
             part = names[start : start + PIPELINED]
-            found = await self._server.pipeline([("HGETALL", self._keys.adapter(ref)) for ref in part])
-            stored = ((ref, fields) for ref, fields in zip(part, found, strict=True) if fields)
+            rows = await self._server.pipeline([("HGETALL", self._keys.adapter(ref)) for ref in part])
+            stored = ((ref, fields) for ref, fields in zip(part, rows, strict=True) if fields)
             records += readable("record of an adapter", stored, _record)
         return records
 
 
-def _record(found: tuple[str, Any]) -> AdapterRecord:
-    ref, fields = found
+def _record(rows: tuple[str, Any]) -> AdapterRecord:
+    ref, fields = rows
     record = AdapterRecord.of_reply(fields)
     if record.ref != ref:
         raise MalformedEntry(f"the record of adapter {ref!r} says that it is {record.ref!r:.60}")

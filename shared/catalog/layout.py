@@ -35,11 +35,11 @@ class Layout:
             return
         base_model, layout = await self._server.command("HMGET", PoolKeys(self._pool).config, "base_model", "layout")
         if base_model is None:
-            found = str(FIRST if await self._has_remains() else LAYOUT_VERSION)
+            version = str(FIRST if await self._has_remains() else LAYOUT_VERSION)
         else:
-            found = str(FIRST) if layout is None else layout.decode(errors="replace")
-        if found != str(LAYOUT_VERSION):
-            raise PoolMismatch(mismatch(self._pool, found))
+            version = str(FIRST) if layout is None else layout.decode(errors="replace")
+        if version != str(LAYOUT_VERSION):
+            raise PoolMismatch(mismatch(self._pool, version))
         self._known, self._looked_at = base_model is not None, time.monotonic()
 
     async def _has_remains(self) -> bool:
@@ -51,10 +51,10 @@ class Layout:
             return False
 
 
-def mismatch(pool: str, found: str) -> str:
+def mismatch(pool: str, version: str) -> str:
     """What to say of a pool with another layout."""
-    begins = f"pool {pool!r} has keys of layout {found:.40}, this release has layout {LAYOUT_VERSION}"
-    if not found.isdecimal() or int(found) > LAYOUT_VERSION:
+    begins = f"pool {pool!r} has keys of layout {version:.40}, this release has layout {LAYOUT_VERSION}"
+    if not version.isdecimal() or int(version) > LAYOUT_VERSION:
         return f"{begins}: update lorapool here, or use another pool"
     return (
         f"{begins}, and would not find its jobs: let them end under the release that made it, then use a pool of "

@@ -81,14 +81,14 @@ class Membership:
             scope="changes" if changes else "all",
             totals=len(counted),
         )
-        word, *told = await self._scripts.run("beat", *head, *totals, *_flat(rest))
+        word, *more = await self._scripts.run("beat", *head, *totals, *_flat(rest))
         if word == b"taken":
-            _, host, pid = (part.decode(errors="replace") for part in told)
+            _, host, pid = (part.decode(errors="replace") for part in more)
             raise WorkerIdTaken(
                 f"worker name {worker!r} was taken by process {pid or '?'} on host {host or '?'} while this one was "
                 "silent for longer than a heartbeat lives; give each worker a --worker-id of its own"
             )
-        return told[0].decode() if told else ""
+        return more[0].decode() if more else ""
 
     async def leave(self, worker: str, boot: str = "") -> None:
         """This worker is gone, on purpose; nothing happens if the name is another boot's by now."""
@@ -96,8 +96,8 @@ class Membership:
 
     async def serving(self) -> list[str]:
         """The names of those that take jobs, sorted; one that has just died may be among them."""
-        found = await self._server.command("SMEMBERS", self._keys.serving)
-        return sorted(name.decode(errors="replace") for name in found)
+        stored = await self._server.command("SMEMBERS", self._keys.serving)
+        return sorted(name.decode(errors="replace") for name in stored)
 
     async def liveliest(self, but: str = "") -> str:
         """One of those that beat last, rather one that takes jobs, other than ``but``; empty if none is alive."""
@@ -118,8 +118,8 @@ class Membership:
         """The same of those names that live."""
         texts = sorted(name.decode(errors="replace") for name in names)
         keys = [self._keys.worker(name) for name in texts]
-        found = await self._server.pipeline([command for key in keys for command in (("HGETALL", key), ("PTTL", key))])
-        beats = zip(texts, found[::2], found[1::2], strict=True)
+        stored = await self._server.pipeline([command for key in keys for command in (("HGETALL", key), ("PTTL", key))])
+        beats = zip(texts, stored[::2], stored[1::2], strict=True)
         return readable("heartbeat", (beat for beat in beats if beat[1]), _beat)
 
     async def loading(self, worker: str) -> frozenset[str]:

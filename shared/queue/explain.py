@@ -34,33 +34,33 @@ def explanation(job_id: str, facts: Mapping[str, str], loading: frozenset[str]) 
     return Explanation(job_id, state, reason, message, {name: value for name, value in facts.items() if value})
 
 
-def with_workers(found: Explanation, beats: Sequence[Mapping[str, str]]) -> Explanation:
+def with_workers(explained: Explanation, beats: Sequence[Mapping[str, str]]) -> Explanation:
     """The same, with what the live workers say of themselves: that one is loading, that none can reach the adapter."""
-    return _with_loading(found, beats) if found.reason == "no_worker" else _with_reach(found, beats)
+    return _with_loading(explained, beats) if explained.reason == "no_worker" else _with_reach(explained, beats)
 
 
 def still_loading(beats: Sequence[Mapping[str, str]]) -> str:
     """``w1 is loading its model (40 %)``, of those that do; empty if none does."""
     loading = [beat for beat in beats if beat.get("state") == LOADING]
-    said = [f"{beat['worker']} is loading its model ({beat.get('progress') or 'begun'})" for beat in loading]
-    return ", ".join(said[:SHOWN]) + (f" and {len(said) - SHOWN} more" if len(said) > SHOWN else "")
+    lines = [f"{beat['worker']} is loading its model ({beat.get('progress') or 'begun'})" for beat in loading]
+    return ", ".join(lines[:SHOWN]) + (f" and {len(lines) - SHOWN} more" if len(lines) > SHOWN else "")
 
 
-def _with_loading(found: Explanation, beats: Sequence[Mapping[str, str]]) -> Explanation:
-    told = still_loading(beats)
-    return replace(found, message=f"no worker takes jobs yet: {told}") if told else found
+def _with_loading(explained: Explanation, beats: Sequence[Mapping[str, str]]) -> Explanation:
+    loading_now = still_loading(beats)
+    return replace(explained, message=f"no worker takes jobs yet: {loading_now}") if loading_now else explained
 
 
-def _with_reach(found: Explanation, beats: Sequence[Mapping[str, str]]) -> Explanation:
-    ref = found.facts.get("ref", "")
-    if found.reason not in UNSURE_OF_REACH or not beats:
-        return found
+def _with_reach(explained: Explanation, beats: Sequence[Mapping[str, str]]) -> Explanation:
+    ref = explained.facts.get("ref", "")
+    if explained.reason not in UNSURE_OF_REACH or not beats:
+        return explained
     if not all(ref in beat.get("not_here", "").split() for beat in beats):
-        return found
+        return explained
     names = [beat["worker"] for beat in beats]
     shown = ", ".join(names[:SHOWN]) + (f" and {len(names) - SHOWN} more" if len(names) > SHOWN else "")
     message = f"no live worker can reach adapter {ref} at the moment: not {shown}; they try again now and then"
-    return replace(found, reason="not_here", message=message)
+    return replace(explained, reason="not_here", message=message)
 
 
 def _ended(state: JobState, facts: Mapping[str, str]) -> tuple[str, str]:

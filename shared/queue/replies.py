@@ -56,8 +56,8 @@ def enqueued(answer: str, job: Job, keys: Keys) -> Enqueued | LorapoolError:
             conflict = JobConflict(f"job {full_id} exists with another request; use another id, or none")
             return conflict.of_job(full_id, Fate.NOT_QUEUED)
         case "invalid":
-            said = f"job {full_id} was refused by the queue: its {rest} is none that lorapool writes; see shared/job.py"
-            return InvalidRequest(said).of_job(full_id, Fate.NOT_QUEUED)
+            why = f"job {full_id} was refused by the queue: its {rest} is none that lorapool writes; see shared/job.py"
+            return InvalidRequest(why).of_job(full_id, Fate.NOT_QUEUED)
     return refusal(answer, job.ref, job.agent).of_job(full_id, Fate.NOT_QUEUED)
 
 
@@ -162,8 +162,9 @@ def state(text: bytes | None) -> JobState | MalformedEntry | None:
     """One answer of states.lua."""
     if text is None:
         return None
-    found = _state(text.decode(errors="replace"))
-    return found or MalformedEntry(f"the job's record says state {text!r:.60}, which is none of ours")
+    return _state(text.decode(errors="replace")) or MalformedEntry(
+        f"the job's record says state {text!r:.60}, which is none of ours"
+    )
 
 
 def _state(text: str) -> JobState | None:
@@ -176,12 +177,12 @@ def settled(answer: str, job_id: str) -> Settled:
     return Settled(job_id, cast("Literal['settled', 'stale']", outcome), "" if state == "-" else state)
 
 
-def record(found: Any) -> dict[str, str | bytes] | None:
+def record(raw: Any) -> dict[str, str | bytes] | None:
     """A job's hash: text, but for ``detail``. Raises MalformedEntry where there is something else."""
-    if not found:
+    if not raw:
         return None
-    fields = text_map(found)
-    return {**fields, "detail": found[b"detail"]} if b"detail" in found else {**fields}
+    fields = text_map(raw)
+    return {**fields, "detail": raw[b"detail"]} if b"detail" in raw else {**fields}
 
 
 def result(values: Sequence[bytes | None]) -> dict[str, str | bytes] | None:

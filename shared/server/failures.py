@@ -23,9 +23,9 @@ _SAID_BY_CLASS: dict[type[Exception], str] = {
     redis_errors.ClusterDownError: "CLUSTERDOWN",
     redis_errors.TryAgainError: "TRYAGAIN",
 }
-_IN_PIPELINE = re.compile(r".*of pipeline caused error: (?P<args>\(['\"])?(?P<said>.*?)(?(args)['\"],\))", re.DOTALL)
+_IN_PIPELINE = re.compile(r".*of pipeline caused error: (?P<args>\(['\"])?(?P<reply>.*?)(?(args)['\"],\))", re.DOTALL)
 _SAYS_CODE = re.compile(rf"(?:^|:\s*)-?(?P<code>{'|'.join(_FOR_NOW)}|OOM)(?=\s|$)")  # a script's error wraps another
-_MOST_SAID = 300  # characters of the server's own words
+_MAX_CHARS = 300  # characters of the server's own words
 # How the server says that a command or a script met data of a wrong kind.
 _DAMAGE = ("WRONGTYPE", "user_script", "not an integer", "not a valid float", "Error running script")
 
@@ -65,7 +65,7 @@ def _denied(error: Exception) -> bool:
 def _denied_in_script(error: Exception) -> bool:
     """A script met what the user may not do. Redis before 7.2 has other words for it than later ones and Valkey."""
     words = ("ACL failure in script", "The user executing the script can't")
-    return isinstance(error, redis_errors.ResponseError) and any(said in str(error) for said in words)
+    return isinstance(error, redis_errors.ResponseError) and any(phrase in str(error) for phrase in words)
 
 
 def _code(error: Exception) -> str:
@@ -73,20 +73,20 @@ def _code(error: Exception) -> str:
     by_class = next((code for kind, code in _SAID_BY_CLASS.items() if isinstance(error, kind)), "")
     if by_class or not isinstance(error, redis_errors.ResponseError):
         return by_class
-    found = _SAYS_CODE.search(_said(error))
-    return found["code"] if found else ""
+    match = _SAYS_CODE.search(_text_of(error))
+    return match["code"] if match else ""
 
 
-def _said(error: Exception) -> str:
+def _text_of(error: Exception) -> str:
     """The server's words, without what redis-py puts around them in a pipeline (5.3 quotes them)."""
     text = str(error)
-    found = _IN_PIPELINE.fullmatch(text)
-    return found["said"] if found else text
+    match = _IN_PIPELINE.fullmatch(text)
+    return match["reply"] if match else text
 
 
 def _reason(code: str, error: Exception) -> str:
-    said = _said(error)[:_MOST_SAID]
-    return said if code in said else f"{code} {said}".rstrip()
+    phrase = _text_of(error)[:_MAX_CHARS]
+    return phrase if code in phrase else f"{code} {phrase}".rstrip()
 
 
 def _address(redis: Redis | None) -> str:

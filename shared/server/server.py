@@ -74,8 +74,8 @@ class Server:
         keys: set[bytes] = set()
         cursor = 0
         while True:
-            cursor, found = await self.command("SCAN", cursor, "MATCH", pattern, "COUNT", 1000)
-            keys.update(found)
+            cursor, raw = await self.command("SCAN", cursor, "MATCH", pattern, "COUNT", 1000)
+            keys.update(raw)
             if not int(cursor):
                 return sorted(keys)
 
@@ -98,10 +98,10 @@ class Server:
         ``first`` goes before, in the same round trip."""
         block: Command = ("BLOCK", max(1, round(self.block_s(timeout_s) * 1000))) if timeout_s > 0 else ()
         read: Command = ("XREAD", "COUNT", count, *block, "STREAMS", key, last_id or "0-0")
-        found = (await self.pipeline([first, read]))[-1] if first else await self.command(*read)
-        if isinstance(found, MalformedEntry):
-            raise found
-        return _entries(found)
+        raw = (await self.pipeline([first, read]))[-1] if first else await self.command(*read)
+        if isinstance(raw, MalformedEntry):
+            raise raw
+        return _entries(raw)
 
     async def aclose(self) -> None:
         """Close the connections; the server object must be this one's own (``for_blocking``)."""
@@ -160,15 +160,15 @@ def _never_ran(error: BaseException) -> bool:
     return refused or isinstance(error.__cause__ or error.__context__, ConnectionRefusedError | socket.gaierror)
 
 
-def _entries(found: Any) -> list[tuple[str, dict[str, bytes]]]:
+def _entries(raw: Any) -> list[tuple[str, dict[str, bytes]]]:
     """XREAD's answer for one stream: a list of pairs under RESP2, a map under RESP3."""
-    if not found:
+    if not raw:
         return []
-    if isinstance(found, dict):
-        [entries] = found.values()
+    if isinstance(raw, dict):
+        [entries] = raw.values()
         entries = entries[0] if len(entries) == 1 and isinstance(entries[0], list) else entries
     else:
-        [[_, entries]] = found
+        [[_, entries]] = raw
     return [(entry_id.decode(), _fields(fields)) for entry_id, fields in entries]
 
 

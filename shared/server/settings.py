@@ -37,7 +37,7 @@ class RedisSettings(BaseModel):
 def redis_settings(redis_url: str | None = None, pool: str | None = None) -> RedisSettings:
     """Settings from the environment, with what the caller gave laid over them."""
     given = {"redis_url": redis_url, "pool": pool}
-    found = {name.upper(): value for name, value in os.environ.items()}
-    said = {name: found.get(f"LORAPOOL_{name.upper()}") for name in RedisSettings.model_fields}
-    laid_over = said | {name: value for name, value in given.items() if value is not None}
+    variables = {name.upper(): value for name, value in os.environ.items()}
+    values = {name: variables.get(f"LORAPOOL_{name.upper()}") for name in RedisSettings.model_fields}
+    laid_over = values | {name: value for name, value in given.items() if value is not None}
     return RedisSettings.model_validate({name: value for name, value in laid_over.items() if value is not None})

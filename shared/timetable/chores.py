@@ -34,9 +34,9 @@ class ChoreBook:
             await self._scripts.run("chore_begin", *records.ChoreBegin(chore=chore, tick_ms=tick_ms, worker=worker))
         )
 
-    async def end(self, chore: str, said: Mapping[str, Arg]) -> None:
+    async def end(self, chore: str, facts: Mapping[str, Arg]) -> None:
         """It is done; write what it did, under the chore's name."""
-        fields = [arg for name, value in said.items() for arg in (f"{chore}.{name}", value)]
+        fields = [arg for name, value in facts.items() for arg in (f"{chore}.{name}", value)]
         await self._server.command("HSET", self._keys.chores, f"{chore}.busy_until_ms", 0, *fields)
 
     async def read(self) -> dict[str, str]:

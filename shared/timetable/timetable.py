@@ -65,9 +65,9 @@ class Timetable:
     async def due(self) -> tuple[int, Entries, dict[str, InvalidRequest]]:
         """Now, the entries whose next run's time has come (at most 1,000), and what is wrong with damaged ones."""
         now, *names = await self._scripts.run("schedule_due", MAX_DUE)
-        found = await self._read(names)
-        entries = [entry for entry in found.values() if isinstance(entry, Schedule)]
-        return int(now), entries, {name: error for name, error in found.items() if isinstance(error, InvalidRequest)}
+        read = await self._read(names)
+        entries = [entry for entry in read.values() if isinstance(entry, Schedule)]
+        return int(now), entries, {name: error for name, error in read.items() if isinstance(error, InvalidRequest)}
 
     async def remove(self, name: str) -> None:
         """Make no more runs of it; jobs that it has made stay. Raises UnknownSchedule."""
@@ -76,8 +76,8 @@ class Timetable:
 
     async def ran(self, entry: Schedule, next_ms: int | None, *, run_ms: int, job_id: str, missed: int = 0) -> bool:
         """Record a run, and when the next one is. False: another has recorded it, or the entry is gone."""
-        told: dict[str, Arg] = {"last_due_ms": run_ms, "last_job": job_id, "last_error": ""}
-        return await self._move(entry, next_ms, missed, told, runs=1)
+        events: dict[str, Arg] = {"last_due_ms": run_ms, "last_job": job_id, "last_error": ""}
+        return await self._move(entry, next_ms, missed, events, runs=1)
 
     async def passed_over(self, entry: Schedule, next_ms: int | None, *, missed: int) -> bool:
         """Record that runs were missed, and when the next one is."""
@@ -88,20 +88,20 @@ class Timetable:
         return await self._move(entry, entry.next_ms, 0, {"last_error": error[:500]}, runs=0)
 
     async def _move(
-        self, entry: Schedule, next_ms: int | None, missed: int, told: dict[str, Arg], *, runs: int
+        self, entry: Schedule, next_ms: int | None, missed: int, events: dict[str, Arg], *, runs: int
     ) -> bool:
         expected, onward = ("" if value is None else value for value in (entry.next_ms, next_ms))
-        args = [arg for pair in told.items() for arg in pair]
+        args = [arg for pair in events.items() for arg in pair]
         move = records.ScheduleMove(name=entry.name, expected_ms=expected, next_ms=onward, missed=missed, runs=runs)
         return bool(await self._scripts.run("schedule_move", *move, *args))
 
     async def _read(self, names: Sequence[bytes]) -> dict[str, Schedule | InvalidRequest]:
         """The entries by name; a name whose entry has expired is forgotten."""
         texts = [name.decode(errors="replace") for name in names]
-        found = await self._server.pipeline([("HGETALL", self._keys.schedule(name)) for name in texts])
-        if gone := [name for name, fields in zip(names, found, strict=True) if not fields]:
+        read = await self._server.pipeline([("HGETALL", self._keys.schedule(name)) for name in texts])
+        if gone := [name for name, fields in zip(names, read, strict=True) if not fields]:
             await self._server.command("ZREM", self._keys.schedules, *gone)
-        return {name: _entry_or_error(name, fields) for name, fields in zip(texts, found, strict=True) if fields}
+        return {name: _entry_or_error(name, fields) for name, fields in zip(texts, read, strict=True) if fields}
 
 
 def _fields(entry: Schedule) -> dict[str, str]:
