@@ -167,8 +167,8 @@ def _by_group(spans: list[Span]) -> list[tuple[RowTensors, list[Span]]]:
     ordered = sorted(spans, key=lambda span: span.tensors.group.capacity)
     return [
         (group[0].tensors, group)
-        for _, found in groupby(ordered, lambda span: span.tensors.group.capacity)
-        if (group := list(found))
+        for _, together in groupby(ordered, lambda span: span.tensors.group.capacity)
+        if (group := list(together))
     ]
 
 

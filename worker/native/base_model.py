@@ -66,10 +66,10 @@ class BaseModel:
         return digest.hexdigest()
 
     def _weights(self) -> list[Path]:
-        found = sorted(self.folder.glob("*.safetensors"))
-        if not found:
+        paths = sorted(self.folder.glob("*.safetensors"))
+        if not paths:
             raise BaseModelError(f"base model folder {self.folder} holds no *.safetensors")
-        return found
+        return paths
 
 
 def _config(path: Path) -> dict[str, Any]:

@@ -195,8 +195,8 @@ class LoraSlots:
         group = self._groups.get(self._key.get(paths[0], paths[0]))
         if group is None:
             return None
-        found = [(index, group.sites[path]) for index, path in enumerate(paths) if path in group.sites]
-        sites = [(index, site) for index, site in found if not plan.slots.isdisjoint(site.slots)]
+        served = [(index, group.sites[path]) for index, path in enumerate(paths) if path in group.sites]
+        sites = [(index, site) for index, site in served if not plan.slots.isdisjoint(site.slots)]
         ups = [(site.index * group.rank, site.up) for _, site in sites]
         return Share(sites, [part.bind(group.down, ups) for part in plan.parts]) if sites else None
 

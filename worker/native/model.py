@@ -48,13 +48,13 @@ class NativeModel:
 
     def identify(self, say: Say) -> PoolConfig:
         """Compute the digest of the files."""
-        total, read, told = max(1, self._base.nbytes), 0, 0
+        total, read, shown = max(1, self._base.nbytes), 0, 0
 
         def advance(size_bytes: int) -> None:
-            nonlocal read, told
+            nonlocal read, shown
             read += size_bytes
-            if read - told >= SAY_EVERY_BYTES:
-                told = read
+            if read - shown >= SAY_EVERY_BYTES:
+                shown = read
                 say(f"reading {self._base.name}", read / total)
 
         say(f"reading {self._base.name}", 0.0)

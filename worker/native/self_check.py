@@ -66,9 +66,9 @@ def check(runner: Checked) -> None:
     _compare(runner, "differ from those of transformers' own forward", worst, allowed)
 
 
-def _distances(found: list[Tensor], expected: list[Tensor]) -> Tensor:
+def _distances(actual: list[Tensor], expected: list[Tensor]) -> Tensor:
     """Of each position, the largest difference in units of its row's spread."""
-    pairs = zip(found, expected, strict=True)
+    pairs = zip(actual, expected, strict=True)
     return torch.cat([(one - other).abs().amax(-1) / other.std().clamp_min(1e-12) for one, other in pairs])
 
 
