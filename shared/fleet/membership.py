@@ -15,7 +15,7 @@ from lorapool.shared.connection import PoolConnection
 from lorapool.shared.errors import MalformedEntry, WorkerIdTaken
 from lorapool.shared.job import check_name
 from lorapool.shared.malformed import numbers, readable, text_map
-from lorapool.shared.scripts import records
+from lorapool.shared.scripts import answers, records
 from lorapool.shared.server.server import Arg, scores
 
 Fields = Mapping[str, str | int | float]
@@ -48,7 +48,7 @@ class Membership:
         word, *answer = await self._scripts.run("join", *head, *_flat(fields))
         if word == b"joined":
             return None
-        there = records.Holder(*(part.decode(errors="replace") for part in answer))
+        there = answers.Holder(*(part.decode(errors="replace") for part in answer))
         return Holder(there.boot, there.host, there.pid, there.place, there.beat_ms, _whole(there.ttl_ms, ttl_ms))
 
     async def beat(

@@ -17,7 +17,7 @@ from lorapool.shared.malformed import readable, text_map, whole_numbers
 from lorapool.shared.queue import replies
 from lorapool.shared.queue.fsck import checked
 from lorapool.shared.queue.protocol import Backlog, Checked, DeadPage, Enqueued, Limits, Purged, Retired
-from lorapool.shared.scripts import records
+from lorapool.shared.scripts import answers, records
 from lorapool.shared.server.keys import LANES, bare_id, new_job_id
 from lorapool.shared.server.server import Arg
 
@@ -36,7 +36,7 @@ class OperatorQueue:
 
     async def open_adapter(self, ref: str, digest: str, **limits: float) -> None:
         """Let an adapter take jobs. ``limits``: max_depth, max_inflight, agent_window, weight."""
-        unknown = limits.keys() - set(records.Limits._fields)
+        unknown = limits.keys() - set(answers.Limits._fields)
         assert not unknown, f"unknown limits {unknown}"
         await self._scripts.run(
             "open", *records.Open(ref=ref, digest=digest), *(arg for pair in limits.items() for arg in pair)

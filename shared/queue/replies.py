@@ -37,10 +37,10 @@ from lorapool.shared.queue.protocol import (
     View,
     WaitingAdapter,
 )
-from lorapool.shared.scripts import records
+from lorapool.shared.scripts import answers
 from lorapool.shared.server.keys import Keys
 
-RESULT_FIELDS = records.Result._fields
+RESULT_FIELDS = answers.Result._fields
 _STATES = frozenset(JobState)
 
 
@@ -75,7 +75,7 @@ def refusal(answer: str, ref: str, agent: str) -> LorapoolError:
 
 
 def _queue_full(rest: str, ref: str, agent: str) -> QueueFull:
-    full = records.Full(*rest.split())
+    full = answers.Full(*rest.split())
     whose = f"agent {agent} has" if full.scope == "agent" else "there are"
     where = "in the pool" if full.scope == "pool" else f"on {ref}"
     retry_s = int(full.retry_ms) / 1000
@@ -112,7 +112,7 @@ def _held(head: bytes, lease: str, keys: Keys) -> Held:
 
 
 def _claimed(text: str, payload: bytes, lease: str, keys: Keys) -> ClaimedJob:
-    head = records.Head(*text.split(" "))
+    head = answers.Head(*text.split(" "))
     return ClaimedJob(
         job_id=keys.full_id(head.id),
         lease=lease,
@@ -137,8 +137,8 @@ def view(text: str) -> View:
 
 def _view(text: str) -> View:
     words = text.split(" ")
-    width, each = len(records.Looked._fields), len(records.Waiting._fields)
-    looked = records.Looked(*words[:width])
+    width, each = len(answers.Looked._fields), len(answers.Waiting._fields)
+    looked = answers.Looked(*words[:width])
     waiting = readable("waiting adapter", (words[i : i + each] for i in range(width, len(words), each)), _waiting)
     return View(
         now_ms=int(looked.now_ms),
@@ -152,7 +152,7 @@ def _view(text: str) -> View:
 
 
 def _waiting(words: list[str]) -> WaitingAdapter:
-    one = records.Waiting(*words)
+    one = answers.Waiting(*words)
     return WaitingAdapter(
         ref=one.ref, since_ms=int(float(one.since_ms)), depth=int(one.depth), served=float(one.served)
     )
@@ -213,7 +213,7 @@ def _notice(entry_id: str, job_id: str, value: bytes) -> Notice:
 
 
 def _answer(values: Sequence[str], rest: bytes) -> dict[str, str | bytes]:
-    record: dict[str, str | bytes] = dict(zip(records.ANSWER, values, strict=True))
+    record: dict[str, str | bytes] = dict(zip(answers.ANSWER, values, strict=True))
     text_bytes = int(record.pop("text_bytes"))
     record["text"], record["detail"] = rest[:text_bytes].decode(), rest[text_bytes:]
     return record
@@ -260,7 +260,7 @@ def dead_page(answer: list[Any], keys: Keys) -> DeadPage:
 
 
 def _letter(entry: list[bytes], keys: Keys) -> DeadLetter:
-    letter = records.Letter(*(part.decode(errors="replace") for part in entry))
+    letter = answers.Letter(*(part.decode(errors="replace") for part in entry))
     return DeadLetter(
         job_id=keys.full_id(letter.id),
         ref=letter.ref,
@@ -280,7 +280,7 @@ def limits(answer: list[bytes]) -> Limits:
 
 
 def _limits(answer: list[bytes]) -> Limits:
-    stored = records.Limits(*(value.decode() for value in answer))
+    stored = answers.Limits(*(value.decode() for value in answer))
     max_depth, max_inflight, agent_window = (
         int(text) if text else None for text in (stored.max_depth, stored.max_inflight, stored.agent_window)
     )

@@ -14,7 +14,7 @@ from lorapool.shared.connection import Partition
 from lorapool.shared.errors import MalformedEntry, RedisFull
 from lorapool.shared.queue import arguments, replies
 from lorapool.shared.queue.protocol import Claim, Delta, Held, Renewed, Settled, Settlement, View
-from lorapool.shared.scripts import records
+from lorapool.shared.scripts import answers, records
 
 
 class WorkerQueue:
@@ -68,7 +68,7 @@ class WorkerQueue:
         overdue: list[str] = []
         for part in arguments.chunks(held):
             args = records.Renew(lease_ms=lease_ms)
-            answer = records.Renewal(*await self._scripts.run("renew", *args, *arguments.of_held(part)))
+            answer = answers.Renewal(*await self._scripts.run("renew", *args, *arguments.of_held(part)))
             lost += self._full_ids(answer.lost)
             cancelled += self._full_ids(answer.cancelled)
             overdue += self._full_ids(answer.overdue)

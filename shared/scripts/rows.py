@@ -6,11 +6,17 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 Records = Mapping[str, Sequence[str]]  # fields in their order, by name
 _OPENING = re.compile(r"\b([A-Z][A-Z_]+) \{")
 _TOKEN = re.compile(r"'(?:[^'\\]|\\.)*'|.", re.DOTALL)
 _FIELD = re.compile(r"\s*(\w+) = (.+?)\s*", re.DOTALL)
+
+
+def fields_by_name(*classes: Any) -> Records:
+    """Of named tuples, by the name that the Lua texts have for each: ``PurgeDead`` is ``PURGE_DEAD``."""
+    return {re.sub(r"(?<=[a-z])(?=[A-Z])", "_", each.__name__).upper(): each._fields for each in classes}
 
 
 def in_order(text: str, records: Records) -> str:

@@ -13,7 +13,7 @@ from redis.asyncio import Redis
 from lorapool.shared.job import Job
 from lorapool.shared.queue import arguments, replies
 from lorapool.shared.queue.protocol import Delta, Held
-from lorapool.shared.scripts import Scripts, constants, records, script, texts
+from lorapool.shared.scripts import Scripts, answers, constants, records, script, texts
 from lorapool.shared.scripts.records import RECORDS
 from lorapool.shared.server.keys import Keys
 from lorapool.shared.server.server import Server
@@ -92,7 +92,7 @@ class Life:
         renewed = await self._run(
             "renew", *records.Renew(lease_ms=9_000), *arguments.of_held([HELD, Held("other", "L1"), Held("gone", "L")])
         )
-        self.seen["renewed"] = records.Renewal(*renewed)
+        self.seen["renewed"] = answers.Renewal(*renewed)
         await self._run(
             "emit", *arguments.of_delta(Delta("mine", "L2", attempt=1, offset=0, text="nine", token_ids=(8, 9, 7)))
         )
