@@ -30,7 +30,7 @@ class Norm:
     def __call__(self, x: Tensor) -> Tensor:
         if kernel.serves(x.dtype, x.device):
             return kernel.rms_norm(x, self.weight, self.eps)
-        wide = x.to(torch.promote_types(x.dtype, torch.float32))
+        wide = x.float()  # of float64 as well: that is what transformers computes
         return self.weight * (wide * torch.rsqrt(wide.square().mean(-1, keepdim=True) + self.eps)).to(x.dtype)
 
     def after_adding(self, residual: Tensor, part: Tensor) -> Tensor:
