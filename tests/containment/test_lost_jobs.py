@@ -27,7 +27,7 @@ async def test_a_restart_without_data_while_jobs_run() -> None:
     url = server.enter_context(running_server(port=port))
     with server, fake_worker(url, "w1", {"step_s": 0.02}) as worker:
         keeping, telling = await Client(url).__aenter__(), await Client(url).__aenter__()
-        await alive(telling._redis, "w1")
+        await alive(telling._parts.connection._redis, "w1")
         keeps = asyncio.create_task(keeping.gather(asked("kept"), timeout=90, on_lost="resubmit"))
         jobs = await telling.submit_many(asked("told"))
         tells = asyncio.create_task(telling.gather(jobs))

@@ -16,7 +16,7 @@ from lorapool.shared.timetable.timetable import Timetable
 from lorapool.worker.maintenance.chores import Chores
 from lorapool.worker.maintenance.due_runs import DueRuns
 from tests.fuzz.scribbler import JOBS, KEYS, VICTIMS
-from tests.parts import Queue, catalog_of
+from tests.parts import Queue, catalog_of, membership_of
 
 CALL_S = 20.0  # for one call, on a busy machine
 
@@ -25,7 +25,8 @@ def chores_of(redis: Redis) -> Chores:
     """The chores of that pool, as a maintenance worker does them."""
     catalog, broker = catalog_of(redis, KEYS.pool), Queue(redis, KEYS.pool)
     due_runs = DueRuns(Timetable(PoolConnection(redis, KEYS.pool)), catalog, lambda _: broker)
-    return Chores(catalog, ChoreBook(PoolConnection(redis, KEYS.pool)), [Queue(redis, KEYS.pool)], due_runs)
+    book = ChoreBook(PoolConnection(redis, KEYS.pool))
+    return Chores(membership_of(redis, KEYS.pool), book, [broker], due_runs)
 
 
 class Caller:

@@ -143,7 +143,7 @@ def check_described(case: tuple[bytes, bytes, bytes]) -> None:
     with Folder(case) as folder:
         facts = describe(folder.as_uri(), None)
         AdapterRecord(id="a", version="1", digest=facts.digest, uri=facts.uri).model_copy(
-            update=dict(facts.told)
+            update=dict(facts.from_files)
         ).stored()
 
 

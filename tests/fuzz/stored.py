@@ -14,7 +14,7 @@ from lorapool.producer.aos import status
 from lorapool.producer.client import record
 from lorapool.producer.client.stream import Splicer
 from lorapool.producer.commands import fleet
-from lorapool.shared import codec
+from lorapool.shared import codec, malformed
 from lorapool.shared.catalog.adapter_record import AdapterRecord
 from lorapool.shared.catalog.aliases import _move
 from lorapool.shared.errors import MalformedEntry
@@ -140,9 +140,9 @@ def results(fields: Any) -> None:
 
 def counters(fields: Any) -> None:
     """Numbers come as numbers that can be shown."""
-    for number in (*replies.numbers(fields).values(), *replies.whole_numbers(fields).values()):
+    for number in (*malformed.numbers(fields).values(), *malformed.whole_numbers(fields).values()):
         assert isinstance(number, int | float)
-    for number in replies.numbers(fields).values():
+    for number in malformed.numbers(fields).values():
         assert float(f"{number:.0f}") == float(f"{number:.0f}"), number
 
 

@@ -79,7 +79,7 @@ async def test_broken_job_is_retried_alone(pool: Client) -> None:
     assert ("RuntimeError", 3) == (failed.value.error, failed.value.attempts)
 
 
-async def test_long_prompt_is_encoded_off_the_loop(pool: Client) -> None:
+async def test_a_long_prompt_is_answered(pool: Client) -> None:
     """A prompt of many tokens is answered like any other."""
     prompt = "long " * 6000
     result = await (await pool.submit(None, prompt, max_new_tokens=2)).result(30)
