@@ -73,7 +73,7 @@ class Tile:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Groups:
-    """Rows of any slots by the kernel of lora_kernel; ``listed`` as its ``tiles`` makes them."""
+    """Rows of any slots by the kernel of lora_kernel; ``listed`` as its ``row_tiles`` makes them."""
 
     listed: Tensor
 

@@ -1,5 +1,5 @@
 -- uses: counters endings leases losses record unit_of_work
--- End attempts. A lease that no longer holds changes nothing but the count of stale refusals.
+-- End attempts. Under a lease that no longer holds none ends: the refusal is counted, and a loss that was none taken back.
 -- KEYS[1] partition prefix
 -- ARGV SETTLE for each job
 -- returns for each job 'settled STATE' or 'stale STATE' ('-' when the record is gone)
