@@ -8,7 +8,7 @@
 #   PORT=6379            where the demo's embedded server listens; unset, on a free port
 #   KEEP=1               the demo stays up until you press Enter
 #   ARGS="-k broker"     more arguments for pytest; for make chaos: --seed 7 --seeds 1 --jobs 2000 --rounds 2
-#   PROCESSES=4          how many processes share the tests: more than cores, for they often wait
+#   PROCESSES=4          how many processes share the tests (3): more than cores, for they often wait
 
 VENV ?= .venv
 TORCH ?= torch==2.13.0

@@ -176,11 +176,21 @@ def _unfinished(scheduler: ChoreScheduler) -> list[asyncio.Task[Any]]:
 async def maintain(make: Callable[[], Maintenance]) -> int:
     """Run until SIGTERM; the exit status."""
     _log_as_we_do("arq")
+    asyncio.get_running_loop().set_exception_handler(_left_behind)
     maintenance = make()
     maintenance.stop_on_signals()
     with suppress(asyncio.CancelledError):
         await maintenance.run()
     return 0
+
+
+def _left_behind(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """What a call that arq shields from its own end met while the server was away is a line, not a traceback."""
+    error = context.get("exception")
+    if type(error).__module__.startswith("redis."):
+        log.warning("redis did not answer, and nobody waits any more", error=f"{type(error).__name__}: {error}")
+    else:
+        loop.default_exception_handler(context)
 
 
 class _OurLog(logging.Handler):
