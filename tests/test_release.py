@@ -71,7 +71,7 @@ def test_jobs_may_do_no_more_than_they_need(workflow) -> None:
         writes = {scope for scope, right in job.get("permissions", {}).items() if right == "write"}
         allowed = {"build": {"id-token", "attestations"}, "publish": {"id-token"}, "announce": {"contents"}}
         assert writes == allowed.get(name, set())
-        assert job["timeout-minutes"] <= 120
+        assert job["timeout-minutes"] <= 90
 
 
 def test_actions_are_pinned(workflow) -> None:

@@ -28,7 +28,7 @@ ASKED = UNSEEN[:8]
 PARAMS = SamplingParams(max_new_tokens=64)
 ROLES = (*VOICES, BASE_REF)
 
-pytestmark = pytest.mark.timeout(900)  # 48 answers of a real model, on cores that may be busy
+pytestmark = pytest.mark.timeout(300)  # 48 answers of a real model, on cores that may be busy
 
 
 @pytest.fixture(scope="module")

@@ -16,7 +16,7 @@ from tests.parity.verdict import Tally
 __all__ = ["audited"]
 
 SEED = int(os.environ.get("LORAPOOL_PARITY_SEED") or random.SystemRandom().randrange(2**31))
-EXAMPLES = int(os.environ.get("LORAPOOL_PARITY_EXAMPLES") or at_length(2, 6))
+EXAMPLES = int(os.environ.get("LORAPOOL_PARITY_EXAMPLES") or at_length(4, 6))
 
 
 @pytest.fixture(scope="module", autouse=True)

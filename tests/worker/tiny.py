@@ -20,6 +20,21 @@ from lorapool.worker.native import attention
 from lorapool.worker.native.runner import ModelRunner
 
 VOCABULARY = 101
+# Of a config of any decoder, small.
+SIZES: dict[str, Any] = {
+    "vocab_size": VOCABULARY,
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 4,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "head_dim": 8,
+    "max_position_embeddings": 256,
+    "initializer_range": 0.3,
+    "pad_token_id": None,
+    "bos_token_id": None,
+    "eos_token_id": None,
+}
 
 
 def tiny_llama(seed: int = 0, **changes: Any) -> LlamaForCausalLM:

@@ -17,7 +17,8 @@ from torch.nn.functional import embedding
 
 
 class ModuleWeights(Protocol):
-    """A [rank, ids]; B [dim, rank], scaled; gain and offset [dim] or None."""
+    """What an adapter brings for one module: A [rank, in]; B [out, rank], scaled; gain and offset [out] or None. Of an
+    embedding, in is its ids and out its dim."""
 
     @property
     def A(self) -> Tensor: ...

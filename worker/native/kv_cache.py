@@ -107,13 +107,14 @@ class KvCache:
         """Give up a row. ``wipe`` zeroes it: needed after non-finite values, which masking does not stop."""
         group, row = self.pool.place(seq_id)
         tensors = self._tensors[group.capacity]
-        if wipe:
-            for tensor in tensors.every():
-                tensor[:, row].zero_()
         vacated = self.pool.release(seq_id)
-        if vacated is not None and vacated.row != vacated.last:
-            for tensor in tensors.every():
-                tensor[: vacated.blocks, vacated.row] = tensor[: vacated.blocks, vacated.last]
+        if vacated is None:
+            return
+        for tensor in tensors.every():
+            if wipe:
+                tensor[:, row].zero_()
+            if row != vacated.last:
+                tensor[: vacated.blocks, row] = tensor[: vacated.blocks, vacated.last]
 
     def check_integrity(self) -> None:
         """Raise AssertionError unless the tensors are those that the books speak of."""

@@ -15,23 +15,10 @@ import torch
 from torch import Tensor
 
 from lorapool.worker.kernels import lora as lora_kernel
-from lorapool.worker.native.embedding import EmbeddingTables
+from lorapool.worker.native.embedding import EmbeddingTables, ModuleWeights
 from lorapool.worker.native.lora_parts import Bound, Part, Span, plan_parts
 
 _PLANS_KEPT = 4  # decoding repeats the last step's segments: of all rows, and of those that draw
-
-
-class ModuleWeights(Protocol):
-    """A [rank, in]; B [out, rank], scaled; gain and offset [out] or None."""
-
-    @property
-    def A(self) -> Tensor: ...
-    @property
-    def B(self) -> Tensor: ...
-    @property
-    def gain(self) -> Tensor | None: ...
-    @property
-    def offset(self) -> Tensor | None: ...
 
 
 class Weights(Protocol):

@@ -21,6 +21,7 @@ from lorapool.producer import (
 )
 from lorapool.producer.client import inbox, resubmission
 from tests.conftest import free_port, running_server
+from tests.machine import Meanwhile
 from tests.producer.canned_worker import serving
 
 
@@ -42,8 +43,10 @@ async def test_after_a_restart_without_data_every_awaiter_hears_of_it_soon() -> 
         streaming = [asyncio.create_task(text_of(job)) for job in jobs[50:]]
         await asyncio.sleep(0.2)
     with running_server(port=port):
-        async with asyncio.timeout(40):  # a second or two where nobody else computes
+        meanwhile, began = Meanwhile(), time.monotonic()
+        async with asyncio.timeout(40):
             outcomes = await asyncio.gather(*waiting, *streaming, return_exceptions=True)
+        assert time.monotonic() - began < 8 * meanwhile.slowdown()
         assert [JobLost] * 100 == [type(outcome) for outcome in outcomes]
         assert [job.id for job in jobs] == [error.job_id for error in outcomes if isinstance(error, LorapoolError)]
         late = await client.gather(jobs, timeout=5)  # nobody waited for them meanwhile

@@ -17,7 +17,6 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from lorapool.shared.errors import AdapterConflict, CheckpointError, InvalidRequest, UnknownAdapter
 from lorapool.worker.engine.adapter_cache import FAILURE_S, PATIENCE_S, STALE_POLLS, AdapterCache
 from lorapool.worker.engine.adapter_source import AdapterSource
-from tests.length import at_length
 
 REFS = [f"{letter}@1" for letter in "abcdefgh"]
 
@@ -403,5 +402,5 @@ class CacheUnderUse(RuleBasedStateMachine):
         self.the_books_agree()
 
 
-CacheUnderUse.TestCase.settings = settings(max_examples=at_length(25, 60), stateful_step_count=40, deadline=None)
+CacheUnderUse.TestCase.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
 TestCacheUnderUse = CacheUnderUse.TestCase

@@ -18,7 +18,6 @@ from lorapool.worker.engine.port import Update
 from lorapool.worker.engine.scheduler import Scheduler
 from lorapool.worker.engine.sequence import Status
 from tests.fake_runner import FakeRunner, FakeStore, completion
-from tests.length import at_length
 from tests.worker.engine.engine_bench import Bench, load
 from tests.worker.tiny import Now, drain, sequence, tokens
 
@@ -41,7 +40,7 @@ def test_every_row_gets_its_own_adapters_tokens() -> None:
     assert bench.engine.counters.evictions >= 3
 
 
-@settings(max_examples=at_length(20, 40), deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(
     st.lists(
         st.tuples(st.sampled_from(["a@1", "b@1", "c@1", "d@1", BASE_REF]), st.integers(1, 20), st.integers(1, 6)),

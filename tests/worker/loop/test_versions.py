@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import msgpack
 import pytest
-from redis.asyncio import Redis
 from typer.testing import CliRunner
 
 from lorapool.producer.cli import app
@@ -23,7 +22,7 @@ from lorapool.shared.queue import replies
 from lorapool.shared.server.keys import Keys, PoolKeys
 from tests.conftest import running_server
 from tests.fake_model import expected
-from tests.fleet import WorkerProcess, add_adapters, alive, fake_worker, until
+from tests.fleet import WorkerProcess, add_adapters, fake_worker, until
 from tests.parts import Queue, catalog_of
 
 KEYS, POOL = Keys("default"), PoolKeys("default")
@@ -41,13 +40,6 @@ def worker(redis_url: str) -> Iterator[WorkerProcess]:
     with fake_worker(redis_url) as worker:
         yield worker
         assert worker.stop() == 0
-
-
-@pytest.fixture
-async def pool(redis_url: str, redis: Redis, worker: WorkerProcess) -> AsyncIterator[Client]:
-    await alive(redis, worker.name)
-    async with Client(redis_url) as pool:
-        yield pool
 
 
 def newer_client(monkeypatch: pytest.MonkeyPatch, **changes: Any) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 
 import pytest
 from redis.asyncio import Redis
@@ -23,13 +23,6 @@ def worker(redis_url: str) -> Iterator[WorkerProcess]:
     with fake_worker(redis_url, model={"step_s": 0.002, "max_model_len": 40_000}, slots=2) as worker:
         yield worker
         assert worker.stop() == 0
-
-
-@pytest.fixture
-async def pool(redis_url: str, redis: Redis, worker: WorkerProcess) -> AsyncIterator[Client]:
-    await alive(redis, worker.name)
-    async with Client(redis_url) as pool:
-        yield pool
 
 
 async def test_one_line_a_job(redis: Redis, pool: Client, worker: WorkerProcess) -> None:

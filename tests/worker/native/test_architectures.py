@@ -14,22 +14,8 @@ from lorapool.worker.engine.continuous_batch import ContinuousBatch
 from lorapool.worker.engine.scheduler import Scheduler
 from lorapool.worker.native import self_check
 from tests.fake_runner import FakeStore
-from tests.worker.tiny import VOCABULARY, Now, drain, runner_over, sequence, tokens
+from tests.worker.tiny import SIZES, VOCABULARY, Now, drain, runner_over, sequence, tokens
 
-SIZES: dict[str, Any] = {
-    "vocab_size": VOCABULARY,
-    "hidden_size": 32,
-    "intermediate_size": 48,
-    "num_hidden_layers": 4,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "head_dim": 8,
-    "max_position_embeddings": 256,
-    "initializer_range": 0.3,
-    "pad_token_id": None,
-    "bos_token_id": None,
-    "eos_token_id": None,
-}
 GPT2: dict[str, Any] = {"vocab_size": VOCABULARY, "n_positions": 256, "n_embd": 32, "n_layer": 3, "n_head": 4}
 NO_TOKENS = {"bos_token_id": None, "eos_token_id": None}
 CONFIGS: dict[str, dict[str, Any]] = {

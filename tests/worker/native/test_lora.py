@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 
 from lorapool.worker.native.lora import LoraSlots
 from lorapool.worker.native.lora_parts import Groups, Tile
-from tests.length import at_length
 from tests.worker.tiny import Module, Weights
 
 PATHS = {"q": (12, 8), "k": (12, 4), "o": (8, 12)}
@@ -42,7 +41,7 @@ def _expected(weights: Weights | None, path: str, x: torch.Tensor, out: torch.Te
 
 
 @pytest.mark.parametrize("dtype", BOUNDS)
-@settings(max_examples=at_length(25, 60), deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(
     segments=st.lists(st.tuples(st.integers(0, 5), st.integers(0, 9)), min_size=1, max_size=9),
     chance=st.randoms(use_true_random=True),

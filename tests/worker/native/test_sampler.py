@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 
 from lorapool.shared.job import SamplingParams
 from lorapool.worker.native.sampler import Sampler, argmax, counted, uniform
-from tests.length import at_length
 from tests.transformers_sampling import EDGE, interval, warped
 from tests.worker.tiny import sequence
 
@@ -38,7 +37,7 @@ PARAMS = st.fixed_dictionaries(
 )
 
 
-@settings(max_examples=at_length(100, 300), deadline=None)
+@settings(max_examples=300, deadline=None)
 @given(PARAMS, st.integers(0, 1 << 30), st.sampled_from([20, 400]), st.sampled_from([0.5, 3.0]))
 def test_the_draw_inverts_the_distribution_transformers_makes(
     params: dict[str, Any], seed: int, vocabulary: int, spread: float
@@ -55,7 +54,7 @@ def test_the_draw_inverts_the_distribution_transformers_makes(
     assert low - EDGE <= uniform(seed, len(output)) <= high + EDGE
 
 
-@settings(max_examples=at_length(40, 100), deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(st.integers(1, 1100), st.integers(0, 1 << 30), st.sampled_from([torch.bfloat16, torch.float32]), st.booleans())
 def test_the_greedy_token_is_the_lowest_id_of_the_highest_score(
     size: int, seed: int, dtype: torch.dtype, spoilt: bool

@@ -14,7 +14,6 @@ from lorapool.shared.errors import BaseModelError, InvalidRequest
 from lorapool.shared.job import Job
 from lorapool.shared.prompt_format import PromptFormat
 from lorapool.worker.text.tokenizer import Tokenizer
-from tests.length import at_length
 
 TEMPLATE = (
     "{% for m in messages %}{% if m['role'] == 'system' %}{{ raise_exception('no system') }}{% endif %}"
@@ -34,7 +33,7 @@ def _tokenizer() -> Tokenizer:
 TOKENIZER = _tokenizer()
 
 
-@settings(max_examples=at_length(40, 100), deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(st.text(max_size=30))
 def test_pieces_join_to_the_text_and_hold_no_half_characters(text: str) -> None:
     """Byte by byte, each piece is whole characters, and all together are the text."""

@@ -19,21 +19,8 @@ from lorapool.worker.native.models.hugging_face import HuggingFaceForward
 from lorapool.worker.native.models.llama import LlamaForward
 from lorapool.worker.native.models.llama_family import unknown
 from lorapool.worker.native.runner import ModelRunner
-from tests.worker.tiny import VOCABULARY, Module, Weights, runner_over, sequence, tiny_llama
+from tests.worker.tiny import SIZES, VOCABULARY, Module, Weights, runner_over, sequence, tiny_llama
 
-SIZES: dict[str, Any] = {
-    "vocab_size": VOCABULARY,
-    "hidden_size": 32,
-    "intermediate_size": 48,
-    "num_hidden_layers": 4,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "max_position_embeddings": 256,
-    "initializer_range": 0.3,
-    "pad_token_id": None,
-    "bos_token_id": None,
-    "eos_token_id": None,
-}
 LLAMA3 = {
     "rope_type": "llama3", "rope_theta": 1e4, "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
     "original_max_position_embeddings": 64,
