@@ -27,6 +27,7 @@ async def test_awaiting_500_jobs_costs_less_than_a_command_a_second(
     assert all(isinstance(job, JobHandle) for job in jobs)
     waiting = [asyncio.create_task(job.result()) for job in jobs if isinstance(job, JobHandle)]
     await asyncio.sleep(0.3)
+    await client._parts.queue.states([jobs[0].id])  # from now on the server knows the audit's script
     await redis.config_resetstat()
     await asyncio.sleep(OBSERVED_S)
     calls = await _calls(redis)
