@@ -18,6 +18,7 @@ from lorapool.shared.errors import (
 from lorapool.shared.queue import replies
 from lorapool.shared.queue.protocol import Enqueued
 from lorapool.shared.server.terms import Terms
+from tests.fleet import until
 from tests.parts import Queue
 from tests.shared.conftest import START_MS, Bench, job
 
@@ -186,8 +187,12 @@ async def _woken(bench: Bench, *workers: str) -> dict[str, bool]:
     """Which of these workers, all idle, a job wakes."""
     while await bench.broker.wait_for_work("drain", 0.01):
         pass
-    waits = {name: asyncio.create_task(bench.broker.wait_for_work(name, 0.3)) for name in workers}
-    await asyncio.sleep(0.05)
+    waits = {name: asyncio.create_task(bench.broker.wait_for_work(name, 1.5)) for name in workers}
+
+    async def all_idle() -> bool:
+        return await bench.redis.exists(*(bench.keys.one(f"idle:{name}") for name in workers)) == len(workers)
+
+    await until(all_idle)
     await bench.enqueue()
     return {name: await wait for name, wait in waits.items()}
 
