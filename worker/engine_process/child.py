@@ -136,14 +136,14 @@ def _model(target: str, config: dict[str, Any], options: dict[str, Any]) -> Mode
 def _load(line: Line, model: Model) -> Engine | None:
     """Answer until the model is loaded; None if the worker has gone."""
 
-    def say(what: str, share: float | None = None) -> None:
+    def on_progress(what: str, share: float | None = None) -> None:
         line.send("progress", what, share)
 
     while (order := line.receive()) is not None:
         if order[0] == "identify":
-            line.send("identified", model.identify(say).model_dump())
+            line.send("identified", model.identify(on_progress).model_dump())
             continue
-        loaded = model.load(say)
+        loaded = model.load(on_progress)
         line.send("loaded")
         loaded.engine.check_device()
         line.send("ready", wire.packed_facts(loaded.engine.facts), dict(loaded.handed))

@@ -27,7 +27,7 @@ LOOK_S = 0.25  # between two looks at how old the step is
 ENDING_S = 5.0  # for a killed process to be gone; a driver may hold it for longer
 _READ_AHEAD_BYTES = 1 << 22
 _NOT_FOR_IT = ("LORAPOOL_REDIS_URL",)
-Say = Callable[[str, float | None], None]
+OnProgress = Callable[[str, float | None], None]
 
 
 @dataclass(frozen=True)
@@ -84,23 +84,23 @@ class SpawnedEngine:
         except (asyncio.IncompleteReadError, OSError):
             return None
 
-    async def answer(self, kind: str, say: Say, step_timeout_s: float) -> list[Any]:
+    async def answer(self, kind: str, on_progress: OnProgress, step_timeout_s: float) -> list[Any]:
         """What it answers while it starts. Raises what the model raised, or EngineFailed; it is gone then."""
         try:
-            return await self._answer(kind, say, step_timeout_s)
+            return await self._answer(kind, on_progress, step_timeout_s)
         except Exception:
             await self.end(ENDING_S)
             self.forget()
             raise
 
-    async def _answer(self, kind: str, say: Say, step_timeout_s: float) -> list[Any]:
+    async def _answer(self, kind: str, on_progress: OnProgress, step_timeout_s: float) -> list[Any]:
         within_s: float | None = None
         while True:
             match await self._next(within_s):
                 case None:
                     raise EngineFailed(f"the engine's process ended while it started: {await self.end(ENDING_S)}")
                 case ["progress", what, share]:
-                    say(what, share)
+                    on_progress(what, share)
                 case ["loaded"]:  # what follows is a step or two
                     within_s = step_timeout_s
                 case ["broke" | "sick", *error]:
