@@ -17,7 +17,7 @@ from redis.asyncio import Redis
 
 from lorapool.shared.codec import decode_job, encode_detail
 from lorapool.shared.job import Job
-from lorapool.shared.queue.protocol import ClaimedJob, Delta, HeldJob, Settlement
+from lorapool.shared.queue.protocol import ClaimedJob, Delta, JobLease, Settlement
 from lorapool.shared.server.redis_client import connect
 from lorapool.shared.server.settings import redis_settings
 from lorapool.shared.tasks import cancel_and_wait
@@ -82,7 +82,7 @@ class CannedWorker:
                 bad = record.id.startswith("bad")
                 verdict = ("refused", "no tensor of it applies") if bad else ("ready", "")
                 await self.catalog.decide(record.ref, *verdict)
-            held = [HeldJob(job.job_id, job.lease) for job, _ in self._running.values()]
+            held = [JobLease(job.job_id, job.lease) for job, _ in self._running.values()]
             if held:
                 renewed = await self.queue.renew(held, self.lease_ms)
                 await self._let_go(renewed.cancelled, "cancelled")

@@ -15,7 +15,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 from lorapool.shared.errors import LorapoolError
 from lorapool.worker.config import WorkerConfig
@@ -41,10 +41,20 @@ class Program:
     log_json: bool | None = None
 
 
+class Process(Protocol):
+    """What is used of subprocess.Popen."""
+
+    pid: int
+
+    def wait(self, timeout: float | None = None) -> int: ...
+
+    def kill(self) -> None: ...
+
+
 class SpawnedEngine:
     """``board`` can be read after its end as well, until ``forget``."""
 
-    def __init__(self, process: subprocess.Popen[bytes], board: StepBoard) -> None:
+    def __init__(self, process: Process, board: StepBoard) -> None:
         self.process, self.board = process, board
         self._reader: asyncio.StreamReader
         self._writer: asyncio.StreamWriter
@@ -144,25 +154,28 @@ class SpawnedEngine:
         self.board.close()
 
 
-def _spawn(theirs: socket.socket) -> tuple[subprocess.Popen[bytes], StepBoard]:
+def _spawn(theirs: socket.socket) -> tuple[Process, StepBoard]:
     board_fd = StepBoard.make()
     try:
-        board = StepBoard(board_fd)
-        arguments = [str(theirs.fileno()), str(board_fd), str(os.getpid())]
-        process = subprocess.Popen(  # noqa: S603  our own module; it starts at once
-            # -P: no module of the folder that the worker happens to stand in; it is told where to look
-            [sys.executable, "-P", "-m", "lorapool.worker.engine_process.child", *arguments],
-            stdin=subprocess.DEVNULL,
-            pass_fds=(theirs.fileno(), board_fd),
-            env={name: value for name, value in os.environ.items() if name not in _NOT_FOR_IT},
-            start_new_session=True,  # Ctrl-C is the worker's
-        )
+        return _process(theirs.fileno(), board_fd), StepBoard(board_fd)
     finally:
         os.close(board_fd)
-    return process, board
 
 
-def _status(process: subprocess.Popen[bytes], within_s: float) -> int | None:
+def _process(socket_fd: int, board_fd: int) -> Process:
+    """One that was begun with both descriptors."""
+    arguments = [str(socket_fd), str(board_fd), str(os.getpid())]
+    return subprocess.Popen(  # noqa: S603  our own module; it starts at once
+        # -P: no module of the folder that the worker happens to stand in; it is told where to look
+        [sys.executable, "-P", "-m", "lorapool.worker.engine_process.child", *arguments],
+        stdin=subprocess.DEVNULL,
+        pass_fds=(socket_fd, board_fd),
+        env={name: value for name, value in os.environ.items() if name not in _NOT_FOR_IT},
+        start_new_session=True,  # Ctrl-C is the worker's
+    )
+
+
+def _status(process: Process, within_s: float) -> int | None:
     try:
         return process.wait(within_s)
     except subprocess.TimeoutExpired:

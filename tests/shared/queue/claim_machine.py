@@ -14,7 +14,7 @@ from hypothesis.stateful import Bundle, consumes, initialize, multiple, rule
 
 from lorapool.shared.errors import JobConflict
 from lorapool.shared.job import Job
-from lorapool.shared.queue.protocol import ClaimedJob, Delta, HeldJob, Settlement
+from lorapool.shared.queue.protocol import ClaimedJob, Delta, JobLease, Settlement
 from tests.shared.queue.claim_bench import REFS
 from tests.shared.queue.claim_model import ENDED, LEASE_MS, TERMS, WAITING, ModelJob
 from tests.shared.queue.claim_upkeep import UpkeepRules
@@ -118,7 +118,7 @@ class ClaimMachine(UpkeepRules):
     def renew(self, held: tuple[str, ClaimedJob]) -> None:
         _, claimed = held
         job = self.job_of(claimed)
-        renewed = self.do(self.queue.renew([HeldJob(claimed.job_id, claimed.lease)], LEASE_MS))
+        renewed = self.do(self.queue.renew([JobLease(claimed.job_id, claimed.lease)], LEASE_MS))
         holds, own = self.holds(claimed), claimed.lease in {job.settled_by, job.released_by}
         assert renewed.lost == (() if holds or own else (claimed.job_id,))
         assert renewed.cancelled == ((claimed.job_id,) if holds and job.cancel == "cancelled" else ())
@@ -173,7 +173,7 @@ class ClaimMachine(UpkeepRules):
         _, claimed = held
         job = self.job_of(claimed)
         holds = self.holds(claimed)
-        self.do(self.queue.release([HeldJob(claimed.job_id, claimed.lease)]))
+        self.do(self.queue.release([JobLease(claimed.job_id, claimed.lease)]))
         if not holds:
             self.model.lift(job, claimed.lease)
             return
@@ -191,7 +191,7 @@ class ClaimMachine(UpkeepRules):
         """What ran a job died with it, and its worker says so."""
         _, claimed = held
         job, holds = self.job_of(claimed), self.holds(claimed)
-        self.do(self.queue.lose([HeldJob(claimed.job_id, claimed.lease)]))
+        self.do(self.queue.lose([JobLease(claimed.job_id, claimed.lease)]))
         if holds:
             self.model.reap(job, self.now, returns=False)
             self.model.exonerate()

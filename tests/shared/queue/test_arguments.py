@@ -8,7 +8,7 @@ from lorapool.shared import codec
 from lorapool.shared.errors import InvalidRequest
 from lorapool.shared.job import Job
 from lorapool.shared.queue import arguments
-from lorapool.shared.queue.protocol import Delta, HeldJob, Settlement
+from lorapool.shared.queue.protocol import Delta, JobLease, Settlement
 from lorapool.shared.scripts import records
 
 
@@ -81,7 +81,7 @@ def test_a_delta() -> None:
 
 def test_what_is_held() -> None:
     assert ["job1", "w1.1", "job2", "w1.2"] == [
-        *arguments.of_held([HeldJob("0.job1", "w1.1"), HeldJob("job2", "w1.2")])
+        *arguments.of_held([JobLease("0.job1", "w1.1"), JobLease("job2", "w1.2")])
     ]
 
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from lorapool.shared.errors import UnknownAdapter
-from lorapool.shared.queue.protocol import HeldJob, Settlement
+from lorapool.shared.queue.protocol import JobLease, Settlement
 from tests.parts import Queue
 from tests.shared.conftest import LEASE_MS, START_MS, Bench, job
 
@@ -68,7 +68,7 @@ async def test_returned_jobs_go_first_but_not_alone(bench: Bench) -> None:
     """Released jobs lead the next batch, at most half of it while others wait."""
     for i in range(4):
         await bench.enqueue(id=f"old{i}")
-    held = [HeldJob(c.job_id, c.lease) for c in await bench.claim(n=4)]
+    held = [JobLease(c.job_id, c.lease) for c in await bench.claim(n=4)]
     await bench.queue.release(held)
     for i in range(4):
         await bench.enqueue(id=f"new{i}", priority="high")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from lorapool.shared.queue.protocol import HeldJob, Settlement
+from lorapool.shared.queue.protocol import JobLease, Settlement
 from tests.shared.conftest import LEASE_MS, START_MS, Bench
 
 HOUR_MS = 3_600_000
@@ -41,7 +41,7 @@ async def test_nobody_is_reaped_for_the_jump(bench: Bench) -> None:
     [claimed] = await bench.claim()
     for move in (jump, back):
         await move(bench)
-        held = [HeldJob(claimed.job_id, claimed.lease)]
+        held = [JobLease(claimed.job_id, claimed.lease)]
         assert () == (await bench.queue.renew(held, LEASE_MS)).lost
     assert "running" == await bench.state("mine")
 
@@ -85,11 +85,11 @@ async def test_an_outage_is_as_long_as_a_lease_in_use(bench: Bench) -> None:
 
 async def test_what_was_lost_then_is_not_passed_for_an_hour(bench: Bench) -> None:
     """Suspects of that hour run before those of now, in the order in which they were lost."""
-    held: dict[str, HeldJob] = {}
+    held: dict[str, JobLease] = {}
     for name in ("first", "second", "now"):
         await bench.enqueue(id=name)
         [claimed] = await bench.claim(worker=f"gone-{name}")
-        held[name] = HeldJob(claimed.job_id, claimed.lease)
+        held[name] = JobLease(claimed.job_id, claimed.lease)
     for name, later_ms in (("first", HOUR_MS), ("second", 100), ("now", 100)):
         if name == "now":
             await back(bench)

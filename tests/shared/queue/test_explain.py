@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from lorapool.shared.queue.protocol import HeldJob, Settlement
+from lorapool.shared.queue.protocol import JobLease, Settlement
 from tests.parts import membership_of
 from tests.shared.conftest import LEASE_MS, Bench
 
@@ -62,7 +62,7 @@ async def test_where_it_runs(bench: Bench) -> None:
     assert await reason(bench) == "stopping"
     await bench.set_clock(bench.now + LEASE_MS)
     assert await reason(bench) == "worker_gone"
-    await bench.queue.renew([HeldJob("0.mine", claimed.lease)], LEASE_MS)
+    await bench.queue.renew([JobLease("0.mine", claimed.lease)], LEASE_MS)
     assert await reason(bench) == "stopping"
 
 

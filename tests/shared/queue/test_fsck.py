@@ -12,7 +12,7 @@ import pytest
 from redis.asyncio import Redis
 
 from lorapool.shared.queue.fsck import REPAIRS
-from lorapool.shared.queue.protocol import ClaimedJob, Finding, HeldJob, Settlement
+from lorapool.shared.queue.protocol import ClaimedJob, Finding, JobLease, Settlement
 from lorapool.shared.server.keys import Keys
 from lorapool.shared.server.terms import Terms
 from tests.parts import Queue
@@ -52,7 +52,7 @@ async def busy(bench: Bench) -> Bench:
     await bench.enqueue("ceo@1", id="runs")
     done, runs = await bench.claim("ceo@1", worker="w1")
     await bench.queue.settle([Settlement(done.job_id, done.lease, "succeeded")])
-    await bench.queue.renew([HeldJob(runs.job_id, runs.lease)], FAR_MS)
+    await bench.queue.renew([JobLease(runs.job_id, runs.lease)], FAR_MS)
     await bench.enqueue(id="suspect")
     await bench.claim(worker="gone")
     await bench.pass_time(LEASE_MS + 4_000)
@@ -208,7 +208,7 @@ class Live:
 
     async def end(self, mine: ClaimedJob, draw: random.Random) -> None:
         if draw.random() < 0.2:
-            await self.queue.release([HeldJob(mine.job_id, mine.lease)])
+            await self.queue.release([JobLease(mine.job_id, mine.lease)])
             return
         if draw.random() < 0.1:
             await self.queue.cancel(mine.job_id)

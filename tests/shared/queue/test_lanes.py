@@ -7,7 +7,7 @@ from random import Random
 
 import pytest
 
-from lorapool.shared.queue.protocol import ClaimedJob, HeldJob, Settlement
+from lorapool.shared.queue.protocol import ClaimedJob, JobLease, Settlement
 from lorapool.shared.server.terms import Terms
 from tests.shared.conftest import Bench
 
@@ -86,7 +86,7 @@ async def test_what_came_back_takes_half_a_batch(bench: Bench) -> None:
     """And one place in turn where only one is free."""
     for index in range(3):
         await bench.enqueue(id=f"old{index}")
-    held = [HeldJob(c.job_id, c.lease) for c in await bench.claim(n=3)]
+    held = [JobLease(c.job_id, c.lease) for c in await bench.claim(n=3)]
     await bench.queue.release(held)
     await bench.set_clock(bench.now + TERMS.normal_passed_ms)
     for index in range(3):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from lorapool.shared.queue.protocol import HeldJob, Settlement
+from lorapool.shared.queue.protocol import JobLease, Settlement
 from tests.shared.conftest import LEASE_MS, Bench, success
 
 
@@ -21,8 +21,8 @@ async def test_a_worker_says_what_its_engine_died_with(bench: Bench) -> None:
         await bench.enqueue(id=name)
     blamed, spared = await bench.claim()
     for _ in range(2):
-        await bench.queue.lose([HeldJob("0.blamed", blamed.lease)])
-    await bench.queue.release([HeldJob("0.spared", spared.lease)])
+        await bench.queue.lose([JobLease("0.blamed", blamed.lease)])
+    await bench.queue.release([JobLease("0.spared", spared.lease)])
     records = {name: await bench.queue.get(name) for name in ("blamed", "spared")}
     assert {"blamed": ("queued", "1", "suspect"), "spared": ("queued", "0", "retry")} == {
         name: (record["state"], record["lost"], record["lane"]) for name, record in records.items()
@@ -34,7 +34,7 @@ async def test_what_kills_three_engines_is_dead(bench: Bench) -> None:
     await bench.enqueue(id="mine")
     for _ in range(3):
         [claimed] = await bench.claim(worker="w1")
-        await bench.queue.lose([HeldJob("0.mine", claimed.lease)])
+        await bench.queue.lose([JobLease("0.mine", claimed.lease)])
     record = await bench.queue.get("mine")
     assert ("failed", "Poisonous", "3") == (record["state"], record["error"], record["lost"])
 
@@ -44,7 +44,7 @@ async def test_a_renewed_lease_is_not_reaped(bench: Bench) -> None:
     [claimed] = await bench.claim()
     for _ in range(6):
         await bench.pass_time(5_000)
-        renewed = await bench.queue.renew([HeldJob("0.mine", claimed.lease)], LEASE_MS)
+        renewed = await bench.queue.renew([JobLease("0.mine", claimed.lease)], LEASE_MS)
         assert ((), ()) == (renewed.lost, renewed.cancelled)
     assert await bench.state("mine") == "running"
 
@@ -93,7 +93,7 @@ async def test_a_suspect_does_not_wait_for_ever(bench: Bench) -> None:
     busy = {name: (await bench.claim(worker=name, n=1))[0] for name in ("w1", "w2")}
     for _ in range(4):
         await bench.pass_time(4_500)
-        await bench.queue.renew([HeldJob(c.job_id, c.lease) for c in busy.values()], LEASE_MS)
+        await bench.queue.renew([JobLease(c.job_id, c.lease) for c in busy.values()], LEASE_MS)
     assert await bench.claim(worker="w1", n=1) == ()
     assert len(await bench.claim(worker="w2", n=1)) == 1
     await bench.queue.settle([success(busy["w1"])])

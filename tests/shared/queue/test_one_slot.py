@@ -9,7 +9,7 @@ import pytest
 from redis.asyncio import Redis
 
 from lorapool.shared.catalog.catalog import AdapterRecord, PoolConfig
-from lorapool.shared.queue.protocol import Delta, HeldJob, Settlement
+from lorapool.shared.queue.protocol import Delta, JobLease, Settlement
 from lorapool.shared.server.redis_client import connect
 from lorapool.shared.server.settings import redis_settings
 from tests.conftest import running_server
@@ -55,14 +55,14 @@ async def test_every_operation_stays_in_one_slot(node: Redis) -> None:
     claimed = (await queue.claim("w1", "L", ["cfo@1"], 8, 8, 15_000, residents=["cfo@1"])).jobs
     assert len(claimed) == 5
     await queue.emit([Delta(c.job_id, "L", 1, 0, "x", (1,)) for c in claimed])
-    await queue.renew([HeldJob(c.job_id, "L") for c in claimed], 15_000)
+    await queue.renew([JobLease(c.job_id, "L") for c in claimed], 15_000)
     await queue.cancel(claimed[0].job_id)
     await queue.cancel("job5")
     assert len(await queue.control("w1", "0-0", 0)) == 2
     outcomes = ("cancelled", "succeeded", "failed", "retry")
     await queue.settle([Settlement(c.job_id, "L", outcome) for c, outcome in zip(claimed, outcomes, strict=False)])
-    await queue.release([HeldJob(claimed[4].job_id, "L")])
-    await queue.lose([HeldJob(claimed[4].job_id, "L")])
+    await queue.release([JobLease(claimed[4].job_id, "L")])
+    await queue.lose([JobLease(claimed[4].job_id, "L")])
     await queue.pause("cfo@1")
     assert (await queue.explain(claimed[4].job_id)).reason == "paused"
     await queue.resume("cfo@1")

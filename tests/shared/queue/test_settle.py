@@ -4,7 +4,7 @@ import pytest
 from redis.asyncio import Redis
 
 from lorapool.shared.job import JobState
-from lorapool.shared.queue.protocol import Delta, HeldJob, Settlement
+from lorapool.shared.queue.protocol import Delta, JobLease, Settlement
 from lorapool.shared.queue.replies import RESULT_FIELDS
 from lorapool.shared.server.keys import Keys, new_job_id
 from lorapool.shared.server.terms import Terms
@@ -62,11 +62,11 @@ async def test_who_lost_its_lease_writes_nothing(bench: Bench) -> None:
     before = await bench.queue.get("mine")
     assert before is not None
     before |= {"lifted": "1", "lost_leases": ""}  # all that its words change: it was only slow
-    assert ("0.mine",) == (await bench.queue.renew([HeldJob(old.job_id, old.lease)], LEASE_MS)).lost
+    assert ("0.mine",) == (await bench.queue.renew([JobLease(old.job_id, old.lease)], LEASE_MS)).lost
     assert ("0.mine",) == await bench.queue.emit([Delta(old.job_id, old.lease, 1, 0, "x", (1,))])
     [stale] = await bench.queue.settle([success(old, text="wrong")])
     assert ("stale", "running") == (stale.outcome, stale.state)
-    await bench.queue.release([HeldJob(old.job_id, old.lease)])
+    await bench.queue.release([JobLease(old.job_id, old.lease)])
     assert before == await bench.queue.get("mine")
     await bench.queue.settle([success(new, text="right")])
     [stale] = await bench.queue.settle([success(old, text="wrong")])
@@ -123,7 +123,7 @@ async def test_an_outage_sends_nobody_to_the_dead_letters(bench: Bench) -> None:
     await bench.set_clock(bench.now + 60_000)
     await bench.queue.tick("w2")
     assert await bench.state("mine") == "running"
-    renewed = await bench.queue.renew([HeldJob("0.mine", claimed.lease)], LEASE_MS)
+    renewed = await bench.queue.renew([JobLease("0.mine", claimed.lease)], LEASE_MS)
     assert renewed.lost == ()
     await bench.pass_time(LEASE_MS - 1_000)
     assert await bench.state("mine") == "running"
@@ -134,8 +134,8 @@ async def test_an_outage_sends_nobody_to_the_dead_letters(bench: Bench) -> None:
 async def test_a_released_job_is_unburnt(bench: Bench) -> None:
     await bench.enqueue(id="mine")
     [claimed] = await bench.claim()
-    await bench.queue.release([HeldJob("0.mine", claimed.lease)])
-    await bench.queue.release([HeldJob("0.mine", claimed.lease)])
+    await bench.queue.release([JobLease("0.mine", claimed.lease)])
+    await bench.queue.release([JobLease("0.mine", claimed.lease)])
     [again] = await bench.claim()
     assert (1, 0, 2) == (again.attempt, again.lost, again.fence)
     assert (await bench.queue.counters.of_adapter("cfo@1"))["released"] == 1
@@ -152,7 +152,7 @@ async def test_cancel_in_every_state(bench: Bench) -> None:
     assert JobState.RUNNING == await bench.queue.cancel("running")
     told = [fields for _, fields in await bench.queue.control("w1", "0-0", 0)]
     assert told == [{"op": "cancel", "job_id": "0.running", "lease": claimed.lease}]
-    assert ("0.running",) == (await bench.queue.renew([HeldJob("0.running", claimed.lease)], LEASE_MS)).cancelled
+    assert ("0.running",) == (await bench.queue.renew([JobLease("0.running", claimed.lease)], LEASE_MS)).cancelled
     await bench.queue.settle([Settlement("0.running", claimed.lease, "cancelled", text="so far")])
     assert JobState.CANCELLED == await bench.queue.cancel("running")
     assert (await bench.queue.get("running"))["text"] == "so far"
@@ -174,7 +174,7 @@ async def test_a_deadline_ends_what_waits_and_stops_what_runs(bench: Bench) -> N
     await bench.pass_time(5_000)
     assert await bench.state("waits") == "expired"
     assert await bench.state("runs") == "running"
-    renewed = await bench.queue.renew([HeldJob("0.runs", claimed.lease)], LEASE_MS)
+    renewed = await bench.queue.renew([JobLease("0.runs", claimed.lease)], LEASE_MS)
     assert ((), ("0.runs",)) == (renewed.cancelled, renewed.overdue)
 
 
@@ -321,7 +321,7 @@ async def test_counters_are_the_sum_of_the_records(bench: Bench) -> None:
         ]  # fmt: skip
         await bench.set_clock(bench.now + 50)
         await bench.queue.settle(settlements)
-        await bench.queue.release([HeldJob(c.job_id, c.lease) for c in claimed[7:]])
+        await bench.queue.release([JobLease(c.job_id, c.lease) for c in claimed[7:]])
     records = [record for record in await bench.queue.get_many(ids) if record is not None]
     assert expected_counters(records) == await bench.queue.counters.of_adapter("cfo@1")
     mine = [record for record in records if record["agent"] == "agent1"]
@@ -373,7 +373,7 @@ async def test_a_returned_job_past_its_deadline_expires(bench: Bench, give_back:
     [claimed] = await bench.claim()
     await bench.set_clock(bench.now + 1_000)
     if give_back == "release":
-        await bench.queue.release([HeldJob("0.mine", claimed.lease)])
+        await bench.queue.release([JobLease("0.mine", claimed.lease)])
     else:
         await bench.queue.settle([Settlement("0.mine", claimed.lease, "retry", error="X")])
     assert await bench.state("mine") == "expired"

@@ -6,7 +6,7 @@ from collections import Counter
 
 import pytest
 
-from lorapool.shared.queue.protocol import ClaimedJob, Delta, HeldJob, Settlement
+from lorapool.shared.queue.protocol import ClaimedJob, Delta, JobLease, Settlement
 from tests.shared.conftest import LEASE_MS, Bench
 
 ROWS = 64
@@ -17,7 +17,7 @@ async def succeed(bench: Bench, *claimed: ClaimedJob) -> None:
 
 
 async def renew(bench: Bench, *claimed: ClaimedJob, lease_ms: int = LEASE_MS) -> None:
-    await bench.queue.renew([HeldJob(c.job_id, c.lease) for c in claimed], lease_ms)
+    await bench.queue.renew([JobLease(c.job_id, c.lease) for c in claimed], lease_ms)
 
 
 async def vanish(bench: Bench, count: int, ref: str = "cfo@1", worker: str = "gone") -> list[str]:
@@ -190,7 +190,7 @@ async def test_a_worker_that_comes_back_was_only_slow(bench: Bench, sign: str) -
     await bench.enqueue(id="mine")
     [slow] = await bench.claim(worker="slow")
     await bench.pass_time(LEASE_MS + 2_000)
-    held = [HeldJob("0.mine", slow.lease)]
+    held = [JobLease("0.mine", slow.lease)]
     for _ in range(2):
         if sign == "renew":
             assert ("0.mine",) == (await bench.queue.renew(held, LEASE_MS)).lost
@@ -235,7 +235,7 @@ async def test_nobody_dies_of_a_slow_worker(bench: Bench) -> None:
     [claimed] = await bench.claim(worker="slow")
     for _ in range(2):
         await bench.pass_time(LEASE_MS + 6_000)
-        assert () == (await bench.queue.renew([HeldJob("0.mine", claimed.lease)], LEASE_MS)).lost
+        assert () == (await bench.queue.renew([JobLease("0.mine", claimed.lease)], LEASE_MS)).lost
     await succeed(bench, claimed)
     record = await bench.queue.get("mine")
     assert ("succeeded", "2", "3") == tuple(record[name] for name in ("state", "lost", "attempts"))
@@ -245,7 +245,7 @@ async def test_a_loss_that_was_admitted_is_not_taken_back(bench: Bench) -> None:
     """A renewal that was under way when the worker said that its engine died with the job."""
     await bench.enqueue(id="mine")
     [claimed] = await bench.claim()
-    await bench.queue.lose([HeldJob("0.mine", claimed.lease)])
+    await bench.queue.lose([JobLease("0.mine", claimed.lease)])
     await renew(bench, claimed)
     assert "suspect" == (await bench.queue.get("mine"))["lane"]
 

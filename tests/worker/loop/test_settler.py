@@ -10,7 +10,7 @@ import pytest
 
 from lorapool.shared.errors import AdapterUnavailable, InvalidRequest
 from lorapool.shared.job import FinishReason
-from lorapool.shared.queue.protocol import ClaimedJob, Delta, HeldJob, Settled, Settlement
+from lorapool.shared.queue.protocol import ClaimedJob, Delta, JobLease, Settled, Settlement
 from lorapool.worker.adapters.not_here import NotHere
 from lorapool.worker.engine.port import EngineDown, Lost, Report, Request, Sampling, Start, Update
 from lorapool.worker.loop.clock import ServerClock
@@ -28,8 +28,8 @@ class Book:
         self.deltas: list[Delta] = []
         self.ends: list[Settlement] = []
         self.calls: list[int] = []
-        self.released: list[HeldJob] = []
-        self.lost: list[HeldJob] = []
+        self.released: list[JobLease] = []
+        self.lost: list[JobLease] = []
         self.stale: set[str] = set()
         self.unwritable: set[str] = set()
 
@@ -46,10 +46,10 @@ class Book:
             Settled(one.job_id, "stale" if one.job_id in self.stale else "settled", one.outcome) for one in settlements
         ]
 
-    async def release(self, leases: Sequence[HeldJob]) -> None:
+    async def release(self, leases: Sequence[JobLease]) -> None:
         self.released += leases
 
-    async def lose(self, leases: Sequence[HeldJob]) -> None:
+    async def lose(self, leases: Sequence[JobLease]) -> None:
         self.lost += leases
 
 
