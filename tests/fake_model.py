@@ -27,7 +27,7 @@ from lorapool.worker.config import WorkerConfig
 from lorapool.worker.engine.adapter_cache import AdapterCache
 from lorapool.worker.engine.adapter_source import AdapterSource
 from lorapool.worker.engine.continuous_batch import ContinuousBatch
-from lorapool.worker.engine.model import Loaded, Say
+from lorapool.worker.engine.model import Loaded, OnProgress
 from lorapool.worker.engine.native_engine import NativeEngine
 from lorapool.worker.engine.port import Facts, OutOfMemory
 from lorapool.worker.engine.scheduler import Scheduler
@@ -111,12 +111,12 @@ class FakeModel:
     ailments: str = ""
     template_s: float = COMPUTES_S
 
-    def identify(self, say: Say) -> PoolConfig:
-        say(f"reading {self.base_model}", 0.5)
+    def identify(self, on_progress: OnProgress) -> PoolConfig:
+        on_progress(f"reading {self.base_model}", 0.5)
         return PoolConfig(base_model=self.base_model, digest="0" * 64, dtype="float32")
 
-    def load(self, say: Say) -> Loaded:
-        say(f"loading {self.base_model}")
+    def load(self, on_progress: OnProgress) -> Loaded:
+        on_progress(f"loading {self.base_model}")
         time.sleep(self.load_s)
         store = FakeStore(self.config.slots)
         runner = DeadlyRunner(store, step_s=self.step_s, max_model_len=self.max_model_len)

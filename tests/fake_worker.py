@@ -21,7 +21,7 @@ from lorapool.shared.prompt_format import PromptFormat
 from lorapool.shared.server.settings import redis_settings
 from lorapool.worker.cli import serve
 from lorapool.worker.config import WorkerConfig
-from lorapool.worker.engine.model import Say
+from lorapool.worker.engine.model import OnProgress
 from lorapool.worker.engine_process.supervisor import EngineProcess, Program
 from lorapool.worker.host import Served
 from lorapool.worker.text.template_process import COMPUTES_S, TemplateProcesses
@@ -65,11 +65,11 @@ class FakeHost:
         outline, below = options.get("outline", ""), options.get("below", "")
         self._check = FoundAdapters(config, outline, below, template_s).check if outline else sound
 
-    async def identify(self, say: Say) -> PoolConfig:
-        return PoolConfig.model_validate(await self._engine.identify(say))
+    async def identify(self, on_progress: OnProgress) -> PoolConfig:
+        return PoolConfig.model_validate(await self._engine.identify(on_progress))
 
-    async def load(self, say: Say) -> Served:
-        await self._engine.load(say)
+    async def load(self, on_progress: OnProgress) -> Served:
+        await self._engine.load(on_progress)
         return Served(self._engine, self._tokenizer, self._check)
 
     async def close(self) -> None:

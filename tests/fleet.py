@@ -99,7 +99,7 @@ def fake_worker(
     """A worker process over the fake runner."""
     config = {"worker_id": name, "beat_s": 0.3, "slots": 4, "max_batch": 8} | config
     argument = json.dumps({"redis_url": redis_url, "worker": config, "model": dict(model or {})})
-    with _kept(lambda log: _fork_server().fork(argument, log, environment or {}), name) as worker:
+    with _kept(lambda log: _fork_server().worker(argument, log, environment or {}), name) as worker:
         yield worker
 
 

@@ -1,7 +1,8 @@
-"""ForkServer: fake workers as forks of one process that has imported already what they all import.
+"""Fake workers and their engines as forks of one process that has imported already what they all import.
 
-Started by a command of its own, a fake worker spends most of its time before it serves on imports, and the tests start
-hundreds. A fork is handed to whoever asked for it: its parent, as if it had been started by a command. Linux only.
+Started by a command of its own, a fake worker spends most of its time before it serves on imports, and so does its
+engine; the tests start hundreds. A fork is handed to whoever asked for it: its parent, as if it had been started by a
+command. Linux only.
 """
 
 from __future__ import annotations
@@ -22,12 +23,13 @@ from typing import Any, BinaryIO
 
 ROOT = Path(__file__).parents[1]
 POLL_S = 0.005
+REQUEST_BYTES = 1 << 20
 _FD = array.array("i").itemsize
 _ADOPT_ORPHANS = 36  # PR_SET_CHILD_SUBREAPER
 
 
 class Fork:
-    """A child of this process, with the part of subprocess.Popen's interface that tests of workers use."""
+    """A child of this process, with the part of subprocess.Popen's interface that tests and workers use."""
 
     def __init__(self, pid: int) -> None:
         self.pid = pid
@@ -59,45 +61,70 @@ class ForkServer:
     """One a process that runs tests; ends with it."""
 
     def __init__(self) -> None:
-        self._socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self._socket, theirs = _pair()
         with theirs:
             command = [sys.executable, "-m", "tests.fork_server", str(theirs.fileno())]
             self._process = subprocess.Popen(command, cwd=ROOT, pass_fds=[theirs.fileno()])
 
-    def fork(self, argument: str, log: BinaryIO, environment: Mapping[str, str]) -> Fork:
+    def worker(self, argument: str, log: BinaryIO, environment: Mapping[str, str]) -> Fork:
         """A fake worker (tests/fake_worker.py) that was given this argument and writes into that file."""
-        request = json.dumps(
-            {"argument": argument, "environment": {**os.environ, **environment}, "parent": os.getpid()}
-        )
-        ancillary = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [log.fileno()]))]
-        _adopt_orphans(1)
-        try:
-            self._socket.sendmsg([request.encode()], ancillary)
-            return Fork(int(self._socket.recv(100)))
-        finally:
-            _adopt_orphans(0)
+        return _fork(self._socket, {"argument": argument, "environment": {**os.environ, **environment}}, log.fileno())
 
     def close(self) -> None:
         self._socket.close()
         self._process.wait()
 
 
+class EngineForks:
+    """Of a fake worker's process, made before it does anything: where its engines come from."""
+
+    def __init__(self) -> None:
+        self._socket, theirs = _pair()
+        if os.fork():
+            theirs.close()
+            return
+        self._socket.close()
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        request, descriptors = serve(theirs)
+        os.setsid()
+        os._exit(_engine(*descriptors, request["parent"]))
+
+    def engine(self, socket_fd: int, board_fd: int) -> Fork:
+        """As worker/engine_process/spawned.py starts one by a command."""
+        return _fork(self._socket, {}, socket_fd, board_fd)
+
+
+def _pair() -> tuple[socket.socket, socket.socket]:
+    return socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+
+
+def _fork(server: socket.socket, request: Mapping[str, Any], *descriptors: int) -> Fork:
+    ancillary = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", descriptors))]
+    _adopt_orphans(1)
+    try:
+        server.sendmsg([json.dumps({**request, "parent": os.getpid()}).encode()], ancillary)
+        return Fork(int(server.recv(100)))
+    finally:
+        _adopt_orphans(0)
+
+
 def _adopt_orphans(yes: int) -> None:
     ctypes.CDLL(None).prctl(_ADOPT_ORPHANS, yes, 0, 0, 0)
 
 
-def serve(connection: socket.socket) -> dict[str, Any]:
-    """Forks until nobody can ask any more. Returns in each fork, with what was asked; never in the server."""
+def serve(connection: socket.socket) -> tuple[dict[str, Any], list[int]]:
+    """Forks until nobody can ask any more. Returns in each fork, with what was asked and its descriptors; never in the
+    server."""
     while True:
-        data, ancillary, *_ = connection.recvmsg(1 << 20, socket.CMSG_LEN(_FD))
+        data, ancillary, *_ = connection.recvmsg(REQUEST_BYTES, socket.CMSG_LEN(2 * _FD))
         if not data:
             os._exit(0)
         request: dict[str, Any] = json.loads(data)
-        [log] = array.array("i", ancillary[0][2][:_FD])
+        descriptors = list(array.array("i", ancillary[0][2]))
         read, write = os.pipe()
         if between := os.fork():
-            os.close(write)
-            os.close(log)
+            for number in (write, *descriptors):
+                os.close(number)
             started = os.read(read, 100)
             os.close(read)
             os.waitpid(between, 0)  # its child is whose it is to be
@@ -106,30 +133,35 @@ def serve(connection: socket.socket) -> dict[str, Any]:
             os.write(write, str(pid).encode())
             os._exit(0)
         else:
-            _become(request, connection, log, read, write)
-            return request
+            os.close(read)
+            os.close(write)
+            connection.close()
+            while os.getppid() != request["parent"]:
+                time.sleep(POLL_S)
+            return request, descriptors
 
 
-def _become(request: Mapping[str, Any], connection: socket.socket, log: int, *others: int) -> None:
-    """A process as its parent would have started it."""
-    for number in (1, 2):
-        os.dup2(log, number)
-    for number in (log, *others):
-        os.close(number)
-    connection.close()
-    os.environ.clear()
-    os.environ.update(request["environment"])
-    while os.getppid() != request["parent"]:
-        time.sleep(POLL_S)
+def _engine(socket_fd: int, board_fd: int, parent: int) -> int:
+    from lorapool.worker.engine_process import child
+
+    return child.main(socket_fd, board_fd, parent)
 
 
 def main(number: str) -> int:
-    from tests import fake_worker
+    from lorapool.worker.engine_process import child, spawned
+    from tests import fake_model, fake_worker
 
+    assert child.main and fake_model.FakeModel, "what engines import"
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the tests; their end is this one's
     gc.freeze()
-    request = serve(socket.socket(fileno=int(number)))
+    request, [log] = serve(socket.socket(fileno=int(number)))
+    for standard in (1, 2):
+        os.dup2(log, standard)
+    os.close(log)
+    os.environ.clear()
+    os.environ.update(request["environment"])
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    spawned._process = EngineForks().engine
     return fake_worker.main(request["argument"])
 
 

@@ -45,7 +45,7 @@ from lorapool.worker.adapters.judge import CHECK_S, Judge
 from lorapool.worker.compose import worker_of
 from lorapool.worker.config import WorkerConfig, parse_bytes
 from lorapool.worker.confinement.bounded_call import BoundedCall
-from lorapool.worker.engine.model import Say
+from lorapool.worker.engine.model import OnProgress
 from lorapool.worker.engine_process.supervisor import EngineProcess, Program
 from lorapool.worker.host import Host, Served
 from lorapool.worker.loop.presence import Presence
@@ -233,14 +233,14 @@ class NativeHost:
         program = Program("lorapool.worker.native.model:NativeModel", config, log_level=log_level)
         self._engine = EngineProcess(program, step_timeout_s=config.step_timeout_s)
 
-    async def identify(self, say: Say) -> PoolConfig:
+    async def identify(self, on_progress: OnProgress) -> PoolConfig:
         """Find the files and compute their digest; fetches from the hub if need be."""
         BaseModel.check_folder(self._config.base_model)  # said at once, before torch is imported
-        return PoolConfig.model_validate(await self._engine.identify(say))
+        return PoolConfig.model_validate(await self._engine.identify(on_progress))
 
-    async def load(self, say: Say) -> Served:
+    async def load(self, on_progress: OnProgress) -> Served:
         """Load weights and tokenizer, run the self-check, build the engine."""
-        handed = await self._engine.load(say)
+        handed = await self._engine.load(on_progress)
         from lorapool.worker.text.tokenizer import Tokenizer
 
         tokenizer, config = Tokenizer.unpacked(handed["tokenizer"]), self._config
@@ -320,12 +320,12 @@ async def _load(catalog: Catalog, presence: Presence, host: Host) -> Served:
         async with presence.loading() as tell:
             with _progress() as show:
 
-                def say(what: str, share: float | None = None) -> None:
+                def on_progress(what: str, share: float | None = None) -> None:
                     tell(what if share is None else f"{what}, {share:.0%}")
                     show(what, share)
 
-                await catalog.create_or_check_config(await host.identify(say))
-                return await host.load(say)
+                await catalog.create_or_check_config(await host.identify(on_progress))
+                return await host.load(on_progress)
     except BaseException:
         with suppress(LorapoolError):
             await presence.leave()
@@ -376,17 +376,17 @@ def _errors_in_one_line() -> Iterator[None]:
 
 
 @contextmanager
-def _progress() -> Iterator[Say]:
+def _progress() -> Iterator[OnProgress]:
     """A bar on a terminal while something slow goes on, nothing elsewhere; yields how to say what it is."""
     console = Console(stderr=True)
     columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
         task = progress.add_task("starting", total=None)
 
-        def say(what: str, share: float | None = None) -> None:
+        def on_progress(what: str, share: float | None = None) -> None:
             progress.update(task, description=what, total=None if share is None else 1.0, completed=share or 0.0)
 
-        yield say
+        yield on_progress
 
 
 def _made_up_id() -> str:

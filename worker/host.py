@@ -11,7 +11,7 @@ from typing import Protocol
 
 from lorapool.shared.catalog.pool_config import PoolConfig
 from lorapool.worker.adapters.validator import Check
-from lorapool.worker.engine.model import Model, Say
+from lorapool.worker.engine.model import Model, OnProgress
 from lorapool.worker.engine.port import AsyncEngine
 from lorapool.worker.engine.thread import EngineThread
 from lorapool.worker.loop.admission import Tokenizer
@@ -29,11 +29,11 @@ class Served:
 class Host(Protocol):
     """A model, seen from the worker's loop."""
 
-    async def identify(self, say: Say) -> PoolConfig:
+    async def identify(self, on_progress: OnProgress) -> PoolConfig:
         """What the pool must agree on. Raises BaseModelError, EngineFailed."""
         ...
 
-    async def load(self, say: Say) -> Served:
+    async def load(self, on_progress: OnProgress) -> Served:
         """Ready to serve. Raises BaseModelError, EngineFailed."""
         ...
 
@@ -48,11 +48,11 @@ class InProcess:
     def __init__(self, model: Model, tokenizer: Tokenizer, check: Check, *, step_timeout_s: float = 120.0) -> None:
         self._model, self._tokenizer, self._check, self._step_timeout_s = model, tokenizer, check, step_timeout_s
 
-    async def identify(self, say: Say) -> PoolConfig:
-        return await asyncio.to_thread(self._model.identify, say)
+    async def identify(self, on_progress: OnProgress) -> PoolConfig:
+        return await asyncio.to_thread(self._model.identify, on_progress)
 
-    async def load(self, say: Say) -> Served:
-        engine = (await asyncio.to_thread(self._model.load, say)).engine
+    async def load(self, on_progress: OnProgress) -> Served:
+        engine = (await asyncio.to_thread(self._model.load, on_progress)).engine
         await asyncio.to_thread(engine.check_device)
         return Served(EngineThread(engine, step_timeout_s=self._step_timeout_s), self._tokenizer, self._check)
 

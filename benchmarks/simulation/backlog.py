@@ -18,7 +18,7 @@ from lorapool.shared.server.terms import Terms
 VIEW_SIZE = 32
 WINDOW = Terms().agent_window
 LAST_WORKERS = Terms().last_workers
-CROWD_S = Terms().over_quota_ms / 1000
+OVER_QUOTA_S = Terms().over_quota_ms / 1000
 
 
 @dataclass(slots=True)
@@ -69,19 +69,19 @@ class Backlog:
         self.undelivered: Counter[tuple[int, str]] = Counter()  # agent's window, by (agent, ref)
         self.last_workers: dict[str, list[int]] = {}  # the latest first
         self._streams: dict[str, deque[SimJob]] = {}
-        self._crowds: dict[str, deque[SimJob]] = {}  # what one agent sent beyond a quarter of its window
+        self._over_quota: dict[str, deque[SimJob]] = {}  # what one agent sent beyond a quarter of its window
         self._served = Ranking()  # adapters with waiting or running jobs -> tokens served
         self._served_before: dict[str, float] = {}
         self._running: Counter[str] = Counter()
         self._seen: dict[str, WaitingAdapter] = {}  # as views show them, until something changes
 
     def enqueue(self, job: SimJob) -> None:
-        crowded = self.undelivered[job.agent, job.ref] >= WINDOW / 4
+        over_quota = self.undelivered[job.agent, job.ref] >= WINDOW / 4
         self.undelivered[job.agent, job.ref] += 1
-        lane = self._crowds if crowded else self._streams
+        lane = self._over_quota if over_quota else self._streams
         lane.setdefault(job.ref, deque()).append(job)
         self._seen.pop(job.ref, None)
-        turn_s = job.arrived_s + CROWD_S * crowded
+        turn_s = job.arrived_s + OVER_QUOTA_S * over_quota
         if turn_s < self.ready.keys.get(job.ref, math.inf):
             self.ready.put(job.ref, turn_s)
         if job.ref not in self._served.keys:
@@ -103,17 +103,17 @@ class Backlog:
         self._served.put(ref, self._served.keys[ref] + sum(job.tokens for job in jobs))
         if stream := self._streams.get(ref):
             self.ready.put(ref, stream[0].arrived_s)
-        elif crowd := self._crowds.get(ref):
-            self.ready.put(ref, crowd[0].arrived_s + CROWD_S)
+        elif late := self._over_quota.get(ref):
+            self.ready.put(ref, late[0].arrived_s + OVER_QUOTA_S)
         else:
             self.ready.drop(ref)
         return jobs
 
     def _lanes(self, ref: str) -> list[deque[SimJob]]:
-        """The crowd last, until its turn has come."""
-        stream, crowd = self._streams.get(ref, deque()), self._crowds.get(ref, deque())
-        turned = stream and crowd and crowd[0].arrived_s + CROWD_S < stream[0].arrived_s
-        return [crowd, stream] if turned else [stream, crowd]
+        """Those over quota last, until their turn has come."""
+        stream, late = self._streams.get(ref, deque()), self._over_quota.get(ref, deque())
+        turned = stream and late and late[0].arrived_s + OVER_QUOTA_S < stream[0].arrived_s
+        return [late, stream] if turned else [stream, late]
 
     def finish(self, job: SimJob) -> None:
         self._running[job.ref] -= 1
@@ -123,7 +123,7 @@ class Backlog:
 
     def jobs_of(self, ref: str) -> Sequence[SimJob]:
         """Those not yet claimed."""
-        return (*self._streams.get(ref, ()), *self._crowds.get(ref, ()))
+        return (*self._streams.get(ref, ()), *self._over_quota.get(ref, ()))
 
     def view(self, residents: Iterable[str], now_s: float) -> View:
         """As view.lua builds it: the longest waiting, the least served and the residents, of those claimable."""
@@ -144,7 +144,7 @@ class Backlog:
 
     def _waiting(self, ref: str) -> WaitingAdapter:
         if (seen := self._seen.get(ref)) is None:
-            depth = len(self._streams.get(ref, ())) + len(self._crowds.get(ref, ()))
+            depth = len(self._streams.get(ref, ())) + len(self._over_quota.get(ref, ()))
             seen = WaitingAdapter(ref, round(self.ready.keys[ref] * 1000), depth, self._served.keys[ref])
             self._seen[ref] = seen
         return seen

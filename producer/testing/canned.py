@@ -25,7 +25,7 @@ from lorapool.shared.fleet.membership import Membership
 from lorapool.shared.fleet.requests import WorkerRequests
 from lorapool.shared.job import BASE_REF, FinishReason, Job
 from lorapool.shared.queue.operator import OperatorQueue
-from lorapool.shared.queue.protocol import ClaimedJob, Delta, Held, Settlement
+from lorapool.shared.queue.protocol import ClaimedJob, Delta, JobLease, Settlement
 from lorapool.shared.queue.worker import WorkerQueue
 from lorapool.shared.server.redis_client import connect
 from lorapool.shared.server.settings import redis_settings
@@ -149,7 +149,7 @@ class CannedPool:
             await self._beat()
             for record in await self._catalog.pending():
                 await self._catalog.decide(record.ref, "ready")
-            if held := [Held(job.job_id, job.lease) for job, _ in self._held.values()]:
+            if held := [JobLease(job.job_id, job.lease) for job, _ in self._held.values()]:
                 renewed = await self._queue.renew(held, LEASE_MS)
                 for job_id in renewed.cancelled:
                     job, task = self._held.pop(job_id)

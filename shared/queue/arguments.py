@@ -13,7 +13,7 @@ from typing import TypeVar
 from lorapool.shared import codec
 from lorapool.shared.job import Job
 from lorapool.shared.plain_text import encodable, plain_text
-from lorapool.shared.queue.protocol import Delta, Held, Settlement
+from lorapool.shared.queue.protocol import Delta, JobLease, Settlement
 from lorapool.shared.scripts import records
 from lorapool.shared.server import terms
 from lorapool.shared.server.keys import bare_id, check_job_id
@@ -79,7 +79,7 @@ def of_delta(d: Delta) -> tuple[Arg, ...]:
     )
 
 
-def of_held(held: Iterable[Held]) -> Iterator[str]:
+def of_held(held: Iterable[JobLease]) -> Iterator[str]:
     """Of renew, release and lose, one after another."""
     return chain.from_iterable(records.Held(id=bare_id(job.job_id), lease=job.lease) for job in held)
 

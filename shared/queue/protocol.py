@@ -63,7 +63,7 @@ class ClaimedJob(NamedTuple):
     payload: bytes  # codec.decode_job
 
 
-class Held(NamedTuple):
+class JobLease(NamedTuple):
     """What a worker says it owns."""
 
     job_id: str
@@ -74,7 +74,7 @@ class Held(NamedTuple):
 class Claim:
     jobs: tuple[ClaimedJob, ...]
     view: View
-    unreadable: tuple[Held, ...] = ()  # ours now, but damaged: to be settled as failed
+    unreadable: tuple[JobLease, ...] = ()  # ours now, but damaged: to be settled as failed
 
 
 @dataclass(frozen=True, slots=True)

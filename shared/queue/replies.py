@@ -29,7 +29,7 @@ from lorapool.shared.queue.protocol import (
     DeadLetter,
     DeadPage,
     Enqueued,
-    Held,
+    JobLease,
     Limits,
     Notice,
     Settled,
@@ -96,7 +96,7 @@ def claim(answer: list[bytes], lease: str, keys: Keys) -> Claim:
 
 def _claim(answer: list[bytes], lease: str, keys: Keys) -> Claim:
     jobs: list[ClaimedJob] = []
-    unreadable: list[Held] = []
+    unreadable: list[JobLease] = []
     for head, payload in zip(answer[1::2], answer[2::2], strict=True):
         try:
             jobs.append(_claimed(head.decode(), payload, lease, keys))
@@ -106,9 +106,9 @@ def _claim(answer: list[bytes], lease: str, keys: Keys) -> Claim:
     return Claim(tuple(jobs), view(answer[0].decode(errors="replace")), tuple(unreadable))
 
 
-def _held(head: bytes, lease: str, keys: Keys) -> Held:
+def _held(head: bytes, lease: str, keys: Keys) -> JobLease:
     """Whose head it is, if that much can be read."""
-    return Held(keys.full_id(check_name("job id", head.partition(b" ")[0].decode())), lease)
+    return JobLease(keys.full_id(check_name("job id", head.partition(b" ")[0].decode())), lease)
 
 
 def _claimed(text: str, payload: bytes, lease: str, keys: Keys) -> ClaimedJob:

@@ -13,7 +13,7 @@ from itertools import chain
 from lorapool.shared.connection import Partition
 from lorapool.shared.errors import MalformedEntry, RedisFull
 from lorapool.shared.queue import arguments, replies
-from lorapool.shared.queue.protocol import Claim, Delta, Held, Renewed, Settled, Settlement, View
+from lorapool.shared.queue.protocol import Claim, Delta, JobLease, Renewed, Settled, Settlement, View
 from lorapool.shared.scripts import answers, records
 
 
@@ -61,7 +61,7 @@ class WorkerQueue:
         answer = await self._scripts.run("tick", *records.Tick(worker=worker), *residents)
         return replies.view(answer.decode(errors="replace"))
 
-    async def renew(self, held: Sequence[Held], lease_ms: int) -> Renewed:
+    async def renew(self, held: Sequence[JobLease], lease_ms: int) -> Renewed:
         """Extend leases; says which jobs are no longer ours, and which must stop: cancelled, or past their deadline."""
         lost: list[str] = []
         cancelled: list[str] = []
@@ -92,12 +92,12 @@ class WorkerQueue:
                 settled.append(replies.settled(answer.decode(errors="replace"), settlement.job_id))
         return settled
 
-    async def release(self, held: Sequence[Held]) -> None:
+    async def release(self, held: Sequence[JobLease]) -> None:
         """Give jobs back to the head of their stream, the attempt not burnt."""
         for part in arguments.chunks(held):
             await self._scripts.run("release", *arguments.of_held(part))
 
-    async def lose(self, held: Sequence[Held]) -> None:
+    async def lose(self, held: Sequence[JobLease]) -> None:
         """Say that what ran these jobs died or hung with them: each loss counts at once, as if its lease had lapsed.
 
         For the jobs to blame; ``release`` the others. Nothing of a lease that no longer holds.

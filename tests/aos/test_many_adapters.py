@@ -85,13 +85,13 @@ async def test_lists_come_in_parts(
 async def test_sums_are_those_of_the_parts(redis: Redis) -> None:
     """Whole numbers stay whole, fractions come near, and what is no number is left out."""
     await add_adapters(redis, "a", "b")
-    broker = Queue(redis, "default")
+    queue = Queue(redis, "default")
     await redis.hset(Keys("default").stats("a@1"), mapping={"jobs": 2**40, "busy": "0.5", "odd": "x"})
     await redis.hset(Keys("default").stats("b@1"), mapping={"jobs": 1, "busy": "0.25"})
     await redis.set(Keys("default").stats("c@1"), "no hash")
-    assert {"jobs": 2**40 + 1, "busy": 0.75} == await broker.counters.sum_of(["a@1", "b@1", "c@1"])
-    assert {} == await broker.counters.sum_of([])
-    await broker.close()
+    assert {"jobs": 2**40 + 1, "busy": 0.75} == await queue.counters.sum_of(["a@1", "b@1", "c@1"])
+    assert {} == await queue.counters.sum_of([])
+    await queue.close()
 
 
 async def test_removed_versions_are_not_listed(redis: Redis, redis_url: str) -> None:

@@ -164,10 +164,10 @@ class Battle:
     async def _fight(self, stack: AsyncExitStack, durable: DurableServer) -> Report:
         redis = await stack.enter_async_context(connect(redis_settings(durable.url)))
         server, keys = Server(redis), Keys("default")
-        broker, upkeep = Queue(redis, keys.pool), Queue(redis, keys.pool)
-        stack.push_async_callback(broker.close)
+        queue, upkeep = Queue(redis, keys.pool), Queue(redis, keys.pool)
+        stack.push_async_callback(queue.close)
         before_bytes = await memory_bytes(server)
-        scripts = {broker._scripts[name].sha: name for name in OPERATIONS}
+        scripts = {queue._scripts[name].sha: name for name in OPERATIONS}
         strangers = Strangers(Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="lorapool-strangers-"))))
         crew = Crew(stack, strangers.model, **strangers.mounted)
         await crew.man(self._scale.workers, durable.port, scripts)
@@ -179,7 +179,7 @@ class Battle:
         clients = [await stack.enter_async_context(Client(way.url)) for way in ways]
         inboxes = [client._name for client in clients]
         striker = Striker(crew, ways, durable, redis, strangers, inboxes=inboxes, refs=tuple(digests))
-        judge = Judge(server, broker, upkeep, before_bytes)
+        judge = Judge(server, queue, upkeep, before_bytes)
         bystander = await stack.enter_async_context(Client(durable.url))
         bystanders = Bystanders(bystander, theirs, every_s=EVERY_S, patience_s=jobs.PATIENCE_S)
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from lorapool.worker.engine_process.child import NAME
 from tests.chaos.ailments import Ailments
 from tests.chaos.plan import LEASE_S, STEP_TIMEOUT_S
 from tests.chaos.proxy import FaultProxy
@@ -127,17 +128,16 @@ def states_reason(worker: WorkerProcess, status: int) -> bool:
 
 def engine_of(worker: WorkerProcess) -> int | None:
     """The process of its engine, if there is one now."""
-    return next(_children(worker.process.pid, b"lorapool.worker.engine_process.child"), None)
+    return next(_children(worker.process.pid, NAME), None)
 
 
-def _children(parent: int, module: bytes) -> Iterator[int]:
+def _children(parent: int, name: str) -> Iterator[int]:
     for folder in Path("/proc").iterdir():
         if not folder.name.isdecimal():
             continue
         try:
-            stat = (folder / "stat").read_text(errors="replace").rpartition(")")[2].split()
-            command = (folder / "cmdline").read_bytes()
+            head, _, stat = (folder / "stat").read_text(errors="replace").rpartition(")")
         except OSError:
             continue
-        if stat[PARENT] == str(parent) and module in command.split(b"\0"):
+        if stat.split()[PARENT] == str(parent) and head.partition("(")[2] == name:
             yield int(folder.name)

@@ -39,8 +39,8 @@ class Verdict:
 class Judge:
     """``before_bytes``: what the server's memory held before the first job."""
 
-    def __init__(self, server: Server, broker: Queue, upkeep: Queue, before_bytes: int) -> None:
-        self._server, self._broker, self._upkeep = server, broker, upkeep
+    def __init__(self, server: Server, queue: Queue, upkeep: Queue, before_bytes: int) -> None:
+        self._server, self._queue, self._upkeep = server, queue, upkeep
         self._keys, self._before_bytes = Keys("default"), before_bytes
         self._complaints: list[str] = []
         self._stored: list[Mapping[str, str | bytes]] = []
@@ -87,7 +87,7 @@ class Judge:
     async def _records(self, entries: list[Entry]) -> None:
         """The answer is there still, is the one that was given, and was written by the worker that had the job."""
         for some in _chunks(entries):
-            for entry, record in zip(some, await self._broker.get_many([e.job_id for e in some]), strict=True):
+            for entry, record in zip(some, await self._queue.get_many([e.job_id for e in some]), strict=True):
                 self._record(entry, record or {})
 
     def _record(self, entry: Entry, record: Mapping[str, str | bytes]) -> None:
@@ -107,7 +107,7 @@ class Judge:
         """
         for entry in entries:
             if entry.sort == "streamed":
-                self._stream(entry, await self._broker.tokens(entry.job_id, "0-0", 0))
+                self._stream(entry, await self._queue.tokens(entry.job_id, "0-0", 0))
 
     def _stream(self, entry: Entry, items: list[Any]) -> None:
         attempts = [item.attempt for item in items]

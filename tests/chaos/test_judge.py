@@ -31,24 +31,24 @@ def entry(**fields: Any) -> Entry:
     return replace(Entry("mine", "streamed", None, "question", 3, ""), accepted=True, end="succeeded", **fields)
 
 
-async def story(pool: Client, broker: Queue, device: str = "w1") -> Entry:
+async def story(pool: Client, queue: Queue, device: str = "w1") -> Entry:
     """One streamed job, from submission to its agent's answer."""
     mine = entry()
     handle = await pool.submit(**mine.request)
-    [claimed] = (await broker.claim("w1", "L", ["_base"], 1, 1, 15_000)).jobs
+    [claimed] = (await queue.claim("w1", "L", ["_base"], 1, 1, 15_000)).jobs
     text = "".join(f"{token} " for token in mine.right)
-    await broker.emit([Delta(claimed.job_id, "L", 1, 0, text, mine.right)])
+    await queue.emit([Delta(claimed.job_id, "L", 1, 0, text, mine.right)])
     detail = encode_detail(mine.right, None)
     answer = {"text": text, "finish_reason": "length", "device": device, "detail": detail}
-    await broker.settle([Settlement(claimed.job_id, "L", "succeeded", **answer)])
+    await queue.settle([Settlement(claimed.job_id, "L", "succeeded", **answer)])
     result = await handle.result(10)
     return replace(mine, token_ids=result.token_ids, text=text, record=await handle.record())
 
 
-async def judged(redis: Redis, broker: Queue, pool: Client, told: Entry) -> list[str]:
+async def judged(redis: Redis, queue: Queue, pool: Client, told: Entry) -> list[str]:
     ledger = Ledger(iter(()))
     ledger.entries = [told]
-    judge = Judge(Server(redis), broker, Queue(redis, KEYS.pool), before_bytes=0)
+    judge = Judge(Server(redis), queue, Queue(redis, KEYS.pool), before_bytes=0)
     return (await judge.judge(ledger, [pool._name], refusals=0)).complaints
 
 
@@ -68,11 +68,11 @@ async def test_what_agents_were_told(
     redis_url: str, redis: Redis, wrong: Callable[[Entry], Entry], complaint: str | None
 ) -> None:
     """A ledger that does not agree with the server; and one that does."""
-    broker = Queue(redis, KEYS.pool)
+    queue = Queue(redis, KEYS.pool)
     async with Client(redis_url) as pool:
-        told = wrong(await story(pool, broker))
-    complaints = await judged(redis, broker, pool, told)
-    await broker.close()
+        told = wrong(await story(pool, queue))
+    complaints = await judged(redis, queue, pool, told)
+    await queue.close()
     assert (complaint is None) == (not complaints), complaints
     assert complaint is None or any(complaint in line for line in complaints)
 
@@ -93,22 +93,22 @@ async def test_what_agents_were_told(
 )
 async def test_what_the_server_holds(redis_url: str, redis: Redis, damage: tuple[Any, ...], complaint: str) -> None:
     """Damage done by raw commands."""
-    broker = Queue(redis, KEYS.pool)
+    queue = Queue(redis, KEYS.pool)
     async with Client(redis_url) as pool:
-        told = await story(pool, broker)
+        told = await story(pool, queue)
     await redis.execute_command(*(str(part).replace("{client}", pool._name) for part in damage))
-    complaints = await judged(redis, broker, pool, told)
-    await broker.close()
+    complaints = await judged(redis, queue, pool, told)
+    await queue.close()
     assert any(complaint in line for line in complaints), complaints
 
 
 async def test_who_wrote_it(redis_url: str, redis: Redis) -> None:
     """A result written by another worker than the one that had the job."""
-    broker = Queue(redis, KEYS.pool)
+    queue = Queue(redis, KEYS.pool)
     async with Client(redis_url) as pool:
-        told = await story(pool, broker, device="w2")
-    complaints = await judged(redis, broker, pool, told)
-    await broker.close()
+        told = await story(pool, queue, device="w2")
+    complaints = await judged(redis, queue, pool, told)
+    await queue.close()
     assert ["mine: 'w1' had it, 'w2' ended it"] == complaints
 
 
@@ -126,25 +126,25 @@ async def test_how_bystanders_fared(
     redis_url: str, redis: Redis, outcomes: list[Outcome], complaint: str | None
 ) -> None:
     """One job of theirs has succeeded, by the server's count."""
-    broker = Queue(redis, KEYS.pool)
+    queue = Queue(redis, KEYS.pool)
     async with Client(redis_url) as pool:
-        await story(pool, broker)
-    judge = Judge(Server(redis), broker, Queue(redis, KEYS.pool), before_bytes=0)
+        await story(pool, queue)
+    judge = Judge(Server(redis), queue, Queue(redis, KEYS.pool), before_bytes=0)
     complaints = await judge.bystanders(Sample(tuple(outcomes)), ["_base"])
-    await broker.close()
+    await queue.close()
     assert (complaint is None) == (not complaints), complaints
     assert complaint is None or any(complaint in line for line in complaints)
 
 
 async def test_what_was_scribbled(redis_url: str, redis: Redis) -> None:
     """Entries that nobody can read are no fault of anybody's, and what readers step over can be wiped."""
-    broker = Queue(redis, KEYS.pool)
+    queue = Queue(redis, KEYS.pool)
     async with Client(redis_url) as pool:
-        told = await story(pool, broker)
+        told = await story(pool, queue)
         for command in (*scribbles(Random(1), ["w1"], [pool._name]), *wiped()):
             with suppress(ResponseError):
                 await redis.execute_command(*command)
-    await broker.tick("w1")
-    complaints = await judged(redis, broker, pool, told)
-    await broker.close()
+    await queue.tick("w1")
+    complaints = await judged(redis, queue, pool, told)
+    await queue.close()
     assert [] == complaints

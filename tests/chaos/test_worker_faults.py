@@ -73,9 +73,9 @@ async def running_on(redis: Redis, name: str, at_least: int = 1) -> None:
 
 
 async def stale_count(redis: Redis) -> int:
-    broker = Queue(redis, "default")
-    stats = [await broker.counters.of_adapter(ref) for ref in ("_base", *(f"{name}@1" for name in NAMES))]
-    await broker.close()
+    queue = Queue(redis, "default")
+    stats = [await queue.counters.of_adapter(ref) for ref in ("_base", *(f"{name}@1" for name in NAMES))]
+    await queue.close()
     return sum(int(counters.get("stale", 0)) for counters in stats)
 
 

@@ -14,6 +14,7 @@ from lorapool.producer.client.handle import JobHandle
 from lorapool.shared.errors import JobFailed
 from lorapool.shared.job import Result
 from lorapool.shared.server.keys import Keys
+from lorapool.worker.engine_process.child import NAME
 from tests.containment.conftest import Contain
 from tests.containment.pool import ContainedPool
 from tests.fake_model import HANGING, POISON, expected
@@ -25,11 +26,7 @@ LONG_LEASE_S = 600.0  # what is given back before that was not given back by a l
 
 def engine_of(worker: WorkerProcess) -> int:
     """The process id of its engine."""
-    [engine] = [
-        child.pid
-        for child in psutil.Process(worker.process.pid).children()
-        if "lorapool.worker.engine_process.child" in child.cmdline()
-    ]
+    [engine] = [child.pid for child in psutil.Process(worker.process.pid).children() if child.name() == NAME]
     return engine
 
 

@@ -22,7 +22,7 @@ from lorapool.worker.config import WorkerConfig
 from lorapool.worker.engine.adapter_cache import AdapterCache
 from lorapool.worker.engine.adapter_source import AdapterSource
 from lorapool.worker.engine.continuous_batch import ContinuousBatch
-from lorapool.worker.engine.model import Loaded, Say
+from lorapool.worker.engine.model import Loaded, OnProgress
 from lorapool.worker.engine.native_engine import NativeEngine
 from lorapool.worker.engine.port import Facts
 from lorapool.worker.engine.scheduler import Scheduler
@@ -98,12 +98,12 @@ class PortModel:
     dies: tuple[int, ...] = ()
     hangs: tuple[int, ...] = ()
 
-    def identify(self, say: Say) -> PoolConfig:
-        say("reading port", 0.5)
+    def identify(self, on_progress: OnProgress) -> PoolConfig:
+        on_progress("reading port", 0.5)
         return PoolConfig(base_model="port", digest="0" * 64, dtype="float32")
 
-    def load(self, say: Say) -> Loaded:
-        say("loading port")
+    def load(self, on_progress: OnProgress) -> Loaded:
+        on_progress("loading port")
         self._begin()
         store = FakeStore(self.config.slots)
         runner = PortRunner(store, step_s=self.step_s, max_model_len=CONTEXT, kv_tokens=4 * CONTEXT)
@@ -132,8 +132,8 @@ class PortModel:
 class FakeEngineModel(PortModel):
     """The same over FakeEngine, which has nothing but the port in common with the native engine."""
 
-    def load(self, say: Say) -> Loaded:
-        say("loading port")
+    def load(self, on_progress: OnProgress) -> Loaded:
+        on_progress("loading port")
         facts = Facts("port", "float32", CONTEXT, {"kind": "fake"})
         sizes = {"slots": self.config.slots, "rows": self.config.max_batch}
         return Loaded(FakeEngine(facts, load=_weights, act=_act, step_s=self.step_s, **sizes))

@@ -23,10 +23,10 @@ CALL_S = 20.0  # for one call, on a busy machine
 
 def chores_of(redis: Redis) -> Chores:
     """The chores of that pool, as a maintenance worker does them."""
-    catalog, broker = catalog_of(redis, KEYS.pool), Queue(redis, KEYS.pool)
-    due_runs = DueRuns(Timetable(PoolConnection(redis, KEYS.pool)), catalog, lambda _: broker)
+    catalog, queue = catalog_of(redis, KEYS.pool), Queue(redis, KEYS.pool)
+    due_runs = DueRuns(Timetable(PoolConnection(redis, KEYS.pool)), catalog, lambda _: queue)
     book = ChoreBook(PoolConnection(redis, KEYS.pool))
-    return Chores(membership_of(redis, KEYS.pool), book, [broker], due_runs)
+    return Chores(membership_of(redis, KEYS.pool), book, [queue], due_runs)
 
 
 class Caller:

@@ -17,7 +17,7 @@ from redis.asyncio import Redis
 
 from lorapool.shared.codec import decode_job, encode_detail
 from lorapool.shared.job import Job
-from lorapool.shared.queue.protocol import ClaimedJob, Delta, Held, Settlement
+from lorapool.shared.queue.protocol import ClaimedJob, Delta, JobLease, Settlement
 from lorapool.shared.server.redis_client import connect
 from lorapool.shared.server.settings import redis_settings
 from lorapool.shared.tasks import cancel_and_wait
@@ -46,7 +46,7 @@ class CannedWorker:
         self, redis: Redis, pool: str, *, name: str = "canned", word_s: float = 0.0, lease_ms: int = 15_000
     ) -> None:
         self.name, self.word_s, self.lease_ms = name, word_s, lease_ms
-        self.broker = Queue(redis, pool)
+        self.queue = Queue(redis, pool)
         self.catalog = catalog_of(redis, pool)
         self._claims = 0
         self._duties: list[asyncio.Task[None]] = []
@@ -60,31 +60,31 @@ class CannedWorker:
         """Vanish: what runs is neither settled nor released."""
         await cancel_and_wait(*self._duties)
         await cancel_and_wait(*(task for _, task in self._running.values()))
-        await self.broker.close()
+        await self.queue.close()
 
     async def _claiming(self) -> None:
         while True:
             self._claims += 1
-            view = await self.broker.tick(self.name)
+            view = await self.queue.tick(self.name)
             refs = [waiting.ref for waiting in view.waiting]
             lease = f"{self.name}-{self._claims}-{time.monotonic_ns()}"
-            claim = await self.broker.claim(self.name, lease, refs, 64, 64, self.lease_ms)
+            claim = await self.queue.claim(self.name, lease, refs, 64, 64, self.lease_ms)
             for job in claim.jobs:
                 self._running[job.job_id] = (job, asyncio.create_task(self._answer(job)))
             if not claim.jobs:
-                await self.broker.wait_for_work(self.name, 0.05)
+                await self.queue.wait_for_work(self.name, 0.05)
 
     async def _beating(self) -> None:
         while True:
             beat = {"device": "cpu", "dtype": "float32", "held": len(self._running), "resident": "cfo@1.0.0 ceo@1.0.0"}
-            await self.broker.members.beat(self.name, beat, 5_000)
+            await self.queue.members.beat(self.name, beat, 5_000)
             for record in await self.catalog.pending():
                 bad = record.id.startswith("bad")
                 verdict = ("refused", "no tensor of it applies") if bad else ("ready", "")
                 await self.catalog.decide(record.ref, *verdict)
-            held = [Held(job.job_id, job.lease) for job, _ in self._running.values()]
+            held = [JobLease(job.job_id, job.lease) for job, _ in self._running.values()]
             if held:
-                renewed = await self.broker.renew(held, self.lease_ms)
+                renewed = await self.queue.renew(held, self.lease_ms)
                 await self._let_go(renewed.cancelled, "cancelled")
                 await self._let_go(renewed.overdue, "expired")
             await asyncio.sleep(0.05)
@@ -93,7 +93,7 @@ class CannedWorker:
         for job_id in job_ids:
             claimed, task = self._running.pop(job_id)
             task.cancel()
-            await self.broker.settle([Settlement(job_id, claimed.lease, outcome)])
+            await self.queue.settle([Settlement(job_id, claimed.lease, outcome)])
 
     async def _answer(self, claimed: ClaimedJob) -> None:
         job = decode_job(claimed.payload)
@@ -105,10 +105,10 @@ class CannedWorker:
             if self.word_s:
                 await asyncio.sleep(self.word_s)
             if job.stream:
-                await self.broker.emit([Delta(claimed.job_id, claimed.lease, claimed.attempt, offset, word, (offset,))])
+                await self.queue.emit([Delta(claimed.job_id, claimed.lease, claimed.attempt, offset, word, (offset,))])
         if dies or order == "hang":
             await asyncio.Event().wait()
-        await self.broker.settle([self._settlement(claimed, job, text, failed=order == "fail")])
+        await self.queue.settle([self._settlement(claimed, job, text, failed=order == "fail")])
         self._running.pop(claimed.job_id, None)
 
     def _settlement(self, claimed: ClaimedJob, job: Job, text: str, *, failed: bool) -> Settlement:

@@ -1,4 +1,4 @@
-"""A broker on the real, empty server of the test, with a clock that the test sets."""
+"""A queue on the real, empty server of the test, with a clock that the test sets."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ LEASE_MS = 15_000
 
 
 class Bench:
-    """A broker, its clock, and short words for what most tests do."""
+    """A queue, its clock, and short words for what most tests do."""
 
-    def __init__(self, redis: Redis, broker: Queue) -> None:
-        self.redis, self.broker, self.keys = redis, broker, broker.keys
+    def __init__(self, redis: Redis, queue: Queue) -> None:
+        self.redis, self.queue, self.keys = redis, queue, queue.keys
         self.now = START_MS
         self._leases = 0
 
@@ -34,19 +34,19 @@ class Bench:
         end = self.now + ms
         while self.now < end:
             await self.set_clock(min(end, self.now + 2_000))
-            await self.broker.tick("watcher")
+            await self.queue.tick("watcher")
 
     async def enqueue(self, ref: str = "cfo@1", **fields: Any) -> str:
-        return (await self.broker.enqueue(job(ref=ref, **fields))).job_id
+        return (await self.queue.enqueue(job(ref=ref, **fields))).job_id
 
     async def claim(self, *refs: str, worker: str = "w1", n: int = 8, **options: Any) -> tuple[ClaimedJob, ...]:
         self._leases += 1
         lease = f"{worker}.{self._leases}"
-        claim = await self.broker.claim(worker, lease, refs or ("cfo@1",), n, 8, LEASE_MS, **options)
+        claim = await self.queue.claim(worker, lease, refs or ("cfo@1",), n, 8, LEASE_MS, **options)
         return claim.jobs
 
     async def state(self, job_id: str) -> str:
-        [state] = await self.broker.states([job_id])
+        [state] = await self.queue.states([job_id])
         return "" if state is None else state.value
 
 
@@ -57,13 +57,13 @@ def job(**fields: Any) -> Job:
 @pytest.fixture
 async def bench(redis: Redis) -> AsyncIterator[Bench]:
     keys = Keys("test")
-    broker = Queue(redis, keys.pool, clock=keys.one("clock"))
-    bench = Bench(redis, broker)
+    queue = Queue(redis, keys.pool, clock=keys.one("clock"))
+    bench = Bench(redis, queue)
     await bench.set_clock(START_MS)
     for ref in ("ceo@1", "cfo@1"):
-        await broker.open_adapter(ref, "ab" * 32)
+        await queue.open_adapter(ref, "ab" * 32)
     yield bench
-    await broker.close()
+    await queue.close()
 
 
 def success(claimed: ClaimedJob, **fields: object) -> Settlement:

@@ -14,7 +14,7 @@ from lorapool.shared.catalog.pool_config import PoolConfig
 from lorapool.worker.engine.port import Engine
 
 
-class Say(Protocol):
+class OnProgress(Protocol):
     """Told what goes on while something slow does; ``share`` of it that is done, where that is known."""
 
     def __call__(self, what: str, share: float | None = None) -> None: ...
@@ -31,10 +31,10 @@ class Loaded:
 class Model(Protocol):
     """A base model, not yet loaded."""
 
-    def identify(self, say: Say) -> PoolConfig:
+    def identify(self, on_progress: OnProgress) -> PoolConfig:
         """What the pool must agree on. Raises BaseModelError."""
         ...
 
-    def load(self, say: Say) -> Loaded:
+    def load(self, on_progress: OnProgress) -> Loaded:
         """Bring it onto the device. Raises BaseModelError."""
         ...

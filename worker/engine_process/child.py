@@ -33,7 +33,8 @@ from lorapool.worker.engine_process import wire
 from lorapool.worker.engine_process.step_board import StepBoard
 
 STATE_EVERY_S = 0.05  # counters are told so often, residency when it changes
-_DIE_WITH_PARENT = 1  # PR_SET_PDEATHSIG
+NAME = "lorapool-engine"  # as ps and top show it
+_DIE_WITH_PARENT, _SET_NAME = 1, 15  # PR_SET_PDEATHSIG, PR_SET_NAME
 log = structlog.get_logger()
 
 
@@ -136,14 +137,14 @@ def _model(target: str, config: dict[str, Any], options: dict[str, Any]) -> Mode
 def _load(line: Line, model: Model) -> Engine | None:
     """Answer until the model is loaded; None if the worker has gone."""
 
-    def say(what: str, share: float | None = None) -> None:
+    def on_progress(what: str, share: float | None = None) -> None:
         line.send("progress", what, share)
 
     while (order := line.receive()) is not None:
         if order[0] == "identify":
-            line.send("identified", model.identify(say).model_dump())
+            line.send("identified", model.identify(on_progress).model_dump())
             continue
-        loaded = model.load(say)
+        loaded = model.load(on_progress)
         line.send("loaded")
         loaded.engine.check_device()
         line.send("ready", wire.packed_facts(loaded.engine.facts), dict(loaded.handed))
@@ -195,6 +196,7 @@ def _end_with(parent: int) -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: None)  # not SIG_IGN, which processes started from here would inherit
     if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_SET_NAME, NAME.encode())
         ctypes.CDLL(None).prctl(_DIE_WITH_PARENT, signal.SIGKILL)
     if os.getppid() != parent:  # it went before it could be told of
         os._exit(0)

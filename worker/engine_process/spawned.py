@@ -15,7 +15,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 from lorapool.shared.errors import LorapoolError
 from lorapool.worker.config import WorkerConfig
@@ -27,7 +27,7 @@ LOOK_S = 0.25  # between two looks at how old the step is
 ENDING_S = 5.0  # for a killed process to be gone; a driver may hold it for longer
 _READ_AHEAD_BYTES = 1 << 22
 _NOT_FOR_IT = ("LORAPOOL_REDIS_URL",)
-Say = Callable[[str, float | None], None]
+OnProgress = Callable[[str, float | None], None]
 
 
 @dataclass(frozen=True)
@@ -41,10 +41,20 @@ class Program:
     log_json: bool | None = None
 
 
+class Process(Protocol):
+    """What is used of subprocess.Popen."""
+
+    pid: int
+
+    def wait(self, timeout: float | None = None) -> int: ...
+
+    def kill(self) -> None: ...
+
+
 class SpawnedEngine:
     """``board`` can be read after its end as well, until ``forget``."""
 
-    def __init__(self, process: subprocess.Popen[bytes], board: StepBoard) -> None:
+    def __init__(self, process: Process, board: StepBoard) -> None:
         self.process, self.board = process, board
         self._reader: asyncio.StreamReader
         self._writer: asyncio.StreamWriter
@@ -84,23 +94,23 @@ class SpawnedEngine:
         except (asyncio.IncompleteReadError, OSError):
             return None
 
-    async def answer(self, kind: str, say: Say, step_timeout_s: float) -> list[Any]:
+    async def answer(self, kind: str, on_progress: OnProgress, step_timeout_s: float) -> list[Any]:
         """What it answers while it starts. Raises what the model raised, or EngineFailed; it is gone then."""
         try:
-            return await self._answer(kind, say, step_timeout_s)
+            return await self._answer(kind, on_progress, step_timeout_s)
         except Exception:
             await self.end(ENDING_S)
             self.forget()
             raise
 
-    async def _answer(self, kind: str, say: Say, step_timeout_s: float) -> list[Any]:
+    async def _answer(self, kind: str, on_progress: OnProgress, step_timeout_s: float) -> list[Any]:
         within_s: float | None = None
         while True:
             match await self._next(within_s):
                 case None:
                     raise EngineFailed(f"the engine's process ended while it started: {await self.end(ENDING_S)}")
                 case ["progress", what, share]:
-                    say(what, share)
+                    on_progress(what, share)
                 case ["loaded"]:  # what follows is a step or two
                     within_s = step_timeout_s
                 case ["broke" | "sick", *error]:
@@ -144,25 +154,28 @@ class SpawnedEngine:
         self.board.close()
 
 
-def _spawn(theirs: socket.socket) -> tuple[subprocess.Popen[bytes], StepBoard]:
+def _spawn(theirs: socket.socket) -> tuple[Process, StepBoard]:
     board_fd = StepBoard.make()
     try:
-        board = StepBoard(board_fd)
-        arguments = [str(theirs.fileno()), str(board_fd), str(os.getpid())]
-        process = subprocess.Popen(  # noqa: S603  our own module; it starts at once
-            # -P: no module of the folder that the worker happens to stand in; it is told where to look
-            [sys.executable, "-P", "-m", "lorapool.worker.engine_process.child", *arguments],
-            stdin=subprocess.DEVNULL,
-            pass_fds=(theirs.fileno(), board_fd),
-            env={name: value for name, value in os.environ.items() if name not in _NOT_FOR_IT},
-            start_new_session=True,  # Ctrl-C is the worker's
-        )
+        return _process(theirs.fileno(), board_fd), StepBoard(board_fd)
     finally:
         os.close(board_fd)
-    return process, board
 
 
-def _status(process: subprocess.Popen[bytes], within_s: float) -> int | None:
+def _process(socket_fd: int, board_fd: int) -> Process:
+    """One that was begun with both descriptors."""
+    arguments = [str(socket_fd), str(board_fd), str(os.getpid())]
+    return subprocess.Popen(  # noqa: S603  our own module; it starts at once
+        # -P: no module of the folder that the worker happens to stand in; it is told where to look
+        [sys.executable, "-P", "-m", "lorapool.worker.engine_process.child", *arguments],
+        stdin=subprocess.DEVNULL,
+        pass_fds=(socket_fd, board_fd),
+        env={name: value for name, value in os.environ.items() if name not in _NOT_FOR_IT},
+        start_new_session=True,  # Ctrl-C is the worker's
+    )
+
+
+def _status(process: Process, within_s: float) -> int | None:
     try:
         return process.wait(within_s)
     except subprocess.TimeoutExpired:

@@ -33,7 +33,7 @@ from lorapool.worker.engine.port import (
     name_of,
 )
 from lorapool.worker.engine_process import wire
-from lorapool.worker.engine_process.spawned import ENDING_S, Program, Say, SpawnedEngine
+from lorapool.worker.engine_process.spawned import ENDING_S, OnProgress, Program, SpawnedEngine
 
 __all__ = ["EngineProcess", "Program"]
 
@@ -73,24 +73,24 @@ class EngineProcess:
 
     # -- before it serves
 
-    async def identify(self, say: Say) -> dict[str, Any]:
+    async def identify(self, on_progress: OnProgress) -> dict[str, Any]:
         """What the model says it is. Raises what it raised, or EngineFailed."""
-        [identity] = await self._asked("identify", "identified", say)
+        [identity] = await self._asked("identify", "identified", on_progress)
         return dict(identity)
 
-    async def load(self, say: Say) -> dict[str, Any]:
+    async def load(self, on_progress: OnProgress) -> dict[str, Any]:
         """What the model handed over; ``facts`` are known then. Raises what it raised, or EngineFailed."""
-        facts, handed = await self._asked("load", "ready", say)
+        facts, handed = await self._asked("load", "ready", on_progress)
         self._facts = wire.facts_of(facts)
         return dict(handed)
 
-    async def _asked(self, order: str, answer: str, say: Say) -> list[Any]:
+    async def _asked(self, order: str, answer: str, on_progress: OnProgress) -> list[Any]:
         """Of the process that is there, or else of a new one."""
         if self._child is None:
             self._child = await SpawnedEngine.start(self._program)
         self._child.send(order)
         try:
-            return await self._child.answer(answer, say, self._step_timeout_s)
+            return await self._child.answer(answer, on_progress, self._step_timeout_s)
         except Exception:
             self._child = None
             raise

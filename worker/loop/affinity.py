@@ -19,7 +19,7 @@ from lorapool.worker.config import PolicyKind
 
 FAIR_TOKENS = 4096  # served so much beyond the least served, an adapter has had more than its share
 MOST_GUESSED = 64  # adapters named in a claim made unseen
-CROWD_MS = Terms().over_quota_ms
+OVER_QUOTA_MS = Terms().over_quota_ms
 ROWS_TO_RESERVED = 8  # one in so many of a worker's rows stays free of jobs that one agent sent beyond its share
 _64_BITS = (1 << 64) - 1
 
@@ -100,15 +100,15 @@ def choose(view: View, holding: Holding, free_rows: int, policy: Policy, worker:
     if policy.kind == "arrival":
         return _choose_by_arrival(view, holding)
     reserved = _reserved(view, holding, free_rows)
-    ordered = _ordered(view, holding, free_rows, policy, worker, homes, crowds=free_rows > reserved)
+    ordered = _ordered(view, holding, free_rows, policy, worker, homes, over_quota=free_rows > reserved)
     if not ordered:
         return Choice()
     yielding = _yields_slot(ordered[0], holding)
     fitting = _within_slots((ref for ref in ordered if ref != yielding), holding)
     if not fitting:
         return Choice()
-    crowded = any(item.since_ms > view.now_ms and item.ref in fitting for item in view.waiting)
-    jobs = min(free_rows - (reserved if crowded else 0), policy.claim_size)
+    over_quota = any(item.since_ms > view.now_ms and item.ref in fitting for item in view.waiting)
+    jobs = min(free_rows - (reserved if over_quota else 0), policy.claim_size)
     return Choice(tuple(fitting), jobs, per_adapter=-(-jobs // len(fitting)))
 
 
@@ -128,16 +128,18 @@ def _choose_by_arrival(view: View, holding: Holding) -> Choice:
 
 
 def _reserved(view: View, holding: Holding, free_rows: int) -> int:
-    """Rows that stay free of crowds, jobs whose turn has not come (trunk reservation): none while nobody else is here.
+    """Rows that stay free of jobs over quota, whose turn has not come (trunk reservation): none while nobody else is
+    here.
 
-    A few suffice for others to find a row where their adapter is; who crowds has all the rest, or waits for its turn.
+    A few suffice for others to find a row where their adapter is; jobs over quota have the rest, or wait for their
+    turn.
     """
     refs = holding.held.keys() | {item.ref for item in view.waiting}
     return (free_rows + sum(holding.held.values())) // ROWS_TO_RESERVED if len(refs) > 1 else 0
 
 
 def _ordered(
-    view: View, holding: Holding, free_rows: int, policy: Policy, worker: str, homes: Homes, *, crowds: bool
+    view: View, holding: Holding, free_rows: int, policy: Policy, worker: str, homes: Homes, *, over_quota: bool
 ) -> list[str]:
     """Those that wait, by when their next job came, each bent by what is said of leads above; of newcomers, one."""
     longest_ms = max(0, view.now_ms - min([item.since_ms for item in view.waiting]))
@@ -157,23 +159,23 @@ def _ordered(
 
     alone = len(homes.workers) < 2
     patience_ms = 0.0 if alone else _patience_ms(holding, free_rows, policy)
-    mine, newcomers = _parted(view, here, patience_ms, crowds=crowds)
+    mine, newcomers = _parted(view, here, patience_ms, over_quota=over_quota)
     if newcomers and not alone:
         newcomers = [min(newcomers, key=order)]
     return [item.ref for item in sorted(mine + newcomers, key=order)]
 
 
 def _parted(
-    view: View, here: AbstractSet[str], patience_ms: float, *, crowds: bool
+    view: View, here: AbstractSet[str], patience_ms: float, *, over_quota: bool
 ) -> tuple[list[WaitingAdapter], list[WaitingAdapter]]:
-    """Those that are here, and the newcomers that have waited out our patience; without ``crowds`` only those whose
-    turn has come."""
+    """Those that are here, and the newcomers that have waited out our patience; without ``over_quota`` only those
+    whose turn has come."""
     mine, newcomers = [], []
     for item in view.waiting:
         waited_ms = view.now_ms - item.since_ms
-        if waited_ms < 0:  # a crowd: its turn has not come, but it came long ago
-            waited_ms += CROWD_MS
-            if not crowds:
+        if waited_ms < 0:  # over its agent's quota: its turn has not come, but it came long ago
+            waited_ms += OVER_QUOTA_MS
+            if not over_quota:
                 continue
         if item.ref in here:
             mine.append(item)

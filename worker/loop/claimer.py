@@ -13,7 +13,7 @@ from dataclasses import replace
 from itertools import count
 
 from lorapool.shared.job import BASE_REF
-from lorapool.shared.queue.protocol import Claim, ClaimedJob, Held, Settlement, View
+from lorapool.shared.queue.protocol import Claim, ClaimedJob, JobLease, Settlement, View
 from lorapool.shared.queue.worker import WorkerQueue
 from lorapool.shared.server.redis_retry import retry_until_repaired
 from lorapool.shared.tasks import cancel_and_wait
@@ -159,7 +159,7 @@ class Claimer:
             await self._refuse(claim.unreadable)
         return claim.jobs
 
-    async def _refuse(self, unreadable: Sequence[Held]) -> None:
+    async def _refuse(self, unreadable: Sequence[JobLease]) -> None:
         """Ours now, but nobody can say what they ask for."""
         reason = "what a claim tells of it cannot be read: not written by lorapool, or changed since"
         ends = [Settlement(*held, "failed", error="MalformedEntry", message=reason) for held in unreadable]

@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable, Mapping
 import structlog
 
 from lorapool.shared.malformed import UNREADABLE, step_over
-from lorapool.shared.queue.protocol import Held
+from lorapool.shared.queue.protocol import JobLease
 from lorapool.shared.queue.worker import WorkerQueue
 from lorapool.shared.server.redis_retry import retry_until_repaired
 from lorapool.shared.tasks import cancel_and_wait
@@ -75,7 +75,7 @@ class Control:
         await cancel_and_wait(*self._verifying)
 
     async def _cancel(self, request: Mapping[str, str]) -> None:
-        lease = Held(request.get("job_id", ""), request.get("lease", ""))
+        lease = JobLease(request.get("job_id", ""), request.get("lease", ""))
         self._jobs.mark_cancelled(lease)
         job = self._jobs.get(lease.job_id)
         if job is not None and job.lease == lease:

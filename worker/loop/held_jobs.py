@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
 from lorapool.shared.job import FinishReason
-from lorapool.shared.queue.protocol import ClaimedJob, Delta, Held
+from lorapool.shared.queue.protocol import ClaimedJob, Delta, JobLease
 from lorapool.worker.engine.port import Request, Update
 from lorapool.worker.text.answer import Added, Answer
 
@@ -49,8 +49,8 @@ class HeldJob:
         return self.request.seq_id
 
     @property
-    def lease(self) -> Held:
-        return Held(self.claimed.job_id, self.claimed.lease)
+    def lease(self) -> JobLease:
+        return JobLease(self.claimed.job_id, self.claimed.lease)
 
     @property
     def is_over(self) -> bool:
@@ -92,7 +92,7 @@ class HeldJob:
 
 
 class HeldJobs:
-    """Held jobs by id; at most one claim of a job at a time."""
+    """JobLease jobs by id; at most one claim of a job at a time."""
 
     def __init__(self) -> None:
         self._jobs: dict[str, HeldJob] = {}
@@ -124,7 +124,7 @@ class HeldJobs:
             self._expected.append(job)
             self._unfinished[job.ref] += 1
 
-    def mark_cancelled(self, lease: Held) -> None:
+    def mark_cancelled(self, lease: JobLease) -> None:
         """It is to be cancelled; heeded if that job is expected, whose admission asks ``is_cancelled``."""
         self._cancelled += [job for job in self._expected if lease == (job.job_id, job.lease)]
 
@@ -137,9 +137,9 @@ class HeldJobs:
         self._cancelled = [job for job in self._cancelled if job is not claimed]
         self._finish(claimed.ref)
 
-    def expect_no_more(self) -> list[Held]:
+    def expect_no_more(self) -> list[JobLease]:
         """Who was to admit them is gone: the leases, to be given back."""
-        leases = [Held(job.job_id, job.lease) for job in self._expected]
+        leases = [JobLease(job.job_id, job.lease) for job in self._expected]
         for job in tuple(self._expected):
             self.admitted(job)
         return leases
@@ -165,8 +165,8 @@ class HeldJobs:
             del self._jobs[job.job_id], self._by_sequence[job.seq_id]
             self._changed()
 
-    def leases(self) -> list[Held]:
-        expected = [Held(job.job_id, job.lease) for job in self._expected]
+    def leases(self) -> list[JobLease]:
+        expected = [JobLease(job.job_id, job.lease) for job in self._expected]
         return [*(job.lease for job in self._jobs.values()), *expected]
 
     def unfinished(self) -> int:

@@ -15,7 +15,7 @@ from typing import Any
 
 import structlog
 
-from lorapool.shared.queue.protocol import ClaimedJob, Held
+from lorapool.shared.queue.protocol import ClaimedJob, JobLease
 from lorapool.shared.queue.worker import WorkerQueue
 from lorapool.shared.server.redis_retry import retry, retry_until_repaired
 from lorapool.shared.tasks import cancel_and_wait
@@ -197,7 +197,7 @@ class Worker:
         for job in given_back:
             self._jobs.drop(job)
 
-    async def _give_back(self, leases: Sequence[Held]) -> None:
+    async def _give_back(self, leases: Sequence[JobLease]) -> None:
         if leases and await self._within(
             LAST_WORDS_S, retry_until_repaired(lambda: self._queue.release(leases), "release")
         ):

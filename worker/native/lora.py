@@ -16,7 +16,7 @@ from torch import Tensor
 
 from lorapool.worker.kernels import lora as lora_kernel
 from lorapool.worker.native.embedding import EmbeddingTables, ModuleWeights
-from lorapool.worker.native.lora_parts import Bound, Part, Span, plan_parts
+from lorapool.worker.native.lora_products import Bound, Product, SlotRows, plan_products
 
 _PLANS_KEPT = 4  # decoding repeats the last step's segments: of all rows, and of those that draw
 
@@ -40,7 +40,7 @@ class Site:
 
 
 @dataclass(slots=True, eq=False)
-class Group:
+class InputGroup:
     """Modules that read the same input. ``down`` stacks their A's, transposed: [slots, in, sites * rank]."""
 
     rank: int
@@ -49,23 +49,23 @@ class Group:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Share:
+class BoundSites:
     """What a plan needs of modules that read one input: which of them have weights, where they lie among all, and
-    the plan's parts bound to their A's and B's."""
+    the plan's products bound to their A's and B's."""
 
     sites: list[tuple[int, Site]]
-    parts: list[Bound]
+    products: list[Bound]
 
 
 @dataclass(slots=True, eq=False)
 class LoraPlan:
     """What all modules share in one step. ``segments``: (slot, start, stop) in the flat row, base rows left out."""
 
-    segments: list[Span]
-    parts: list[Part]
+    segments: list[SlotRows]
+    products: list[Product]
     slots: frozenset[int]
     generation: int  # of the slots it was made for
-    shares: dict[str, Share | None] = field(default_factory=dict)  # by first module; None where no row has anything
+    bound: dict[str, BoundSites | None] = field(default_factory=dict)  # by first module; None: no row has anything
 
 
 class LoraSlots:
@@ -83,7 +83,7 @@ class LoraSlots:
         self.slots, self.max_rank, self.generation = slots, max_rank, 0
         self._dtype, self._device = dtype, torch.device(device)
         self._key = {path: paths[0] for paths in shared_inputs for path in paths}
-        self._groups: dict[str, Group] = {}
+        self._groups: dict[str, InputGroup] = {}
         self._plans: dict[tuple[tuple[int, int], ...], LoraPlan] = {}  # the latest, of this generation
         self._tables = EmbeddingTables(embeddings, dtype, self._device)
         if lora_kernel.serves(dtype, self._device):
@@ -139,17 +139,17 @@ class LoraSlots:
         """Add the adapters' part in place to what modules that read ``x`` [rows, in_features] gave: ``outs`` [rows,
         out_features], in the order of ``paths``, which are one of the slots' ``shared_inputs`` or one module alone."""
         assert plan.generation == self.generation, "the slots changed between plan and computation"
-        if paths[0] not in plan.shares:
-            plan.shares[paths[0]] = self._share(paths, plan)
-        share = plan.shares[paths[0]]
-        if share is None:
+        if paths[0] not in plan.bound:
+            plan.bound[paths[0]] = self._bind(paths, plan)
+        bound = plan.bound[paths[0]]
+        if bound is None:
             return
-        for index, site in share.sites:
+        for index, site in bound.sites:
             if site.gains or site.offsets:
                 _gain(site, outs[index], plan)
-        x, given = x.to(self._dtype), [outs[index] for index, _ in share.sites]
-        for part in share.parts:
-            part(x, given)
+        x, given = x.to(self._dtype), [outs[index] for index, _ in bound.sites]
+        for product in bound.products:
+            product(x, given)
 
     def embed(self, path: str, ids: Tensor, out: Tensor, plan: LoraPlan) -> None:
         """Add the adapters' part to an embedding's ``out`` [rows, dim] in place; ``ids`` [rows]."""
@@ -166,26 +166,26 @@ class LoraSlots:
                 assert site.gains.keys() <= site.slots and site.offsets.keys() <= site.slots, f"{path}: stale gain"
 
     def _new_plan(self, segments: Sequence[tuple[int, int]]) -> LoraPlan:
-        spans, start = [], 0
+        taken, start = [], 0
         for slot, count in segments:
             if slot and count:
-                spans.append((slot, start, start + count))
+                taken.append((slot, start, start + count))
             start += count
         return LoraPlan(
-            spans,
-            plan_parts(spans, self._dtype, self._device),
-            frozenset(slot for slot, _, _ in spans),
+            taken,
+            plan_products(taken, self._dtype, self._device),
+            frozenset(slot for slot, _, _ in taken),
             self.generation,
         )
 
-    def _share(self, paths: Sequence[str], plan: LoraPlan) -> Share | None:
+    def _bind(self, paths: Sequence[str], plan: LoraPlan) -> BoundSites | None:
         group = self._groups.get(self._key.get(paths[0], paths[0]))
         if group is None:
             return None
         served = [(index, group.sites[path]) for index, path in enumerate(paths) if path in group.sites]
         sites = [(index, site) for index, site in served if not plan.slots.isdisjoint(site.slots)]
         ups = [(site.index * group.rank, site.up) for _, site in sites]
-        return Share(sites, [part.bind(group.down, ups) for part in plan.parts]) if sites else None
+        return BoundSites(sites, [product.bind(group.down, ups) for product in plan.products]) if sites else None
 
     def _write_site(self, slot: int, path: str, module: ModuleWeights) -> None:
         group, site = self._site(path, module)
@@ -200,16 +200,16 @@ class LoraSlots:
         if module.offset is not None:
             site.offsets[slot] = module.offset.to(self._device, exact)
 
-    def _site(self, path: str, module: ModuleWeights) -> tuple[Group, Site]:
+    def _site(self, path: str, module: ModuleWeights) -> tuple[InputGroup, Site]:
         """Return a module's place, made or enlarged as needed."""
         (rank, width), out = module.A.shape, module.B.shape[0]
         assert rank <= self.max_rank, f"{path}: rank {rank} exceeds max_rank {self.max_rank}"
-        group = self._groups.setdefault(self._key.get(path, path), Group(rank, self._zeros(width, 0)))
+        group = self._groups.setdefault(self._key.get(path, path), InputGroup(rank, self._zeros(width, 0)))
         if group.rank < rank or path not in group.sites:
             self._enlarge(group, max(group.rank, rank), path, out)
         return group, group.sites[path]
 
-    def _enlarge(self, group: Group, rank: int, path: str, out: int) -> None:
+    def _enlarge(self, group: InputGroup, rank: int, path: str, out: int) -> None:
         before, width = len(group.sites), group.down.shape[1]
         if path not in group.sites:
             group.sites[path] = Site(before, self._zeros(rank, out))

@@ -21,7 +21,7 @@ from lorapool.worker.confinement.bounded_call import BoundedCall
 from lorapool.worker.engine.adapter_cache import AdapterCache
 from lorapool.worker.engine.adapter_source import AdapterSource
 from lorapool.worker.engine.continuous_batch import ContinuousBatch
-from lorapool.worker.engine.model import Loaded, Say
+from lorapool.worker.engine.model import Loaded, OnProgress
 from lorapool.worker.engine.native_engine import NativeEngine
 from lorapool.worker.engine.port import Facts
 from lorapool.worker.engine.scheduler import Scheduler
@@ -46,7 +46,7 @@ class NativeModel:
         self._dtype = choose_dtype(config.dtype, self._device)
         self._base = BaseModel.locate(config.base_model)
 
-    def identify(self, say: Say) -> PoolConfig:
+    def identify(self, on_progress: OnProgress) -> PoolConfig:
         """Compute the digest of the files."""
         total, read, shown = max(1, self._base.nbytes), 0, 0
 
@@ -55,16 +55,16 @@ class NativeModel:
             read += size_bytes
             if read - shown >= SAY_EVERY_BYTES:
                 shown = read
-                say(f"reading {self._base.name}", read / total)
+                on_progress(f"reading {self._base.name}", read / total)
 
-        say(f"reading {self._base.name}", 0.0)
+        on_progress(f"reading {self._base.name}", 0.0)
         digest = self._base.digest(advance)
         return PoolConfig(base_model=self._base.name, revision=self._base.revision, digest=digest, dtype=self._dtype)
 
-    def load(self, say: Say) -> Loaded:
+    def load(self, on_progress: OnProgress) -> Loaded:
         """Load weights and tokenizer, run the self-check, build the engine; says what it takes."""
         config = self._config
-        say(f"loading {self._base.name} on {self._device}")
+        on_progress(f"loading {self._base.name} on {self._device}")
         tokenizer = Tokenizer.from_folder(self._base.folder)
         kv_bytes = config.kv_cache_bytes or default_kv_bytes(
             self._device, self._base.nbytes, config.gpu_memory_utilization

@@ -1,4 +1,4 @@
--- uses: duties reach record
+-- uses: housekeeping reach record
 -- The bounded view that the affinity policy sees, as one text (cheap to build and to read):
 -- LOOKED, then WAITING for each adapter (records.py); "-" is none.
 

@@ -1,4 +1,4 @@
--- uses: counters deadlines duties endings isolation lanes presence reach record unit_of_work view wake
+-- uses: counters deadlines housekeeping endings isolation lanes presence reach record unit_of_work view wake
 -- Take a micro-batch under one lease, adapter by adapter in the order preferred; tidy up first, look around after.
 -- KEYS[1] partition prefix
 -- ARGV CLAIM, resident..., preferred ref...
@@ -252,7 +252,7 @@ local function record_claim()
 end
 
 call('DEL', P .. 'idle:' .. worker)
-duties(lease_ms)
+housekeeping(lease_ms)
 note_presence(worker)
 conclude()
 local apart

@@ -22,7 +22,7 @@ def accepted(one: Job) -> Enqueued:
     return Enqueued(f"0.{one.id}", JobState.QUEUED, created=True)
 
 
-class FakeBroker:
+class FakeQueue:
     """Each call waits until it is let through, and answers ``outcomes``, or else that all are accepted."""
 
     def __init__(self) -> None:
@@ -43,15 +43,15 @@ class FakeBroker:
 
 
 @pytest.fixture
-def broker() -> FakeBroker:
-    return FakeBroker()
+def queue() -> FakeQueue:
+    return FakeQueue()
 
 
 @pytest.fixture
-async def outbox(broker: FakeBroker) -> Outbox:
+async def outbox(queue: FakeQueue) -> Outbox:
     home = Home()
     home.check()
-    return Outbox(broker, home)
+    return Outbox(queue, home)
 
 
 def submitted(outbox: Outbox, *numbers: int) -> list[asyncio.Task[Enqueued]]:
@@ -64,59 +64,59 @@ async def settled() -> None:
         await asyncio.sleep(0)
 
 
-async def test_a_lone_job_leaves_at_once_and_the_others_together(outbox: Outbox, broker: FakeBroker) -> None:
+async def test_a_lone_job_leaves_at_once_and_the_others_together(outbox: Outbox, queue: FakeQueue) -> None:
     """One call is on its way; what is submitted meanwhile is the next call, in order."""
     first = submitted(outbox, 0)
     await settled()
-    assert [["job0"]] == broker.calls
+    assert [["job0"]] == queue.calls
     later = submitted(outbox, 1, 2, 3)
     await settled()
-    assert [["job0"]] == broker.calls
-    broker.open.set()
+    assert [["job0"]] == queue.calls
+    queue.open.set()
     answers = await asyncio.gather(*first, *later)
-    assert [["job0"], ["job1", "job2", "job3"]] == broker.calls
+    assert [["job0"], ["job1", "job2", "job3"]] == queue.calls
     assert ["0.job0", "0.job1", "0.job2", "0.job3"] == [answer.job_id for answer in answers]
 
 
-async def test_a_call_has_a_bound(outbox: Outbox, broker: FakeBroker) -> None:
+async def test_a_call_has_a_bound(outbox: Outbox, queue: FakeQueue) -> None:
     """More than a call may carry are several calls, none of them over the bound."""
-    broker.open.set()
+    queue.open.set()
     await asyncio.gather(*submitted(outbox, *range(BATCH + 5)))
-    assert [BATCH, 5] == [len(call) for call in broker.calls]
+    assert [BATCH, 5] == [len(call) for call in queue.calls]
 
 
-async def test_a_refusal_is_of_its_own_job(outbox: Outbox, broker: FakeBroker) -> None:
+async def test_a_refusal_is_of_its_own_job(outbox: Outbox, queue: FakeQueue) -> None:
     """The others of the call are accepted."""
-    broker.outcomes["job1"] = QueueFull("full", scope="pool", depth=1, limit=1, retry_after_s=0.5)
-    broker.open.set()
+    queue.outcomes["job1"] = QueueFull("full", scope="pool", depth=1, limit=1, retry_after_s=0.5)
+    queue.open.set()
     good, refused, also_good = await asyncio.gather(*submitted(outbox, 0, 1, 2), return_exceptions=True)
     assert isinstance(refused, QueueFull)
     assert [accepted(job(0)), accepted(job(2))] == [good, also_good]
 
 
-async def test_who_gave_up_waiting_is_not_sent(outbox: Outbox, broker: FakeBroker) -> None:
+async def test_who_gave_up_waiting_is_not_sent(outbox: Outbox, queue: FakeQueue) -> None:
     """A submission cancelled before its call has left stays here; the next one works."""
     first, second, third = submitted(outbox, 0, 1, 2)
     await settled()  # all three are in one call, unless the first left alone
-    sent_before = [name for call in broker.calls for name in call]
+    sent_before = [name for call in queue.calls for name in call]
     late = submitted(outbox, 3, 4)
     await settled()
     late[0].cancel()
     await settled()
-    broker.open.set()
+    queue.open.set()
     await asyncio.gather(first, second, third, late[1])
     assert ["job0", "job1", "job2"] == sent_before
-    assert ["job4"] == broker.calls[-1]
+    assert ["job4"] == queue.calls[-1]
 
 
-async def test_a_lost_call_says_what_became_of_whom(outbox: Outbox, broker: FakeBroker) -> None:
+async def test_a_lost_call_says_what_became_of_whom(outbox: Outbox, queue: FakeQueue) -> None:
     """Those on their way may be queued or not; those behind them surely are not. Each names its own job."""
-    broker.breaks = RedisUnreachable("the server went away")
+    queue.breaks = RedisUnreachable("the server went away")
     on_their_way = submitted(outbox, 0)
     await settled()
     behind = submitted(outbox, 1)
     await settled()
-    broker.open.set()
+    queue.open.set()
     first, second = await asyncio.gather(*on_their_way, *behind, return_exceptions=True)
     assert isinstance(first, RedisUnreachable)
     assert isinstance(second, RedisUnreachable)
@@ -125,7 +125,7 @@ async def test_a_lost_call_says_what_became_of_whom(outbox: Outbox, broker: Fake
     ]
 
 
-async def test_closing_ends_every_submission(outbox: Outbox, broker: FakeBroker) -> None:
+async def test_closing_ends_every_submission(outbox: Outbox, queue: FakeQueue) -> None:
     """Nothing more is sent, nobody waits for ever, and each hears whether its job may be queued."""
     on_its_way = submitted(outbox, 0)
     await settled()
@@ -133,16 +133,16 @@ async def test_closing_ends_every_submission(outbox: Outbox, broker: FakeBroker)
     await settled()
     await outbox.close()
     first, second = await asyncio.gather(*on_its_way, *behind, return_exceptions=True)
-    assert [["job0"]] == broker.calls
+    assert [["job0"]] == queue.calls
     assert isinstance(first, ClientClosed)
     assert isinstance(second, ClientClosed)
     assert (Fate.UNKNOWN, Fate.NOT_QUEUED) == (first.fate, second.fate)
 
 
-async def test_it_works_on_after_a_lost_call(outbox: Outbox, broker: FakeBroker) -> None:
-    broker.open.set()
-    broker.breaks = RedisUnreachable("the server went away")
+async def test_it_works_on_after_a_lost_call(outbox: Outbox, queue: FakeQueue) -> None:
+    queue.open.set()
+    queue.breaks = RedisUnreachable("the server went away")
     with pytest.raises(RedisUnreachable):
         await outbox.enqueue(job(0))
-    broker.breaks = None
+    queue.breaks = None
     assert accepted(job(1)) == await outbox.enqueue(job(1))

@@ -160,7 +160,7 @@ def test_no_plot_without_matplotlib() -> None:
 
 async def test_the_meter_is_read_from_the_pool(client: Client, worker: CannedWorker) -> None:
     """Adapters and agents of all jobs, the base model too, are found by their counters."""
-    await worker.broker.members.beat(
+    await worker.queue.members.beat(
         "w9", {"up_ms": 7_200_000, "busy_ms": 3_600_000}, 5_000, boot="b", counted={"up_ms": 0}
     )
     jobs = [{"adapter": None, "prompt": "hello there", "agent": f"a-{n % 2}"} for n in range(4)]

@@ -35,19 +35,19 @@ def run(redis_url: str, pool_name: str) -> Run:
 async def dead_job(redis_url: str, pool_name: str) -> str:
     """A job of the base model that failed at each of its attempts: dead, by hand of no worker."""
     redis = connect(redis_settings(redis_url))
-    broker = Queue(redis, pool_name)
+    queue = Queue(redis, pool_name)
     async with Client(redis_url, pool=pool_name) as client:
         job = await client.submit(None, "hello", job_id="mine", agent="board-7")
         for attempt in range(3):
             lease = f"L{attempt}"
-            claim = await broker.claim("w", lease, ["_base"], 1, 1, 15_000)
+            claim = await queue.claim("w", lease, ["_base"], 1, 1, 15_000)
             while not claim.jobs:  # its retry is not due yet
-                await redis.zadd(broker.keys.one("delayed"), {"mine": 0})
-                claim = await broker.claim("w", lease, ["_base"], 1, 1, 15_000)
-            await broker.settle([Settlement(job.id, lease, "retry", error="RuntimeError", message="no luck")])
+                await redis.zadd(queue.keys.one("delayed"), {"mine": 0})
+                claim = await queue.claim("w", lease, ["_base"], 1, 1, 15_000)
+            await queue.settle([Settlement(job.id, lease, "retry", error="RuntimeError", message="no luck")])
         with pytest.raises(JobFailed):
             await job.result(5)
-    await broker.close()
+    await queue.close()
     await redis.aclose()
     return job.id
 

@@ -69,13 +69,13 @@ async def test_a_refused_version_may_be_tried_again(catalog: Catalog) -> None:
 
 
 async def test_only_a_ready_adapter_takes_jobs(catalog: Catalog, redis: Redis) -> None:
-    broker = Queue(redis, "test")
+    queue = Queue(redis, "test")
     await catalog.register(record())
     with pytest.raises(UnknownAdapter):
-        await broker.enqueue(job())
+        await queue.enqueue(job())
     await catalog.decide("cfo@1", "ready")
-    assert (await broker.enqueue(job())).created
-    await broker.close()
+    assert (await queue.enqueue(job())).created
+    await queue.close()
 
 
 async def test_how_a_name_is_looked_up(catalog: Catalog) -> None:
@@ -127,9 +127,9 @@ async def test_hostile_names_reach_no_key(catalog: Catalog, name: str) -> None:
 
 async def test_a_live_worker_is_poked(catalog: Catalog, redis: Redis) -> None:
     """Registering tells a worker at once, through its control stream; registering the same again does not."""
-    broker = Queue(redis, "test")
-    await broker.members.beat("w1", {"device": "cpu"}, 5_000)
+    queue = Queue(redis, "test")
+    await queue.members.beat("w1", {"device": "cpu"}, 5_000)
     for _ in range(2):
         await catalog.register(record())
-    assert [{"op": "validate", "ref": "cfo@1"}] == [fields for _, fields in await broker.control("w1", "0-0", 0)]
-    await broker.close()
+    assert [{"op": "validate", "ref": "cfo@1"}] == [fields for _, fields in await queue.control("w1", "0-0", 0)]
+    await queue.close()

@@ -1,4 +1,4 @@
-"""A server, a broker, a clock and a model side by side: what the rules and invariants of the claim machine stand on."""
+"""A server, a queue, a clock and a model side by side: what the rules and invariants of the claim machine stand on."""
 
 from __future__ import annotations
 
@@ -59,9 +59,9 @@ class ClaimBench(RuleBasedStateMachine):
         self.keys = Keys("machine")
         clock = self.keys.one("clock")
         self.forgetful: Any = Forgetful(self.redis, self.losing, self.lost)
-        self.broker = Queue(self.forgetful, self.keys.pool, clock=clock, terms=TERMS)
+        self.queue = Queue(self.forgetful, self.keys.pool, clock=clock, terms=TERMS)
         self.upkeep = Queue(self.forgetful, self.keys.pool, clock=clock, terms=TERMS)
-        scripts = self.broker._scripts
+        scripts = self.queue._scripts
         self.forgetful.names = {key: name for name in OPERATIONS for key in (scripts[name].sha, scripts[name].text)}
 
     async def connect(self) -> Any:
@@ -74,7 +74,7 @@ class ClaimBench(RuleBasedStateMachine):
         try:
             self.settle_down()
         finally:
-            self.do(self.broker.close())
+            self.do(self.queue.close())
             self.do(self.redis.aclose(close_connection_pool=True))
             self.loop.run_until_complete(self.loop.shutdown_asyncgens())
             self.loop.close()
@@ -82,9 +82,9 @@ class ClaimBench(RuleBasedStateMachine):
     def settle_down(self) -> None:
         """At rest, nothing stays but what is meant to."""
         for job in self.model.of(*WAITING):
-            self.do(self.broker.cancel(job.job.id))
+            self.do(self.queue.cancel(job.job.id))
         for job in self.model.of("running"):
-            self.do(self.broker.settle([Settlement(job.job.id, job.lease, "succeeded")]))
+            self.do(self.queue.settle([Settlement(job.job.id, job.lease, "succeeded")]))
         for key in self.do(self.redis.keys("*")):
             name = key.decode().removeprefix(self.keys.prefix)
             lasts = name.startswith(LASTING) or name == "clock"
@@ -111,7 +111,7 @@ class ClaimBench(RuleBasedStateMachine):
         return data.draw(st.sampled_from(jobs)) if jobs else None
 
     def refused(self, job: Job, error: type[Exception]) -> None:
-        self.raises(error, self.broker.enqueue(job))
+        self.raises(error, self.queue.enqueue(job))
 
     def raises(self, error: type[Exception], awaitable: Any) -> None:
         try:

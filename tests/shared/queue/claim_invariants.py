@@ -110,7 +110,7 @@ class ClaimInvariants(ClaimBench):
                 released=sum(job.fence - job.attempts for job in mine),
                 dead=sum(job.dead for job in mine),
             )
-            stats = self.do(self.broker.counters.of_adapter(ref))
+            stats = self.do(self.queue.counters.of_adapter(ref))
             assert {n: expected[n] for n in expected if expected[n]} == {
                 n: v for n, v in stats.items() if n in expected and v
             }
@@ -118,7 +118,7 @@ class ClaimInvariants(ClaimBench):
     @invariant()
     def notices(self) -> None:
         """One notice for each end."""
-        heard = [notice.job_id for notice in self.do(self.broker.inbox("c", "0-0", 0))]
+        heard = [notice.job_id for notice in self.do(self.queue.inbox("c", "0-0", 0))]
         assert sorted(f"0.{job.job.id}" for job in self.model.of(*ENDED)) == sorted(heard)
 
     @invariant()

@@ -14,7 +14,7 @@ from hypothesis.stateful import Bundle, consumes, initialize, multiple, rule
 
 from lorapool.shared.errors import JobConflict
 from lorapool.shared.job import Job
-from lorapool.shared.queue.protocol import ClaimedJob, Delta, Held, Settlement
+from lorapool.shared.queue.protocol import ClaimedJob, Delta, JobLease, Settlement
 from tests.shared.queue.claim_bench import REFS
 from tests.shared.queue.claim_model import ENDED, LEASE_MS, TERMS, WAITING, ModelJob
 from tests.shared.queue.claim_upkeep import UpkeepRules
@@ -32,7 +32,7 @@ class ClaimMachine(UpkeepRules):
         self.losing.seed(seed)
         self.set_clock(self.now)
         for ref in REFS[:2]:
-            self.do(self.broker.open_adapter(ref, "d" * 64))
+            self.do(self.queue.open_adapter(ref, "d" * 64))
         for ref in REFS:
             self.enqueue(ref, "x")
 
@@ -50,7 +50,7 @@ class ClaimMachine(UpkeepRules):
         if error := self.model.refusal(job):
             self.refused(job, error)
             return
-        outcome = self.do(self.broker.enqueue(job))
+        outcome = self.do(self.queue.enqueue(job))
         assert outcome.created == (self.forgetful.sent == 1)
         self.model.jobs[job.id] = ModelJob(
             job,
@@ -71,7 +71,7 @@ class ClaimMachine(UpkeepRules):
         """A repeat finds the job; another request of that id is refused."""
         known = self.pick(data)
         if known is not None:
-            again = self.do(self.broker.enqueue(known.job))
+            again = self.do(self.queue.enqueue(known.job))
             assert (known.state, False) == (again.state, again.created)
             self.refused(known.job.model_copy(update={"prompt": "other"}), JobConflict)
 
@@ -84,7 +84,7 @@ class ClaimMachine(UpkeepRules):
     def claim(self, worker: str, n: int, share: int) -> Any:
         self.leased += 1
         lease = f"{worker}.{self.leased}"
-        claim = self.do(self.broker.claim(worker, lease, REFS, n, 2, LEASE_MS, per_adapter=share))
+        claim = self.do(self.queue.claim(worker, lease, REFS, n, 2, LEASE_MS, per_adapter=share))
         self.model.tick(self.now)
         assert len(claim.jobs) <= n
         running = [job for job in self.model.of("running") if job.worker == worker]
@@ -118,7 +118,7 @@ class ClaimMachine(UpkeepRules):
     def renew(self, held: tuple[str, ClaimedJob]) -> None:
         _, claimed = held
         job = self.job_of(claimed)
-        renewed = self.do(self.broker.renew([Held(claimed.job_id, claimed.lease)], LEASE_MS))
+        renewed = self.do(self.queue.renew([JobLease(claimed.job_id, claimed.lease)], LEASE_MS))
         holds, own = self.holds(claimed), claimed.lease in {job.settled_by, job.released_by}
         assert renewed.lost == (() if holds or own else (claimed.job_id,))
         assert renewed.cancelled == ((claimed.job_id,) if holds and job.cancel == "cancelled" else ())
@@ -144,7 +144,7 @@ class ClaimMachine(UpkeepRules):
         holds = self.holds(claimed)
         settlement = Settlement(claimed.job_id, claimed.lease, outcome, text=claimed.lease, finish_reason="length")
         own = job.settled_by == claimed.lease
-        [settled] = self.do(self.broker.settle([settlement]))
+        [settled] = self.do(self.queue.settle([settlement]))
         self.refused_stale(job, claimed, stale=not holds and not own)
         if holds:
             self.settled(job, outcome)
@@ -173,7 +173,7 @@ class ClaimMachine(UpkeepRules):
         _, claimed = held
         job = self.job_of(claimed)
         holds = self.holds(claimed)
-        self.do(self.broker.release([Held(claimed.job_id, claimed.lease)]))
+        self.do(self.queue.release([JobLease(claimed.job_id, claimed.lease)]))
         if not holds:
             self.model.lift(job, claimed.lease)
             return
@@ -191,7 +191,7 @@ class ClaimMachine(UpkeepRules):
         """What ran a job died with it, and its worker says so."""
         _, claimed = held
         job, holds = self.job_of(claimed), self.holds(claimed)
-        self.do(self.broker.lose([Held(claimed.job_id, claimed.lease)]))
+        self.do(self.queue.lose([JobLease(claimed.job_id, claimed.lease)]))
         if holds:
             self.model.reap(job, self.now, returns=False)
             self.model.exonerate()
@@ -201,7 +201,7 @@ class ClaimMachine(UpkeepRules):
         _, claimed = held
         job = self.job_of(claimed)
         delta = Delta(claimed.job_id, claimed.lease, claimed.attempt, offset, "x", (1,))
-        lost = self.do(self.broker.emit([delta]))
+        lost = self.do(self.queue.emit([delta]))
         own = job.settled_by == claimed.lease
         assert lost == (() if self.holds(claimed) or own else (claimed.job_id,))
         self.refused_stale(job, claimed, stale=bool(lost))
@@ -255,7 +255,7 @@ class ClaimMachine(UpkeepRules):
             self.model.end(job, "cancelled")
         elif job.state == "running":
             job.cancel = "cancelled"
-        assert job.state == self.do(self.broker.cancel(job.job.id))
+        assert job.state == self.do(self.queue.cancel(job.job.id))
 
     @rule(data=st.data())
     def expire(self, data: st.DataObject) -> None:
@@ -269,7 +269,7 @@ class ClaimMachine(UpkeepRules):
             else:
                 job.cancel = job.cancel or "deadline"
                 self.expire_running(job)
-        assert job.state == self.do(self.broker.expire(job.job.id))
+        assert job.state == self.do(self.queue.expire(job.job.id))
 
     def expire_running(self, job: ModelJob) -> None:
         if job.lease_until > self.now:
@@ -284,10 +284,10 @@ class ClaimMachine(UpkeepRules):
 
     @rule(worker=st.sampled_from(WORKERS))
     def tick(self, worker: str) -> None:
-        view = self.do(self.broker.tick(worker))
+        view = self.do(self.queue.tick(worker))
         self.model.tick(self.now)
         assert view.now_ms == self.now
-        depths = self.do(self.broker.depths())
+        depths = self.do(self.queue.depths())
         assert self.members("ready") == {adapter.ref for adapter in view.waiting}
         assert {adapter.ref: adapter.depth for adapter in view.waiting}.items() <= depths.items()
 

@@ -24,7 +24,7 @@ class UpkeepRules(ClaimInvariants):
     @SELDOM
     @rule(ref=st.sampled_from(REFS[:2]), state=st.sampled_from(("open", "open", "paused", "closed")))
     def admit(self, ref: str, state: str) -> None:
-        change = {"open": self.broker.resume, "paused": self.broker.pause, "closed": self.broker.close_adapter}
+        change = {"open": self.queue.resume, "paused": self.queue.pause, "closed": self.queue.close_adapter}
         self.do(change[state](ref))
         self.model.admits[ref] = state
 
@@ -117,7 +117,7 @@ class UpkeepRules(ClaimInvariants):
     def explain(self, data: st.DataObject) -> None:
         job = self.pick(data)
         if job is not None:
-            told = self.do(self.broker.explain(job.job.id))
+            told = self.do(self.queue.explain(job.job.id))
             assert (job.state, True) == (told.state, told.reason in self.reasons(job)), told
 
     def reasons(self, job: ModelJob) -> set[str]:

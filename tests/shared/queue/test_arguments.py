@@ -8,7 +8,7 @@ from lorapool.shared import codec
 from lorapool.shared.errors import InvalidRequest
 from lorapool.shared.job import Job
 from lorapool.shared.queue import arguments
-from lorapool.shared.queue.protocol import Delta, Held, Settlement
+from lorapool.shared.queue.protocol import Delta, JobLease, Settlement
 from lorapool.shared.scripts import records
 
 
@@ -80,7 +80,9 @@ def test_a_delta() -> None:
 
 
 def test_what_is_held() -> None:
-    assert ["job1", "w1.1", "job2", "w1.2"] == [*arguments.of_held([Held("0.job1", "w1.1"), Held("job2", "w1.2")])]
+    assert ["job1", "w1.1", "job2", "w1.2"] == [
+        *arguments.of_held([JobLease("0.job1", "w1.1"), JobLease("job2", "w1.2")])
+    ]
 
 
 def test_a_call_has_a_bound_of_jobs() -> None:

@@ -12,7 +12,7 @@ import pytest
 from redis.asyncio import Redis
 
 from lorapool.shared.queue.fsck import REPAIRS
-from lorapool.shared.queue.protocol import ClaimedJob, Finding, Held, Settlement
+from lorapool.shared.queue.protocol import ClaimedJob, Finding, JobLease, Settlement
 from lorapool.shared.server.keys import Keys
 from lorapool.shared.server.terms import Terms
 from tests.parts import Queue
@@ -51,8 +51,8 @@ async def busy(bench: Bench) -> Bench:
     await bench.enqueue("ceo@1", id="done", stream=True, client="c")
     await bench.enqueue("ceo@1", id="runs")
     done, runs = await bench.claim("ceo@1", worker="w1")
-    await bench.broker.settle([Settlement(done.job_id, done.lease, "succeeded")])
-    await bench.broker.renew([Held(runs.job_id, runs.lease)], FAR_MS)
+    await bench.queue.settle([Settlement(done.job_id, done.lease, "succeeded")])
+    await bench.queue.renew([JobLease(runs.job_id, runs.lease)], FAR_MS)
     await bench.enqueue(id="suspect")
     await bench.claim(worker="gone")
     await bench.pass_time(LEASE_MS + 4_000)
@@ -68,7 +68,7 @@ async def finish_all(bench: Bench) -> None:
     await bench.pass_time(FAR_MS + 60_000)
     for _ in range(12):
         claimed = await bench.claim(*REFS, worker="late")
-        await bench.broker.settle([Settlement(c.job_id, c.lease, "succeeded") for c in claimed])
+        await bench.queue.settle([Settlement(c.job_id, c.lease, "succeeded") for c in claimed])
     states = {job_id: await bench.state(job_id) for job_id in JOBS}
     assert set(states.values()) <= {*ENDED, ""}, states
 
@@ -134,13 +134,13 @@ async def test_damage_is_found_and_repaired(
     busy: Bench, upkeep: Queue, damage: str, plant: Callable[[Bench], Awaitable[Any]]
 ) -> None:
     """Named, gone at the second look; then all jobs end, and counters only grew by what happened."""
-    before = await busy.broker.counters.of_adapter("cfo@1")
+    before = await busy.queue.counters.of_adapter("cfo@1")
     await plant(busy)
     found = await fsck(upkeep)
     assert damage in {finding.damage for finding in found}
     assert [] == await fsck(upkeep)
     if damage != "payload_missing":  # that ends a job, which is counted
-        assert before == await busy.broker.counters.of_adapter("cfo@1")
+        assert before == await busy.queue.counters.of_adapter("cfo@1")
     await finish_all(busy)
     assert [] == await fsck(upkeep)
     left = {key.decode().removeprefix(busy.keys.prefix).partition(":")[0] for key in await busy.redis.keys("*")}
@@ -178,7 +178,7 @@ async def test_a_lost_request_ends_its_job_with_the_reason(busy: Bench, upkeep: 
     await busy.redis.unlink(busy.keys.payload("queued"))
     [finding] = await fsck(upkeep)
     assert Finding("payload_missing", "queued", "failed for good: its request was lost") == finding
-    record = await busy.broker.get("queued")
+    record = await busy.queue.get("queued")
     assert record is not None
     assert ("failed", "PayloadMissing") == (record["state"], record["error"])
 
@@ -188,19 +188,19 @@ class Live:
 
     def __init__(self, redis: Redis) -> None:
         keys, terms = Keys("live"), Terms(backoff_ms=20, agent_window=10_000)
-        self.broker, self.upkeep = Queue(redis, keys.pool, terms=terms), Queue(redis, keys.pool, terms=terms)
+        self.queue, self.upkeep = Queue(redis, keys.pool, terms=terms), Queue(redis, keys.pool, terms=terms)
         self.ids = [f"j{i}" for i in range(400)]
 
     async def submit(self) -> None:
         for ref in REFS:
-            await self.broker.open_adapter(ref, "d")
+            await self.queue.open_adapter(ref, "d")
         for i, job_id in enumerate(self.ids):
             fields = {"delay_ms": i % 7, "deadline_ms": 60_000, "stream": i % 3 == 0}
-            await self.broker.enqueue(job(id=job_id, ref=REFS[i % 2], **fields))
+            await self.queue.enqueue(job(id=job_id, ref=REFS[i % 2], **fields))
 
     async def work(self, worker: str, draw: random.Random) -> None:
         for turn in count():
-            claimed = (await self.broker.claim(worker, f"{worker}.{turn}", REFS, 4, 2, LEASE_MS)).jobs
+            claimed = (await self.queue.claim(worker, f"{worker}.{turn}", REFS, 4, 2, LEASE_MS)).jobs
             for mine in claimed:
                 await self.end(mine, draw)
             if not claimed and await self.all_ended():
@@ -208,15 +208,15 @@ class Live:
 
     async def end(self, mine: ClaimedJob, draw: random.Random) -> None:
         if draw.random() < 0.2:
-            await self.broker.release([Held(mine.job_id, mine.lease)])
+            await self.queue.release([JobLease(mine.job_id, mine.lease)])
             return
         if draw.random() < 0.1:
-            await self.broker.cancel(mine.job_id)
+            await self.queue.cancel(mine.job_id)
         outcome: Any = draw.choice(("succeeded", "succeeded", "failed", "retry"))
-        await self.broker.settle([Settlement(mine.job_id, mine.lease, outcome)])
+        await self.queue.settle([Settlement(mine.job_id, mine.lease, outcome)])
 
     async def all_ended(self) -> bool:
-        return all(state and state.terminal for state in await self.broker.states(self.ids))
+        return all(state and state.terminal for state in await self.queue.states(self.ids))
 
 
 async def test_it_is_harmless_on_a_live_system(redis: Redis) -> None:
@@ -229,6 +229,6 @@ async def test_it_is_harmless_on_a_live_system(redis: Redis) -> None:
         rounds += 1
     await work
     assert rounds > 3
-    counted = [await live.broker.counters.of_adapter(ref) for ref in REFS]
+    counted = [await live.queue.counters.of_adapter(ref) for ref in REFS]
     assert len(live.ids) == sum(stats.get(name, 0) for stats in counted for name in ENDED)
-    await live.broker.close()
+    await live.queue.close()

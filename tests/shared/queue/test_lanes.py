@@ -7,7 +7,7 @@ from random import Random
 
 import pytest
 
-from lorapool.shared.queue.protocol import ClaimedJob, Held, Settlement
+from lorapool.shared.queue.protocol import ClaimedJob, JobLease, Settlement
 from lorapool.shared.server.terms import Terms
 from tests.shared.conftest import Bench
 
@@ -28,7 +28,7 @@ async def test_nobody_is_passed_for_longer_than_the_bound(bench: Bench, seed: in
     """Whatever agents send in whatever lanes, at whatever load: a job that is given came at most the bound of each job
     that still waits after that one."""
     random = Random(seed)
-    await bench.broker.open_adapter("cfo@1", "ab" * 32, agent_window=16)
+    await bench.queue.open_adapter("cfo@1", "ab" * 32, agent_window=16)
     waiting: dict[str, Sent] = {}
     mix = random.choices(("high", "normal", "low"), k=3)
     given = 0
@@ -38,7 +38,7 @@ async def test_nobody_is_passed_for_longer_than_the_bound(bench: Bench, seed: in
             if len(await bench.redis.hvals(bench.keys.window("cfo@1"))) and await window(bench, agent) >= 16:
                 continue
             job_id = await bench.enqueue(priority=priority, agent=agent)
-            record = await bench.broker.get(job_id)
+            record = await bench.queue.get(job_id)
             assert record is not None
             crowded = str(record["lane"]).endswith("_over_quota")
             passed_ms = (TERMS.normal_passed_ms if crowded and priority == "high" else PASSED_MS[priority]) + (
@@ -52,7 +52,7 @@ async def test_nobody_is_passed_for_longer_than_the_bound(bench: Bench, seed: in
                 given += 1
                 for other in waiting.values():
                     assert sent.at_ms - other.at_ms <= other.passed_ms, (sent, other)
-            await bench.broker.settle([Settlement(c.job_id, c.lease, "succeeded") for c in claimed])
+            await bench.queue.settle([Settlement(c.job_id, c.lease, "succeeded") for c in claimed])
         await bench.set_clock(bench.now + random.choice((10, 500, 3_000, 20_000)))
     assert given > 50
 
@@ -63,7 +63,7 @@ async def window(bench: Bench, agent: str) -> int:
 
 async def test_a_crowd_does_not_wait_behind_a_low_job(bench: Bench) -> None:
     """What an agent sends beyond its share keeps its priority against those of less."""
-    await bench.broker.open_adapter("cfo@1", "ab" * 32, agent_window=8)
+    await bench.queue.open_adapter("cfo@1", "ab" * 32, agent_window=8)
     await bench.enqueue(id="low", priority="low", agent="other")
     for index in range(6):
         await bench.enqueue(id=f"n{index}", agent="flood")
@@ -72,22 +72,22 @@ async def test_a_crowd_does_not_wait_behind_a_low_job(bench: Bench) -> None:
 
 async def test_a_delay_does_not_evade_the_window(bench: Bench) -> None:
     """Jobs submitted with the least delay wait as those submitted without one, once they are due."""
-    await bench.broker.open_adapter("cfo@1", "ab" * 32, agent_window=8)
+    await bench.queue.open_adapter("cfo@1", "ab" * 32, agent_window=8)
     for index in range(6):
         await bench.enqueue(id=f"d{index}", agent="flood", delay_ms=1)
     await bench.set_clock(bench.now + 1)
-    await bench.broker.tick("w1")
+    await bench.queue.tick("w1")
     calm = await bench.enqueue(agent="calm")
     assert calm in {claimed.job_id for claimed in await bench.claim(n=1)}
-    assert {"normal_over_quota"} == {(await bench.broker.get(f"d{index}") or {})["lane"] for index in range(6)}
+    assert {"normal_over_quota"} == {(await bench.queue.get(f"d{index}") or {})["lane"] for index in range(6)}
 
 
 async def test_what_came_back_takes_half_a_batch(bench: Bench) -> None:
     """And one place in turn where only one is free."""
     for index in range(3):
         await bench.enqueue(id=f"old{index}")
-    held = [Held(c.job_id, c.lease) for c in await bench.claim(n=3)]
-    await bench.broker.release(held)
+    held = [JobLease(c.job_id, c.lease) for c in await bench.claim(n=3)]
+    await bench.queue.release(held)
     await bench.set_clock(bench.now + TERMS.normal_passed_ms)
     for index in range(3):
         await bench.enqueue(id=f"new{index}", priority="high")
@@ -98,11 +98,11 @@ async def test_what_came_back_takes_half_a_batch(bench: Bench) -> None:
 async def test_a_retry_is_left_to_another_worker(bench: Bench) -> None:
     """For two seconds, if another is there; what else waits is taken meanwhile."""
     await bench.enqueue(id="mine")
-    await bench.broker.tick("w2")
+    await bench.queue.tick("w2")
     [failed] = await bench.claim(worker="w1")
-    await bench.broker.settle([Settlement("mine", failed.lease, "retry", error="CudaError")])
+    await bench.queue.settle([Settlement("mine", failed.lease, "retry", error="CudaError")])
     await bench.set_clock(int(await bench.redis.zscore(bench.keys.one("delayed"), "mine")))
-    await bench.broker.tick("w2")
+    await bench.queue.tick("w2")
     await bench.enqueue(id="other")
     assert ["0.other"] == [claimed.job_id for claimed in await bench.claim(worker="w1")]
     assert () == await bench.claim(worker="w1")
@@ -114,10 +114,10 @@ async def test_a_retry_does_not_wait_for_others_for_ever(bench: Bench, others: b
     """The worker where it failed takes it after two seconds, or at once where it is the only one."""
     await bench.enqueue(id="mine")
     [failed] = await bench.claim(worker="w1")
-    await bench.broker.settle([Settlement("mine", failed.lease, "retry", error="CudaError")])
+    await bench.queue.settle([Settlement("mine", failed.lease, "retry", error="CudaError")])
     await bench.set_clock(int(await bench.redis.zscore(bench.keys.one("delayed"), "mine")))
     if others:
-        await bench.broker.tick("w2")
+        await bench.queue.tick("w2")
         assert () == await bench.claim(worker="w1")
         await bench.set_clock(bench.now + TERMS.elsewhere_ms)
     assert ["0.mine"] == [claimed.job_id for claimed in await bench.claim(worker="w1")]
@@ -126,7 +126,7 @@ async def test_a_retry_does_not_wait_for_others_for_ever(bench: Bench, others: b
 async def test_an_overdue_backlog_holds_up_nobody(bench: Bench) -> None:
     """Behind 2,000 jobs whose deadline has passed a live one is claimed within a few calls, each of which says that
     there is more to do."""
-    await bench.broker.open_adapter("cfo@1", "ab" * 32, agent_window=10_000, max_depth=10_000)
+    await bench.queue.open_adapter("cfo@1", "ab" * 32, agent_window=10_000, max_depth=10_000)
     for _ in range(2_000):
         await bench.enqueue(deadline_ms=1_000)
     await bench.set_clock(bench.now + 2_000)
@@ -135,7 +135,7 @@ async def test_an_overdue_backlog_holds_up_nobody(bench: Bench) -> None:
     jobs: tuple[ClaimedJob, ...] = ()
     while not jobs:
         calls += 1
-        claim = await bench.broker.claim("w1", f"L{calls}", ["cfo@1"], 4, 1, 15_000)
+        claim = await bench.queue.claim("w1", f"L{calls}", ["cfo@1"], 4, 1, 15_000)
         jobs = claim.jobs
         assert jobs or claim.view.behind
     assert ([live], True) == ([claimed.job_id for claimed in jobs], calls <= 6)

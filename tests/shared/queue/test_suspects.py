@@ -6,23 +6,23 @@ from collections import Counter
 
 import pytest
 
-from lorapool.shared.queue.protocol import ClaimedJob, Delta, Held, Settlement
+from lorapool.shared.queue.protocol import ClaimedJob, Delta, JobLease, Settlement
 from tests.shared.conftest import LEASE_MS, Bench
 
 ROWS = 64
 
 
 async def succeed(bench: Bench, *claimed: ClaimedJob) -> None:
-    await bench.broker.settle([Settlement(c.job_id, c.lease, "succeeded") for c in claimed])
+    await bench.queue.settle([Settlement(c.job_id, c.lease, "succeeded") for c in claimed])
 
 
 async def renew(bench: Bench, *claimed: ClaimedJob, lease_ms: int = LEASE_MS) -> None:
-    await bench.broker.renew([Held(c.job_id, c.lease) for c in claimed], lease_ms)
+    await bench.queue.renew([JobLease(c.job_id, c.lease) for c in claimed], lease_ms)
 
 
 async def vanish(bench: Bench, count: int, ref: str = "cfo@1", worker: str = "gone") -> list[str]:
     """So many jobs, lost with their worker."""
-    await bench.broker.open_adapter(ref, "ab" * 32, agent_window=1_000)
+    await bench.queue.open_adapter(ref, "ab" * 32, agent_window=1_000)
     ids = [await bench.enqueue(ref) for _ in range(count)]
     assert count == len(await bench.claim(ref, n=count, worker=worker))
     await bench.pass_time(LEASE_MS + 2_000)
@@ -30,7 +30,7 @@ async def vanish(bench: Bench, count: int, ref: str = "cfo@1", worker: str = "go
 
 
 async def losses(bench: Bench, ids: list[str]) -> Counter[str]:
-    return Counter(str(record["lost"]) for record in await bench.broker.get_many(ids) if record is not None)
+    return Counter(str(record["lost"]) for record in await bench.queue.get_many(ids) if record is not None)
 
 
 async def test_what_was_lost_together_runs_again_in_halves(bench: Bench) -> None:
@@ -47,7 +47,7 @@ async def test_what_was_lost_together_runs_again_in_halves(bench: Bench) -> None
 
 async def test_what_a_worker_loses_bit_by_bit_was_lost_together(bench: Bench) -> None:
     """Its leases lapse one after another, claim by claim: still there are two rounds, in which all are equally many."""
-    await bench.broker.open_adapter("cfo@1", "ab" * 32, agent_window=1_000)
+    await bench.queue.open_adapter("cfo@1", "ab" * 32, agent_window=1_000)
     ids = [await bench.enqueue("cfo@1") for _ in range(ROWS)]
     for count in (8, 28, 12, 16):
         assert count == len(await bench.claim("cfo@1", n=count, worker="gone"))
@@ -107,7 +107,7 @@ async def test_a_deadly_job_takes_no_mate_with_it(bench: Bench) -> None:
             await succeed(bench, *claimed)
     states = Counter([await bench.state(job_id) for job_id in ids])
     assert {"succeeded": 63, "failed": 1} == states
-    assert "Poisonous" == (await bench.broker.get(deadly))["error"]
+    assert "Poisonous" == (await bench.queue.get(deadly))["error"]
     assert {"1": 32, "2": 31, "3": 1} == await losses(bench, ids)
     later = len([job_id for job_id in sorted(ids)[:32] if job_id > deadly])
     assert alone == (32 - later if later != 1 else 32), "once it is found, its mates need not run alone"
@@ -120,7 +120,7 @@ async def test_others_work_goes_on(bench: Bench) -> None:
     for name in ("w2", "w3"):
         await bench.enqueue(id=name)
         assert [f"0.{name}"] == [claimed.job_id for claimed in await bench.claim(worker=name)]
-        view = await bench.broker.tick(name)
+        view = await bench.queue.tick(name)
         assert (False, 0) == (view.apart, view.suspects)
 
 
@@ -128,7 +128,7 @@ async def test_others_work_goes_on(bench: Bench) -> None:
 async def test_a_tenth_of_the_workers_goes_apart(bench: Bench, present: int, places: int) -> None:
     await vanish(bench, ROWS)
     for index in range(present):
-        await bench.broker.tick(f"w{index}")
+        await bench.queue.tick(f"w{index}")
     claims = [await bench.claim(n=4, worker=f"w{index}") for index in range(present)]
     assert places == sum(bool(claimed) for claimed in claims)
 
@@ -136,17 +136,17 @@ async def test_a_tenth_of_the_workers_goes_apart(bench: Bench, present: int, pla
 async def test_a_job_longer_than_any_timer_is_waited_for(bench: Bench) -> None:
     """Both workers run jobs of 100 s. One of them keeps its place while it runs dry, full as it is, and starts what was
     lost as soon as its own longest job has ended; the other goes on."""
-    await bench.broker.open_adapter("ceo@1", "ab" * 32, agent_window=1_000)
+    await bench.queue.open_adapter("ceo@1", "ab" * 32, agent_window=1_000)
     for _ in range(20):
         await bench.enqueue("ceo@1")
     long = {name: await bench.claim("ceo@1", worker=name, n=2) for name in ("w1", "w2")}
     await renew(bench, *long["w1"], *long["w2"], lease_ms=200_000)
     [lost] = await vanish(bench, 1)
     for _ in range(25):
-        await bench.broker.tick("w1")
-        await bench.broker.tick("w2")
+        await bench.queue.tick("w1")
+        await bench.queue.tick("w2")
         await bench.pass_time(4_000)
-    assert [True, False] == [(await bench.broker.tick(name)).apart for name in ("w1", "w2")]
+    assert [True, False] == [(await bench.queue.tick(name)).apart for name in ("w1", "w2")]
     await succeed(bench, long["w1"][0], *long["w2"])
     assert () == await bench.claim("ceo@1", worker="w1")
     assert len(await bench.claim("ceo@1", worker="w2", n=2)) == 2
@@ -159,7 +159,7 @@ async def test_the_place_of_one_that_vanished_falls_free(bench: Bench) -> None:
     await bench.enqueue("ceo@1")
     await renew(bench, *await bench.claim("ceo@1", worker="w1"), lease_ms=200_000)
     [lost] = await vanish(bench, 1)
-    assert (await bench.broker.tick("w1")).apart
+    assert (await bench.queue.tick("w1")).apart
     assert () == await bench.claim(worker="w2")
     await bench.pass_time(6_000)
     assert lost in {claimed.job_id for claimed in await bench.claim(worker="w2")}
@@ -167,13 +167,13 @@ async def test_the_place_of_one_that_vanished_falls_free(bench: Bench) -> None:
 
 async def test_the_only_worker_shares_its_time(bench: Bench) -> None:
     """It runs one round of suspects, then what others asked for before that round ended, then the next round."""
-    await bench.broker.open_adapter("cfo@1", "ab" * 32, agent_window=1_000)
+    await bench.queue.open_adapter("cfo@1", "ab" * 32, agent_window=1_000)
     for _ in range(4):
         await bench.enqueue()
     await bench.claim(n=4, worker="gone")
     for _ in range(10):
         await bench.set_clock(bench.now + 2_000)
-        await bench.broker.tick("w1")
+        await bench.queue.tick("w1")
     seen = []
     for _ in range(4):
         await bench.enqueue("ceo@1")
@@ -190,21 +190,21 @@ async def test_a_worker_that_comes_back_was_only_slow(bench: Bench, sign: str) -
     await bench.enqueue(id="mine")
     [slow] = await bench.claim(worker="slow")
     await bench.pass_time(LEASE_MS + 2_000)
-    held = [Held("0.mine", slow.lease)]
+    held = [JobLease("0.mine", slow.lease)]
     for _ in range(2):
         if sign == "renew":
-            assert ("0.mine",) == (await bench.broker.renew(held, LEASE_MS)).lost
+            assert ("0.mine",) == (await bench.queue.renew(held, LEASE_MS)).lost
         elif sign == "settle":
-            assert "stale" == (await bench.broker.settle([Settlement("0.mine", slow.lease, "succeeded")]))[0].outcome
+            assert "stale" == (await bench.queue.settle([Settlement("0.mine", slow.lease, "succeeded")]))[0].outcome
         elif sign == "emit":
-            await bench.broker.emit([Delta("0.mine", slow.lease, 1, 0, "x", (1,))])
+            await bench.queue.emit([Delta("0.mine", slow.lease, 1, 0, "x", (1,))])
         else:
-            await bench.broker.release(held)
-    record = await bench.broker.get("mine")
+            await bench.queue.release(held)
+    record = await bench.queue.get("mine")
     assert ("queued", "retry", "1", "1") == tuple(record[name] for name in ("state", "lane", "lost", "lifted"))
     await bench.enqueue(id="mate")
     assert ["0.mine", "0.mate"] == [claimed.job_id for claimed in await bench.claim(worker="w1")]
-    assert (await bench.broker.counters.of_adapter("cfo@1"))["lifted"] == 1
+    assert (await bench.queue.counters.of_adapter("cfo@1"))["lifted"] == 1
 
 
 async def test_slow_workers_kill_no_job(bench: Bench) -> None:
@@ -221,7 +221,7 @@ async def test_slow_workers_kill_no_job(bench: Bench) -> None:
         gone += await bench.claim(worker="gone")
         await bench.pass_time(2 * LEASE_MS + 6_000)
     await renew(bench, *gone)
-    record = await bench.broker.get("mine")
+    record = await bench.queue.get("mine")
     assert ("failed", "Poisonous", "8", "5") == tuple(record[name] for name in ("state", "error", "lost", "lifted"))
 
 
@@ -235,9 +235,9 @@ async def test_nobody_dies_of_a_slow_worker(bench: Bench) -> None:
     [claimed] = await bench.claim(worker="slow")
     for _ in range(2):
         await bench.pass_time(LEASE_MS + 6_000)
-        assert () == (await bench.broker.renew([Held("0.mine", claimed.lease)], LEASE_MS)).lost
+        assert () == (await bench.queue.renew([JobLease("0.mine", claimed.lease)], LEASE_MS)).lost
     await succeed(bench, claimed)
-    record = await bench.broker.get("mine")
+    record = await bench.queue.get("mine")
     assert ("succeeded", "2", "3") == tuple(record[name] for name in ("state", "lost", "attempts"))
 
 
@@ -245,17 +245,17 @@ async def test_a_loss_that_was_admitted_is_not_taken_back(bench: Bench) -> None:
     """A renewal that was under way when the worker said that its engine died with the job."""
     await bench.enqueue(id="mine")
     [claimed] = await bench.claim()
-    await bench.broker.lose([Held("0.mine", claimed.lease)])
+    await bench.queue.lose([JobLease("0.mine", claimed.lease)])
     await renew(bench, claimed)
-    assert "suspect" == (await bench.broker.get("mine"))["lane"]
+    assert "suspect" == (await bench.queue.get("mine"))["lane"]
 
 
 async def test_a_worker_is_believed_that_it_holds_nothing(bench: Bench) -> None:
     """Though the server counts a job of its that there is none of: it runs the suspect, and then goes on."""
     [lost] = await vanish(bench, 1)
     await bench.redis.hset(bench.keys.one("held"), "w1", 1)
-    assert (await bench.broker.tick("w1")).suspects
-    [again] = (await bench.broker.claim("w1", "b.1", (), 8, 8, LEASE_MS)).jobs
+    assert (await bench.queue.tick("w1")).suspects
+    [again] = (await bench.queue.claim("w1", "b.1", (), 8, 8, LEASE_MS)).jobs
     assert lost == again.job_id
     await succeed(bench, again)
     other = await bench.enqueue()
@@ -268,7 +268,7 @@ async def test_a_lease_that_never_ends_is_cut_short(bench: Bench) -> None:
     await bench.claim()
     await bench.redis.zadd(bench.keys.one("leases"), {"astray": "inf"})
     await bench.pass_time(LEASE_MS + 4_000)
-    assert "suspect" == (await bench.broker.get("astray") or {})["lane"]
+    assert "suspect" == (await bench.queue.get("astray") or {})["lane"]
 
 
 @pytest.mark.parametrize("text", ["{now} 9999999999999 9999999999999", "{now} 9999999999999 15000"])
@@ -278,4 +278,4 @@ async def test_no_word_about_the_reaper_ends_reaping(bench: Bench, text: str) ->
     await bench.claim(worker="gone")
     await bench.redis.set(bench.keys.one("reaper"), text.format(now=bench.now))
     await bench.pass_time(2 * LEASE_MS + 4_000)
-    assert "suspect" == (await bench.broker.get("mine") or {})["lane"]
+    assert "suspect" == (await bench.queue.get("mine") or {})["lane"]

@@ -47,13 +47,13 @@ async def test_the_dead_are_listed_newest_first_in_pages(bench: Bench, upkeep: Q
 async def test_a_dead_letter_is_redriven_once(bench: Bench, upkeep: Queue) -> None:
     """A new job with the same request, counted as submitted; the repeat finds it, the dead one stays dead."""
     await die(bench, "mine", agent="board-7", priority="high", deadline_ms=600_000)
-    before = await bench.broker.get("mine")
+    before = await bench.queue.get("mine")
     again = await upkeep.redrive("mine")
     assert again.created
     assert again.job_id == (repeat := await upkeep.redrive("0.mine")).job_id
     assert not repeat.created
-    after = await bench.broker.get("mine")
-    record = await bench.broker.get(again.job_id)
+    after = await bench.queue.get("mine")
+    record = await bench.queue.get(again.job_id)
     assert before is not None
     assert record is not None
     assert {**before, "redriven": again.job_id.removeprefix("0.")} == after
@@ -63,8 +63,8 @@ async def test_a_dead_letter_is_redriven_once(bench: Bench, upkeep: Queue) -> No
     [claimed] = await bench.claim()
     assert (again.job_id, 1) == (claimed.job_id, claimed.attempt)
     assert decode_job(claimed.payload).prompt == "How long is our runway?"
-    await bench.broker.settle([Settlement(claimed.job_id, claimed.lease, "succeeded")])
-    stats = await bench.broker.counters.of_adapter("cfo@1")
+    await bench.queue.settle([Settlement(claimed.job_id, claimed.lease, "succeeded")])
+    stats = await bench.queue.counters.of_adapter("cfo@1")
     assert (2, 1, 1, 1) == (stats["submitted"], stats["dead"], stats["failed"], stats["succeeded"])
     [letter] = (await upkeep.dead()).letters
     assert letter.redriven_as == again.job_id
@@ -82,7 +82,7 @@ async def test_only_dead_letters_are_redriven(bench: Bench, upkeep: Queue) -> No
     await bench.enqueue("ceo@1", id="other")
     with pytest.raises(QueueFull, match="adapter limit is 1"):
         await upkeep.redrive("dead")
-    await bench.broker.cancel("other")
+    await bench.queue.cancel("other")
     await bench.redis.delete(bench.keys.payload("dead"))
     with pytest.raises(ResultExpired):
         await upkeep.redrive("dead")
@@ -109,10 +109,10 @@ async def test_old_letters_go_by_themselves(bench: Bench, upkeep: Queue) -> None
     """After seven days, whoever comes by drops them."""
     await die(bench, "mine")
     await bench.set_clock(bench.now + 7 * DAY_MS - 60_000)
-    await bench.broker.tick("w")
+    await bench.queue.tick("w")
     assert 1 == len((await upkeep.dead()).letters)
     await bench.set_clock(bench.now + 120_000)
-    await bench.broker.tick("w")
+    await bench.queue.tick("w")
     assert () == (await upkeep.dead()).letters
 
 
@@ -136,7 +136,7 @@ async def test_what_waits_for_an_adapter_is_purged(bench: Bench, upkeep: Queue) 
     assert max(counts) <= 64
     assert "cancelled" == await bench.state("suspect") == await bench.state("later") == await bench.state("q149")
     assert "queued" == await bench.state("others")
-    assert {"ceo@1": 1} == await bench.broker.depths()
+    assert {"ceo@1": 1} == await bench.queue.depths()
     assert 0 == (await upkeep.purge_waiting("cfo@1")).count
 
 

@@ -12,7 +12,7 @@ from redis.asyncio import Redis
 
 from lorapool.shared.job import Job
 from lorapool.shared.queue import arguments, replies
-from lorapool.shared.queue.protocol import Delta, Held
+from lorapool.shared.queue.protocol import Delta, JobLease
 from lorapool.shared.scripts import Scripts, answers, constants, records, script, texts
 from lorapool.shared.scripts.records import RECORDS
 from lorapool.shared.server.keys import Keys
@@ -22,7 +22,7 @@ from tests.shared.scripts.test_texts import OPERATIONS, PARTS
 
 KEYS, NOW = Keys("test"), 1_800_000_000_000
 CLOCK = KEYS.one("clock")
-HELD = Held("mine", "L2")
+HELD = JobLease("mine", "L2")
 REQUEST = {
     "id": "mine", "ref": "cfo@1", "prompt": "How long is our runway?", "agent": "ada", "client": "board",
     "priority": "high", "stream": True, "params": {"seed": 5, "max_new_tokens": 9}, "delay_ms": 0,
@@ -84,13 +84,15 @@ class Life:
             self.seen[f"enqueue {job_id}"] = await self._run("enqueue", *packed)
         self.seen["view"] = replies.view((await self._run("tick", *records.Tick(worker="w1"))).decode())
         await self._claim("L1")
-        await self._run("release", *arguments.of_held([Held("mine", "L1")]))
+        await self._run("release", *arguments.of_held([JobLease("mine", "L1")]))
         await self._redis.set(CLOCK, NOW + 3)
         self.seen["claim"] = await self._claim("L2")
         self.seen["leases"] = await self._redis.zrange(KEYS.one("leases"), 0, -1, withscores=True)
         await self._run("cancel", *records.OneJob(id="other"))
         renewed = await self._run(
-            "renew", *records.Renew(lease_ms=9_000), *arguments.of_held([HELD, Held("other", "L1"), Held("gone", "L")])
+            "renew",
+            *records.Renew(lease_ms=9_000),
+            *arguments.of_held([HELD, JobLease("other", "L1"), JobLease("gone", "L")]),
         )
         self.seen["renewed"] = answers.Renewal(*renewed)
         await self._run(
@@ -106,9 +108,9 @@ class Life:
     async def _be_lost(self) -> None:
         await self._run("enqueue", *arguments.of_job(Job.parse(**{**REQUEST, "id": "lost"})))
         await self._claim("L5")
-        await self._run("lose", *arguments.of_held([Held("lost", "L5")]))
+        await self._run("lose", *arguments.of_held([JobLease("lost", "L5")]))
         self.seen["offered"] = await self._run("tick", *records.Tick(worker="w2"))
-        await self._run("release", *arguments.of_held([Held("other", "L1")]))
+        await self._run("release", *arguments.of_held([JobLease("other", "L1")]))
         self.seen["apart"] = await self._claim("L6", refs=(), worker="w2")
 
     async def _die(self) -> None:

@@ -99,20 +99,20 @@ async def refused(call: Callable[[], Awaitable[object]], code: str) -> None:
 
 async def is_outlived(client: Redis, code: str, recover: Callable[[], Awaitable[object]]) -> None:
     """Enqueue, beat, plain commands and pipelines say the reason; who persists gets through once it is over."""
-    broker, server = Queue(client, "test"), Server(client, pauses_s=())
-    await refused(lambda: broker.open_adapter("cfo@1", "ab" * 32), code)
-    await refused(lambda: broker.enqueue(job()), code)
-    await refused(lambda: broker.members.beat("w1", {"state": "running"}, 5_000), code)
+    queue, server = Queue(client, "test"), Server(client, pauses_s=())
+    await refused(lambda: queue.open_adapter("cfo@1", "ab" * 32), code)
+    await refused(lambda: queue.enqueue(job()), code)
+    await refused(lambda: queue.members.beat("w1", {"state": "running"}, 5_000), code)
     await refused(lambda: server.command("SET", "k", "v"), code)
     await refused(lambda: server.pipeline([("SET", "k", "v"), ("XADD", "x", "*", "f", "v")]), code)
-    opened = asyncio.create_task(retry(lambda: broker.open_adapter("cfo@1", "ab" * 32), "open"))
+    opened = asyncio.create_task(retry(lambda: queue.open_adapter("cfo@1", "ab" * 32), "open"))
     await asyncio.sleep(0.05)
     assert not opened.done()
     await recover()
     async with asyncio.timeout(20):
         await opened
-    assert (await broker.enqueue(job())).created
-    await broker.close()
+    assert (await queue.enqueue(job())).created
+    await queue.close()
 
 
 async def test_a_disk_that_takes_no_snapshot(tmp_path: Path) -> None:

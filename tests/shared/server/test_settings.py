@@ -93,10 +93,10 @@ async def test_a_full_server_refuses_new_work_and_settles_the_old(bench: Bench) 
         await bench.enqueue()
     [claimed] = await bench.claim()
     assert claimed.job_id == job_id
-    [settled] = await bench.broker.settle([Settlement(job_id, claimed.lease, "succeeded", text="x" * 1000)])
+    [settled] = await bench.queue.settle([Settlement(job_id, claimed.lease, "succeeded", text="x" * 1000)])
     assert settled.outcome == "settled"
     await bench.redis.config_set("maxmemory", 0)
-    assert (await bench.broker.counters.of_adapter("cfo@1"))["submitted"] == 1
+    assert (await bench.queue.counters.of_adapter("cfo@1"))["submitted"] == 1
 
 
 async def test_on_a_full_server_workers_live_and_look_for_work(bench: Bench) -> None:
@@ -105,7 +105,7 @@ async def test_on_a_full_server_workers_live_and_look_for_work(bench: Bench) -> 
     await bench.redis.config_set("maxmemory", 1)
     await members.beat("w1", {"device": "cpu"}, 5_000)
     assert ["w1"] == [beat["worker"] for beat in await members.all()]
-    assert await bench.broker.wait_for_work("w1", 0.01)
+    assert await bench.queue.wait_for_work("w1", 0.01)
     await bench.redis.config_set("maxmemory", 0)
 
 

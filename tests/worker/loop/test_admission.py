@@ -15,7 +15,7 @@ from lorapool.shared.catalog.catalog import AdapterRecord, Catalog
 from lorapool.shared.codec import encode_job
 from lorapool.shared.job import Job
 from lorapool.shared.prompt_format import PromptFormat
-from lorapool.shared.queue.protocol import ClaimedJob, Held
+from lorapool.shared.queue.protocol import ClaimedJob, JobLease
 from lorapool.worker.engine.port import Request
 from lorapool.worker.loop.admission import INLINE_PAYLOAD_BYTES, Admission
 from lorapool.worker.loop.held_jobs import HeldJob, HeldJobs
@@ -116,9 +116,9 @@ async def test_nobody_waits_for_a_long_prompt() -> None:
     await desk.admit([claimed("long", long), claimed("unwanted", long), claimed("short", "x"), claimed("old", "x")])
     assert ["short:1", "old:1"] == desk.entered
     await asyncio.to_thread(encoding.wait, 10)
-    assert {Held("long", "lease"), Held("unwanted", "lease")} <= set(desk.jobs.leases())
-    desk.jobs.mark_cancelled(Held("unwanted", "lease"))
-    desk.jobs.mark_cancelled(Held("long", "an older lease"))
+    assert {JobLease("long", "lease"), JobLease("unwanted", "lease")} <= set(desk.jobs.leases())
+    desk.jobs.mark_cancelled(JobLease("unwanted", "lease"))
+    desk.jobs.mark_cancelled(JobLease("long", "an older lease"))
     go_on.set()
     await desk.settled()
     assert (["unwanted"], ["short:1", "old:1", "long:1"]) == (desk.cancelled, desk.entered)
@@ -178,7 +178,7 @@ async def test_a_chat_cancelled_before_its_turn_is_not_rendered(redis: Redis) ->
 
     desk = Desk(encode, await chats(redis, "{{ messages }}", "cfo"))
     await desk.admit([chat("first", "cfo@1"), chat("unwanted", "cfo@1")])
-    desk.jobs.mark_cancelled(Held("unwanted", "lease"))
+    desk.jobs.mark_cancelled(JobLease("unwanted", "lease"))
     go_on.set()
     await desk.settled()
     assert (["first"], [("unwanted", "JobCancelled")]) == (rendered, desk.refused)
@@ -198,7 +198,7 @@ async def test_who_leaves_gives_back_what_was_not_ready(redis: Redis) -> None:
     await desk.admit([chat("first", "cfo@1")])
     await asyncio.to_thread(begun.wait, 10)
     await desk.admission.close()
-    assert [Held("first", "lease")] == desk.jobs.expect_no_more()
+    assert [JobLease("first", "lease")] == desk.jobs.expect_no_more()
     go_on.set()
     assert ([], []) == (desk.entered, desk.refused)
 

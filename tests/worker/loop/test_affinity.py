@@ -122,12 +122,12 @@ def test_one_load_at_a_time() -> None:
 
 def test_a_crowd_leaves_a_row_in_eight() -> None:
     """Jobs whose turn has not come do not take the last rows while others are about; when it has, or alone, they do."""
-    crowd = view(waiting("a@1", since_s=-2))
+    over = view(waiting("a@1", since_s=-2))
     busy = Holding(slots=4, resident=frozenset({"a@1"}), held={"b@1": 14})
-    assert Choice(("a@1",), jobs=1, per_adapter=1) == choose(crowd, busy, 3, Policy(), "w1", ALONE)
-    assert Choice() == choose(crowd, busy, 2, Policy(), "w1", ALONE)
+    assert Choice(("a@1",), jobs=1, per_adapter=1) == choose(over, busy, 3, Policy(), "w1", ALONE)
+    assert Choice() == choose(over, busy, 2, Policy(), "w1", ALONE)
     assert ("a@1",) == prefer(view(waiting("a@1", since_s=0)), busy, rows=2)
-    assert ("a@1",) == prefer(crowd, Holding(slots=4, resident=frozenset({"a@1"}), held={"a@1": 14}), rows=2)
+    assert ("a@1",) == prefer(over, Holding(slots=4, resident=frozenset({"a@1"}), held={"a@1": 14}), rows=2)
 
 
 def test_a_crowd_is_loaded_elsewhere_too() -> None:

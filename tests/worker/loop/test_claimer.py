@@ -1,4 +1,4 @@
-"""When a worker claims, over a scripted broker: what it asks for, repeats, and waits for."""
+"""When a worker claims, over a scripted queue: what it asks for, repeats, and waits for."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def _next(answers: list[Any]) -> Any:
 
 
 def made(
-    broker: ScriptedBroker,
+    queue: ScriptedBroker,
     *,
     rows: int = 4,
     slots: int = 2,
@@ -82,7 +82,7 @@ def made(
 ) -> Any:
     jobs = HeldJobs()
     claims = Claimer(
-        broker,  # type: ignore[arg-type]  # a fake of what it uses
+        queue,  # type: ignore[arg-type]  # a fake of what it uses
         jobs,
         ServerClock(),
         Policy(),
@@ -104,102 +104,102 @@ def hold(jobs: HeldJobs, claimed: ClaimedJob) -> None:
 
 async def test_looks_then_claims() -> None:
     """A fresh worker first looks, then claims what it saw, for as many rows as are free."""
-    broker = ScriptedBroker([view("a@1")], [Claim((job("0.1", "a@1"),), view())])
-    claims, _ = made(broker)
+    queue = ScriptedBroker([view("a@1")], [Claim((job("0.1", "a@1"),), view())])
+    claims, _ = made(queue)
     assert () == await claims.claim()
     assert (job("0.1", "a@1"),) == await claims.claim()
-    assert [("boot.1", ("a@1",), 4)] == broker.asked
+    assert [("boot.1", ("a@1",), 4)] == queue.asked
 
 
 async def test_lost_reply_is_asked_for_again() -> None:
     """After a lost reply the claim is repeated under the same lease, so that what it took is not lost."""
-    broker = ScriptedBroker([view("a@1")], [RedisUnreachable("cut"), Claim((job("0.1", "a@1"),), view("a@1"))])
-    claims, _ = made(broker)
+    queue = ScriptedBroker([view("a@1")], [RedisUnreachable("cut"), Claim((job("0.1", "a@1"),), view("a@1"))])
+    claims, _ = made(queue)
     await claims.claim()
     await claims.claim()
     await claims.claim()
-    assert ["boot.1", "boot.1", "boot.2"] == [lease for lease, _, _ in broker.asked]
+    assert ["boot.1", "boot.1", "boot.2"] == [lease for lease, _, _ in queue.asked]
 
 
 async def test_full_worker_ticks() -> None:
     """A worker without free rows claims nothing, but still does the server's chores."""
-    broker = ScriptedBroker([view("a@1")], [Claim((), view())])
-    claims, jobs = made(broker, rows=1)
+    queue = ScriptedBroker([view("a@1")], [Claim((), view())])
+    claims, jobs = made(queue, rows=1)
     hold(jobs, job("0.1", "a@1"))
     for _ in range(3):
         assert () == await claims.claim()
-    assert ([], 3, 0) == (broker.asked, broker.ticked, broker.waited)
+    assert ([], 3, 0) == (queue.asked, queue.ticked, queue.waited)
 
 
 async def test_idle_worker_sleeps_on_the_marker() -> None:
     """With nothing to claim, a worker waits for the wake marker rather than asking again and again."""
-    broker = ScriptedBroker([view()], [Claim((), view())])
-    claims, _ = made(broker)
+    queue = ScriptedBroker([view()], [Claim((), view())])
+    claims, _ = made(queue)
     for _ in range(3):
         assert () == await claims.claim()
-    assert (2, 3) == (broker.waited, broker.ticked)
+    assert (2, 3) == (queue.waited, queue.ticked)
 
 
 async def test_blocked_worker_leaves_the_marker_to_others() -> None:
     """A worker that has rows but no slot for what waits does not take the wake-up of one that has."""
-    broker = ScriptedBroker([view("b@1")], [Claim((), view())])
-    claims, jobs = made(broker, slots=1)
+    queue = ScriptedBroker([view("b@1")], [Claim((), view())])
+    claims, jobs = made(queue, slots=1)
     hold(jobs, job("0.1", "a@1"))
     for _ in range(3):
         assert () == await claims.claim()
-    assert ([], 0) == (broker.asked, broker.waited)
+    assert ([], 0) == (queue.asked, queue.waited)
 
 
 async def test_a_worker_apart_hears_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
     """A worker that leaves what waits to others asks at once for what it holds when such a job comes."""
     monkeypatch.setattr(claimer, "BLOCKED_S", 60.0)
-    broker = ScriptedBroker([view("b@1")], [Claim((), view("b@1"))])
-    broker.signals = True
-    claims, jobs = made(broker, slots=1)
+    queue = ScriptedBroker([view("b@1")], [Claim((), view("b@1"))])
+    queue.signals = True
+    claims, jobs = made(queue, slots=1)
     hold(jobs, job("0.1", "a@1"))
     await claims.claim()
     listening = asyncio.create_task(claims.listen())
     async with asyncio.timeout(2):
         await claims.claim()
     await cancel_and_wait(listening)
-    assert (["_base", "a@1"], 0) == ([ref for _, refs, _ in broker.asked for ref in refs], broker.waited)
+    assert (["_base", "a@1"], 0) == ([ref for _, refs, _ in queue.asked for ref in refs], queue.waited)
 
 
 async def test_stop_ends_the_wait(monkeypatch: pytest.MonkeyPatch) -> None:
     """A sleeping claimer returns at once when told to stop, and claims no more."""
     monkeypatch.setattr(claimer, "IDLE_S", 60.0)
-    broker = ScriptedBroker([view()], [Claim((), view())])
-    claims, _ = made(broker)
+    queue = ScriptedBroker([view()], [Claim((), view())])
+    claims, _ = made(queue)
     await claims.claim()
     waiting = asyncio.create_task(claims.claim())
     await asyncio.sleep(0.02)
     claims.stop()
     async with asyncio.timeout(2):
         assert () == await waiting
-    broker.ticks = [view("a@1")]
+    queue.ticks = [view("a@1")]
     assert () == await claims.claim()
-    assert [] == broker.asked
+    assert [] == queue.asked
 
 
 async def test_suspect_is_taken_by_an_empty_worker_only() -> None:
     """A job whose worker vanished is claimed by a worker that holds nothing, though no adapter is ready."""
-    broker = ScriptedBroker([view(suspects=1)], [Claim((job("0.1", "a@1"),), view(suspects=1))])
-    claims, jobs = made(broker)
+    queue = ScriptedBroker([view(suspects=1)], [Claim((job("0.1", "a@1"),), view(suspects=1))])
+    claims, jobs = made(queue)
     await claims.claim()
     assert (job("0.1", "a@1"),) == await claims.claim()
     hold(jobs, job("0.1", "a@1"))
     await claims.claim()
-    assert 1 == len(broker.asked)
+    assert 1 == len(queue.asked)
 
 
 async def test_a_worker_that_is_to_run_dry_claims_nothing() -> None:
     """Told to go apart, it leaves what waits to others, looks each second, and takes suspects once it holds nothing."""
-    broker = ScriptedBroker([view("a@1", suspects=1, apart=True)], [Claim((job("0.9", "b@1"),), view("a@1"))])
-    claims, jobs = made(broker, resident=frozenset({"a@1"}))
+    queue = ScriptedBroker([view("a@1", suspects=1, apart=True)], [Claim((job("0.9", "b@1"),), view("a@1"))])
+    claims, jobs = made(queue, resident=frozenset({"a@1"}))
     hold(jobs, job("0.1", "a@1"))
     for _ in range(3):
         assert () == await claims.claim()
-    assert ([], 3) == (broker.asked, broker.ticked)
+    assert ([], 3) == (queue.asked, queue.ticked)
     jobs.drop(next(iter(jobs)))
     assert (job("0.9", "b@1"),) == await claims.claim()
 
@@ -207,16 +207,16 @@ async def test_a_worker_that_is_to_run_dry_claims_nothing() -> None:
 async def test_what_stirs_during_a_look_is_not_slept_through(monkeypatch: pytest.MonkeyPatch) -> None:
     """The look did not see it: the next one follows at once."""
     monkeypatch.setattr(claimer, "TICK_S", 60.0)
-    broker = ScriptedBroker([view(apart=True), view(suspects=1)], [Claim((job("0.1", "a@1"),), view())])
-    claims, _ = made(broker)
-    look = broker.tick
+    queue = ScriptedBroker([view(apart=True), view(suspects=1)], [Claim((job("0.1", "a@1"),), view())])
+    claims, _ = made(queue)
+    look = queue.tick
 
     async def stirred(worker: str, residents: Sequence[str] = ()) -> View:
-        if not broker.ticked:
+        if not queue.ticked:
             claims.wake()
         return await look(worker, residents)
 
-    monkeypatch.setattr(broker, "tick", stirred)
+    monkeypatch.setattr(queue, "tick", stirred)
     async with asyncio.timeout(5):
         assert [(), (), (job("0.1", "a@1"),)] == [await claims.claim() for _ in range(3)]
 
@@ -225,13 +225,13 @@ async def test_what_is_not_here_is_left_to_others() -> None:
     """It is neither preferred nor guessed, and the server is told, until its while is over."""
     not_here = NotHere()
     not_here.note("a@1", "no such folder")
-    broker = ScriptedBroker([view("a@1", "b@1"), view()], [Claim((), view())])
-    claims, _ = made(broker, resident=frozenset({"a@1", "b@1"}), not_here=not_here)
+    queue = ScriptedBroker([view("a@1", "b@1"), view()], [Claim((), view())])
+    claims, _ = made(queue, resident=frozenset({"a@1", "b@1"}), not_here=not_here)
     await claims.claim()
     await claims.claim()
-    broker.signals = True
+    queue.signals = True
     await claims.claim()
-    assert [("b@1",), ("_base", "b@1")] == [preferred for _, preferred, _ in broker.asked]
+    assert [("b@1",), ("_base", "b@1")] == [preferred for _, preferred, _ in queue.asked]
     assert "-a@1" in claims._resident()
     not_here.reached("a@1")
     assert "-a@1" not in claims._resident()
@@ -239,12 +239,12 @@ async def test_what_is_not_here_is_left_to_others() -> None:
 
 async def test_woken_worker_claims_unseen() -> None:
     """Work that is signalled to an idle worker is asked for by name at once; the claim also tells what else waits."""
-    broker = ScriptedBroker([view()], [Claim((job("0.1", "a@1"),), view("b@1"))])
-    broker.signals = True
-    claims, _ = made(broker, resident=frozenset({"a@1"}))
+    queue = ScriptedBroker([view()], [Claim((job("0.1", "a@1"),), view("b@1"))])
+    queue.signals = True
+    claims, _ = made(queue, resident=frozenset({"a@1"}))
     assert () == await claims.claim()
     assert (job("0.1", "a@1"),) == await claims.claim()
-    assert [("boot.1", ("_base", "a@1"), 4)] == broker.asked
+    assert [("boot.1", ("_base", "a@1"), 4)] == queue.asked
     await claims.claim()
-    assert ("boot.2", ("b@1",), 4) == broker.asked[-1]
-    assert 1 == broker.ticked
+    assert ("boot.2", ("b@1",), 4) == queue.asked[-1]
+    assert 1 == queue.ticked

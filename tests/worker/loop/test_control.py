@@ -7,11 +7,11 @@ from collections.abc import Mapping
 from types import SimpleNamespace
 from typing import Any
 
-from lorapool.shared.queue.protocol import Held
+from lorapool.shared.queue.protocol import JobLease
 from lorapool.worker.loop.control import Control
 from tests.fleet import until
 
-LEASE = Held("0.j", "L")
+LEASE = JobLease("0.j", "L")
 
 
 class Desk:
@@ -39,7 +39,7 @@ class Desk:
             await asyncio.sleep(3600)
         return new[:1]
 
-    def _mark(self, lease: Held) -> None:
+    def _mark(self, lease: JobLease) -> None:
         self.done.append(f"mark {lease.lease}")
 
     async def _cancel(self, job: Any) -> None:

@@ -58,11 +58,11 @@ class Desk:
         validator: Any = SimpleNamespace(not_here=SimpleNamespace(refs=lambda: ("far@1",)), judging="e@1")
         pool: Any = self.pool
         engine: Any = self.engine
-        jobs: Any = Held()
+        jobs: Any = JobLease()
         self.heartbeat = Heartbeat(pool, pool, engine, jobs, validator, {"device": "d"}, rows=8, peers=pool)
 
 
-class Held:
+class JobLease:
     def __len__(self) -> int:
         return 5
 

@@ -16,7 +16,7 @@ NOW_MS = 1_800_000_000_000
 
 
 class Server:
-    """A broker that answers each renewal with the same."""
+    """A queue that answers each renewal with the same."""
 
     def __init__(self, renewed: Renewed) -> None:
         self.renewed = renewed
@@ -54,9 +54,9 @@ async def renewed(answer: Renewed) -> Endings:
     clock.observe(NOW_MS)  # behind the server's: its last answer is long ago, or was long on its way
     for job_id in ("0.lost", "0.cancelled", "0.overdue", "0.runs"):
         jobs.add(held(job_id, NOW_MS + 1_000 if job_id == "0.overdue" else None))
-    broker: Any = Server(answer)
+    queue: Any = Server(answer)
     settler: Any = endings
-    await LeaseKeeper(broker, jobs, settler, clock, lease_ms=15_000).renew()
+    await LeaseKeeper(queue, jobs, settler, clock, lease_ms=15_000).renew()
     return endings
 
 

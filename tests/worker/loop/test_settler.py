@@ -1,4 +1,4 @@
-"""What the engine reported, as it reaches the broker: deltas, ends, what is given back and what is lost."""
+"""What the engine reported, as it reaches the queue: deltas, ends, what is given back and what is lost."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 
 from lorapool.shared.errors import AdapterUnavailable, InvalidRequest
 from lorapool.shared.job import FinishReason
-from lorapool.shared.queue.protocol import ClaimedJob, Delta, Held, Settled, Settlement
+from lorapool.shared.queue.protocol import ClaimedJob, Delta, JobLease, Settled, Settlement
 from lorapool.worker.adapters.not_here import NotHere
 from lorapool.worker.engine.port import EngineDown, Lost, Report, Request, Sampling, Start, Update
 from lorapool.worker.loop.clock import ServerClock
@@ -22,14 +22,14 @@ from tests.fleet import until
 
 
 class Book:
-    """A broker that remembers. ``stale``: jobs whose lease is lost; ``unwritable``: those that it cannot take."""
+    """A queue that remembers. ``stale``: jobs whose lease is lost; ``unwritable``: those that it cannot take."""
 
     def __init__(self) -> None:
         self.deltas: list[Delta] = []
         self.ends: list[Settlement] = []
         self.calls: list[int] = []
-        self.released: list[Held] = []
-        self.lost: list[Held] = []
+        self.released: list[JobLease] = []
+        self.lost: list[JobLease] = []
         self.stale: set[str] = set()
         self.unwritable: set[str] = set()
 
@@ -46,10 +46,10 @@ class Book:
             Settled(one.job_id, "stale" if one.job_id in self.stale else "settled", one.outcome) for one in settlements
         ]
 
-    async def release(self, leases: Sequence[Held]) -> None:
+    async def release(self, leases: Sequence[JobLease]) -> None:
         self.released += leases
 
-    async def lose(self, leases: Sequence[Held]) -> None:
+    async def lose(self, leases: Sequence[JobLease]) -> None:
         self.lost += leases
 
 
@@ -60,9 +60,9 @@ class Room:
         self.book, self.jobs, self.aborted = Book(), HeldJobs(), list[tuple[str, bool]]()
         self.not_here, self.clock = NotHere(), ServerClock(lambda: 0.0)
         self.clock.observe(500)
-        broker: Any = self.book
+        queue: Any = self.book
         engine: Any = self
-        self.settler = Settler(broker, self.jobs, engine, self.clock, self.not_here, device="d", dtype="t")
+        self.settler = Settler(queue, self.jobs, engine, self.clock, self.not_here, device="d", dtype="t")
 
     def abort(self, seq_id: str, *, finished: bool = False) -> None:
         self.aborted.append((seq_id, finished))

@@ -52,9 +52,9 @@ async def test_adapter_gone_from_the_catalog(redis: Redis, pool: Client) -> None
     """A job whose adapter has no record any more is failed with the reason."""
     await add_adapters(redis, "a")
     await redis.delete(PoolKeys("default").adapter("a@1"))
-    broker = Queue(redis, "default")  # the client would not resolve the name
-    enqueued = await broker.enqueue(Job.parse(id="orphan", ref="a@1", prompt="hello"))
-    await broker.close()
+    queue = Queue(redis, "default")  # the client would not resolve the name
+    enqueued = await queue.enqueue(Job.parse(id="orphan", ref="a@1", prompt="hello"))
+    await queue.close()
     with pytest.raises(JobFailed) as failed:
         await pool.get(enqueued.job_id).result(10)
     assert failed.value.error == "UnknownAdapter"
@@ -82,16 +82,16 @@ async def test_a_long_prompt_is_answered(pool: Client) -> None:
 async def test_prefetch(redis: Redis, pool: Client) -> None:
     """An adapter asked for through the control stream is resident before any job wants it."""
     await add_adapters(redis, "a")
-    broker = Queue(redis, "default")
-    await broker.requests.send("w1", {"op": "load", "ref": "a@1"})
-    await broker.requests.send("w1", {"op": "load", "ref": "nobody@1"})
-    await broker.requests.send("w1", {"op": "dance"})
+    queue = Queue(redis, "default")
+    await queue.requests.send("w1", {"op": "load", "ref": "a@1"})
+    await queue.requests.send("w1", {"op": "load", "ref": "nobody@1"})
+    await queue.requests.send("w1", {"op": "dance"})
 
     async def resident() -> bool:
         return (await alive(redis, "w1"))["resident"] == "a@1"
 
     await until(resident)
-    await broker.close()
+    await queue.close()
     assert (await (await pool.submit("a", "hello", max_new_tokens=1)).result(10)).resident
 
 

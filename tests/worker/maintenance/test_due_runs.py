@@ -37,10 +37,10 @@ class Bench:
     def __init__(self, redis: Redis) -> None:
         self.redis = redis
         self.timetable = Timetable(PoolConnection(redis, "default", clock=CLOCK))
-        self.catalog, self.broker = catalog_of(redis, "default"), Queue(redis, "default")
+        self.catalog, self.queue = catalog_of(redis, "default"), Queue(redis, "default")
 
     def due_runs(self, timetable: Timetable | None = None) -> DueRuns:
-        return DueRuns(timetable or self.timetable, self.catalog, lambda _: self.broker)
+        return DueRuns(timetable or self.timetable, self.catalog, lambda _: self.queue)
 
     async def add(self, next_ms: int = EIGHT, **fields: Any) -> None:
         morning = {"name": "morning", "cron": "0 8 * * *", "adapter": "a", "prompt": "hi"}
@@ -63,7 +63,7 @@ async def bench(redis: Redis) -> AsyncIterator[Bench]:
     bench = Bench(redis)
     await add_adapters(redis, "a", "b")
     yield bench
-    await bench.broker.close()
+    await bench.queue.close()
 
 
 async def test_a_due_run_becomes_an_ordinary_job(bench: Bench):
@@ -95,7 +95,7 @@ async def test_any_number_of_workers_make_a_run_once(bench: Bench):
         assert 1 == sum(one.runs for one in made)
     assert [FIRST_ID, SECOND_ID] == await bench.jobs()
     assert 2 == (await bench.entry()).runs
-    assert 2 == (await bench.broker.counters.of_adapter("a@1"))["submitted"]
+    assert 2 == (await bench.queue.counters.of_adapter("a@1"))["submitted"]
 
 
 async def test_a_crash_before_the_record_makes_no_second_job(bench: Bench):
@@ -129,7 +129,7 @@ async def test_the_adapter_is_looked_up_at_each_run(bench: Bench):
     await bench.make(EIGHT)
     await bench.catalog.alias("money", "b@1")
     await bench.make(EIGHT + DAY_MS)
-    refs = [(await bench.broker.get(job_id))["ref"] for job_id in (FIRST_ID, SECOND_ID)]
+    refs = [(await bench.queue.get(job_id))["ref"] for job_id in (FIRST_ID, SECOND_ID)]
     assert ["a@1", "b@1"] == refs
 
 
@@ -153,11 +153,11 @@ async def test_a_refused_run_is_made_when_there_is_room(bench: Bench):
     """A full queue delays it; the entry says why until it is made."""
     await bench.add()
     await bench.add(name="second")
-    await bench.broker.open_adapter("a@1", (await bench.catalog.get("a@1")).digest, max_depth=1)
+    await bench.queue.open_adapter("a@1", (await bench.catalog.get("a@1")).digest, max_depth=1)
     assert RunCounts(runs=1, refused=1) == await bench.make(EIGHT)
     waiting = next(entry for entry in await bench.timetable.list() if not entry.runs)
     assert "QueueFull" in waiting.last_error
-    await bench.broker.cancel((await bench.jobs())[0])
+    await bench.queue.cancel((await bench.jobs())[0])
     assert RunCounts(runs=1) == await bench.make(EIGHT + 60_000)
     assert ["", ""] == [entry.last_error for entry in await bench.timetable.list()]
     assert 2 == len(await bench.jobs())

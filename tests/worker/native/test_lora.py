@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lorapool.worker.native.lora import LoraSlots
-from lorapool.worker.native.lora_parts import Groups, Tile
+from lorapool.worker.native.lora_products import Groups, Tile
 from tests.worker.tiny import Module, Weights
 
 PATHS = {"q": (12, 8), "k": (12, 4), "o": (8, 12)}

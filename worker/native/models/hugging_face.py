@@ -70,7 +70,7 @@ class HuggingFaceForward:
         if self._step is None:
             return
         plan = self._step.head if paths[0] in self._head else self._step.lora
-        if plan.parts:
+        if plan.products:
             flat = [out.view(-1, out.shape[-1]) for out in outs]
             self._lora.apply(paths, x.reshape(-1, x.shape[-1]), flat, plan)
 

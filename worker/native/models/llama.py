@@ -94,7 +94,7 @@ class LlamaForward:
     def _product(self, linear: FusedLinear, x: Tensor, plan: LoraPlan) -> Tensor:
         """x·W of modules that read ``x``, side by side, and what the adapters add to each."""
         out = linear.product(x)
-        if plan.parts:
+        if plan.products:
             self._lora.apply(linear.paths, x, linear.split(out), plan)
         return out
 

@@ -19,14 +19,14 @@ from lorapool.worker.kernels import lora as lora_kernel
 _CALL, _SLOT, _ROW, _PADDED_ROW = 8.0, 1.0, 0.2, 0.35
 _FEW = 8  # rows of a slot: segments of fewer are not padded to the length of longer ones
 
-Span = tuple[int, int, int]  # slot, and the rows [start, stop) of one segment
+SlotRows = tuple[int, int, int]  # slot, and the rows [start, stop) of one segment
 
 
 Bound = Callable[[Tensor, Sequence[Tensor]], None]  # adds to outputs [rows, out] in place, given an input [rows, in]
 Ups = Sequence[tuple[int, Tensor]]  # of each module its first column among A's products, and its B's [slots, rank, out]
 
 
-class Part(Protocol):
+class Product(Protocol):
     """Some neighbouring rows of the flat row, computed together."""
 
     def bind(self, down: Tensor, ups: Ups) -> Bound:
@@ -35,7 +35,7 @@ class Part(Protocol):
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Tile:
+class PaddedProduct:
     """Rows ``start`` to ``stop`` as one batched product: ``count`` neighbouring slots from ``slot`` on, ``each`` rows
     a slot.
 
@@ -72,7 +72,7 @@ class Tile:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Groups:
+class KernelProduct:
     """Rows of any slots by the kernel of lora_kernel; ``listed`` as its ``row_tiles`` makes them."""
 
     listed: Tensor
@@ -81,63 +81,63 @@ class Groups:
         return lora_kernel.bind(down, ups, self.listed)
 
 
-def plan_parts(spans: list[Span], dtype: torch.dtype, device: torch.device) -> list[Part]:
+def plan_products(segments: list[SlotRows], dtype: torch.dtype, device: torch.device) -> list[Product]:
     """The cheapest way to compute these segments with weights of a dtype."""
-    if not spans:
+    if not segments:
         return []
     if lora_kernel.serves(dtype, device):
-        return [Groups(lora_kernel.row_tiles(spans))]
-    return [_tile(tile, device) for run in _runs(spans) for tile in _partition(run)]
+        return [KernelProduct(lora_kernel.row_tiles(segments))]
+    return [_padded(part, device) for run in _runs(segments) for part in _partition(run)]
 
 
-def _tile(spans: list[Span], device: torch.device) -> Tile:
-    first, last = spans[0][0], spans[-1][0]
-    count, each = last - first + 1, max(stop - start for _, start, stop in spans)
-    start, stop = spans[0][1], spans[-1][2]
+def _padded(segments: list[SlotRows], device: torch.device) -> PaddedProduct:
+    first, last = segments[0][0], segments[-1][0]
+    count, each = last - first + 1, max(stop - start for _, start, stop in segments)
+    start, stop = segments[0][1], segments[-1][2]
     if stop - start == count * each:
-        return Tile(start, stop, first, count, each)
+        return PaddedProduct(start, stop, first, count, each)
     pad = [start] * (count * each)
     keep: list[int] = []
-    for slot, begin, end in spans:
+    for slot, begin, end in segments:
         at = (slot - first) * each
         pad[at : at + end - begin] = range(begin, end)
         keep += range(at, at + end - begin)
-    return Tile(start, stop, first, count, each, *(torch.tensor(ids, device=device) for ids in (pad, keep)))
+    return PaddedProduct(start, stop, first, count, each, *(torch.tensor(ids, device=device) for ids in (pad, keep)))
 
 
-def _runs(spans: list[Span]) -> list[list[Span]]:
+def _runs(segments: list[SlotRows]) -> list[list[SlotRows]]:
     """Split where rows do not touch, and where segments of few rows meet longer ones."""
-    runs: list[list[Span]] = []
-    for span in spans:
-        if runs and runs[-1][-1][2] == span[1] and _few(runs[-1][-1]) == _few(span):
-            runs[-1].append(span)
+    runs: list[list[SlotRows]] = []
+    for segment in segments:
+        if runs and runs[-1][-1][2] == segment[1] and _few(runs[-1][-1]) == _few(segment):
+            runs[-1].append(segment)
         else:
-            runs.append([span])
+            runs.append([segment])
     return runs
 
 
-def _few(span: Span) -> bool:
-    return span[2] - span[1] <= _FEW
+def _few(segment: SlotRows) -> bool:
+    return segment[2] - segment[1] <= _FEW
 
 
-def _partition(spans: list[Span]) -> list[list[Span]]:
-    """Split segments into tiles: join neighbours while one padded product is cheaper than two."""
-    parts: list[list[Span]] = []
-    for span in spans:
-        if parts and _joins(parts[-1], span):
-            parts[-1].append(span)
+def _partition(segments: list[SlotRows]) -> list[list[SlotRows]]:
+    """Split segments into padded products: join neighbours while one padded product is cheaper than two."""
+    parts: list[list[SlotRows]] = []
+    for segment in segments:
+        if parts and _joins(parts[-1], segment):
+            parts[-1].append(segment)
         else:
-            parts.append([span])
+            parts.append([segment])
     return parts
 
 
-def _joins(part: list[Span], span: Span) -> bool:
-    if part[-1][0] >= span[0] or part[-1][2] != span[1]:
+def _joins(part: list[SlotRows], segment: SlotRows) -> bool:
+    if part[-1][0] >= segment[0] or part[-1][2] != segment[1]:
         return False  # slots must rise, rows must touch
-    return _cost([*part, span]) <= _cost(part) + _cost([span])
+    return _cost([*part, segment]) <= _cost(part) + _cost([segment])
 
 
-def _cost(part: list[Span]) -> float:
+def _cost(part: list[SlotRows]) -> float:
     slots = part[-1][0] - part[0][0] + 1
     sizes = {stop - start for _, start, stop in part}
     row = _ROW if len(sizes) == 1 and slots == len(part) else _PADDED_ROW

@@ -3,7 +3,7 @@
 
 local more_is_due = false -- than one call may do
 
-local function duties(lease_ms)
+local function housekeeping(lease_ms)
   local outage = in_outage(lease_ms)
   local more_to_promote = promote()
   if not outage then

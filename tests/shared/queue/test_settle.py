@@ -4,7 +4,7 @@ import pytest
 from redis.asyncio import Redis
 
 from lorapool.shared.job import JobState
-from lorapool.shared.queue.protocol import Delta, Held, Settlement
+from lorapool.shared.queue.protocol import Delta, JobLease, Settlement
 from lorapool.shared.queue.replies import RESULT_FIELDS
 from lorapool.shared.server.keys import Keys, new_job_id
 from lorapool.shared.server.terms import Terms
@@ -20,10 +20,10 @@ async def test_a_result_is_plain_fields_with_a_ttl(bench: Bench) -> None:
     [claimed] = await bench.claim()
     await bench.set_clock(START_MS + 500)
     settlement = success(claimed, text="Nine months.", finish_reason="eos_token", completion_tokens=4, detail=b"\x80")
-    [settled] = await bench.broker.settle([settlement])
+    [settled] = await bench.queue.settle([settlement])
     assert ("settled", "succeeded") == (settled.outcome, settled.state)
     assert b"Nine months." == await bench.redis.hget(bench.keys.job("mine"), "text")
-    record = await bench.broker.get("mine")
+    record = await bench.queue.get("mine")
     assert (str(START_MS + 500), "4", b"\x80") == (record["finished_ms"], record["completion_tokens"], record["detail"])
     assert not await bench.redis.exists(bench.keys.payload("mine"))
     assert 0 < await bench.redis.pttl(bench.keys.job("mine")) <= DAY_MS
@@ -32,9 +32,9 @@ async def test_a_result_is_plain_fields_with_a_ttl(bench: Bench) -> None:
 async def test_results_are_the_fields_that_tell_of_an_end(bench: Bench) -> None:
     """Many results come in one reply, as the records have them; what is not there is None."""
     job_id = await bench.enqueue()
-    await bench.broker.settle([success(c, text="Six months.", detail=b"\xff") for c in await bench.claim()])
-    found, missing = await bench.broker.results([job_id, "0.unknown"])
-    record = await bench.broker.get(job_id)
+    await bench.queue.settle([success(c, text="Six months.", detail=b"\xff") for c in await bench.claim()])
+    found, missing = await bench.queue.results([job_id, "0.unknown"])
+    record = await bench.queue.get(job_id)
     assert missing is None
     assert (b"\xff", "Six months.", "succeeded") == (found["detail"], found["text"], found["state"])
     assert found == {name: record[name] for name in found}
@@ -45,11 +45,11 @@ async def test_a_repeat_is_told_the_first_outcome(bench: Bench) -> None:
     """A settle whose reply was lost is settled, not stale, and changes nothing."""
     await bench.enqueue(id="mine")
     [claimed] = await bench.claim()
-    await bench.broker.settle([success(claimed, text="first")])
-    [repeat] = await bench.broker.settle([success(claimed, text="second")])
+    await bench.queue.settle([success(claimed, text="first")])
+    [repeat] = await bench.queue.settle([success(claimed, text="second")])
     assert ("settled", "succeeded") == (repeat.outcome, repeat.state)
-    assert (await bench.broker.get("mine"))["text"] == "first"
-    stats = await bench.broker.counters.of_adapter("cfo@1")
+    assert (await bench.queue.get("mine"))["text"] == "first"
+    stats = await bench.queue.counters.of_adapter("cfo@1")
     assert (1, 0) == (stats["succeeded"], stats.get("stale", 0))
 
 
@@ -59,24 +59,24 @@ async def test_who_lost_its_lease_writes_nothing(bench: Bench) -> None:
     [old] = await bench.claim(worker="frozen")
     await bench.pass_time(20_000)
     [new] = await bench.claim(worker="w2")
-    before = await bench.broker.get("mine")
+    before = await bench.queue.get("mine")
     assert before is not None
     before |= {"lifted": "1", "lost_leases": ""}  # all that its words change: it was only slow
-    assert ("0.mine",) == (await bench.broker.renew([Held(old.job_id, old.lease)], LEASE_MS)).lost
-    assert ("0.mine",) == await bench.broker.emit([Delta(old.job_id, old.lease, 1, 0, "x", (1,))])
-    [stale] = await bench.broker.settle([success(old, text="wrong")])
+    assert ("0.mine",) == (await bench.queue.renew([JobLease(old.job_id, old.lease)], LEASE_MS)).lost
+    assert ("0.mine",) == await bench.queue.emit([Delta(old.job_id, old.lease, 1, 0, "x", (1,))])
+    [stale] = await bench.queue.settle([success(old, text="wrong")])
     assert ("stale", "running") == (stale.outcome, stale.state)
-    await bench.broker.release([Held(old.job_id, old.lease)])
-    assert before == await bench.broker.get("mine")
-    await bench.broker.settle([success(new, text="right")])
-    [stale] = await bench.broker.settle([success(old, text="wrong")])
+    await bench.queue.release([JobLease(old.job_id, old.lease)])
+    assert before == await bench.queue.get("mine")
+    await bench.queue.settle([success(new, text="right")])
+    [stale] = await bench.queue.settle([success(old, text="wrong")])
     assert ("stale", "succeeded") == (stale.outcome, stale.state)
-    assert (await bench.broker.get("mine"))["text"] == "right"
-    assert (await bench.broker.counters.of_adapter("cfo@1"))["stale"] == 4
+    assert (await bench.queue.get("mine"))["text"] == "right"
+    assert (await bench.queue.counters.of_adapter("cfo@1"))["stale"] == 4
 
 
 async def test_a_vanished_record_is_stale(bench: Bench) -> None:
-    [settled] = await bench.broker.settle([Settlement("0.nothing", "L", "succeeded")])
+    [settled] = await bench.queue.settle([Settlement("0.nothing", "L", "succeeded")])
     assert ("stale", "") == (settled.outcome, settled.state)
 
 
@@ -87,7 +87,7 @@ async def test_a_retry_waits_longer_each_time_and_ends_as_a_dead_letter(bench: B
     for attempt in (1, 2, 3):
         [claimed] = await bench.claim()
         assert attempt == claimed.attempt
-        await bench.broker.settle(
+        await bench.queue.settle(
             [Settlement("0.mine", claimed.lease, "retry", error="CudaError", message="out of luck")]
         )
         due = await bench.redis.zscore(bench.keys.one("delayed"), "mine")
@@ -96,22 +96,22 @@ async def test_a_retry_waits_longer_each_time_and_ends_as_a_dead_letter(bench: B
             await bench.set_clock(int(due))
     assert 500 <= waits[0] <= 1_500
     assert 1_000 <= waits[1] <= 3_000
-    record = await bench.broker.get("mine")
+    record = await bench.queue.get("mine")
     assert ("failed", "CudaError", "out of luck", "3") == tuple(
         record[n] for n in ("state", "error", "message", "attempts")
     )
     assert await bench.redis.pttl(bench.keys.payload("mine")) > 6 * DAY_MS
     [(_, letter)] = await bench.redis.xrange(bench.keys.one("dead"))
     assert (b"mine", b"cfo@1", b"CudaError") == (letter[b"job"], letter[b"ref"], letter[b"reason"])
-    stats = await bench.broker.counters.of_adapter("cfo@1")
+    stats = await bench.queue.counters.of_adapter("cfo@1")
     assert (2, 1, 1) == (stats["retried"], stats["dead"], stats["failed"])
 
 
 async def test_what_cannot_pass_is_not_retried(bench: Bench) -> None:
     await bench.enqueue(id="mine")
     [claimed] = await bench.claim()
-    await bench.broker.settle([Settlement("0.mine", claimed.lease, "failed", error="PromptTooLong", message="9 > 8")])
-    record = await bench.broker.get("mine")
+    await bench.queue.settle([Settlement("0.mine", claimed.lease, "failed", error="PromptTooLong", message="9 > 8")])
+    record = await bench.queue.get("mine")
     assert ("failed", "PromptTooLong", "9 > 8") == (record["state"], record["error"], record["message"])
     assert not await bench.redis.exists(bench.keys.one("dead"))
 
@@ -121,9 +121,9 @@ async def test_an_outage_sends_nobody_to_the_dead_letters(bench: Bench) -> None:
     await bench.enqueue(id="mine")
     [claimed] = await bench.claim()
     await bench.set_clock(bench.now + 60_000)
-    await bench.broker.tick("w2")
+    await bench.queue.tick("w2")
     assert await bench.state("mine") == "running"
-    renewed = await bench.broker.renew([Held("0.mine", claimed.lease)], LEASE_MS)
+    renewed = await bench.queue.renew([JobLease("0.mine", claimed.lease)], LEASE_MS)
     assert renewed.lost == ()
     await bench.pass_time(LEASE_MS - 1_000)
     assert await bench.state("mine") == "running"
@@ -134,35 +134,35 @@ async def test_an_outage_sends_nobody_to_the_dead_letters(bench: Bench) -> None:
 async def test_a_released_job_is_unburnt(bench: Bench) -> None:
     await bench.enqueue(id="mine")
     [claimed] = await bench.claim()
-    await bench.broker.release([Held("0.mine", claimed.lease)])
-    await bench.broker.release([Held("0.mine", claimed.lease)])
+    await bench.queue.release([JobLease("0.mine", claimed.lease)])
+    await bench.queue.release([JobLease("0.mine", claimed.lease)])
     [again] = await bench.claim()
     assert (1, 0, 2) == (again.attempt, again.lost, again.fence)
-    assert (await bench.broker.counters.of_adapter("cfo@1"))["released"] == 1
+    assert (await bench.queue.counters.of_adapter("cfo@1"))["released"] == 1
 
 
 async def test_cancel_in_every_state(bench: Bench) -> None:
     """Waiting jobs end at once; a running one's worker is told and settles it; an ended one stays as it is."""
     for name, fields in {"queued": {}, "delayed": {"delay_ms": 5_000}}.items():
         await bench.enqueue(id=name, **fields)
-        assert JobState.CANCELLED == await bench.broker.cancel(name)
+        assert JobState.CANCELLED == await bench.queue.cancel(name)
     await bench.enqueue(id="running")
     [claimed] = await bench.claim()
-    assert JobState.RUNNING == await bench.broker.cancel("running")
-    assert JobState.RUNNING == await bench.broker.cancel("running")
-    told = [fields for _, fields in await bench.broker.control("w1", "0-0", 0)]
+    assert JobState.RUNNING == await bench.queue.cancel("running")
+    assert JobState.RUNNING == await bench.queue.cancel("running")
+    told = [fields for _, fields in await bench.queue.control("w1", "0-0", 0)]
     assert told == [{"op": "cancel", "job_id": "0.running", "lease": claimed.lease}]
-    assert ("0.running",) == (await bench.broker.renew([Held("0.running", claimed.lease)], LEASE_MS)).cancelled
-    await bench.broker.settle([Settlement("0.running", claimed.lease, "cancelled", text="so far")])
-    assert JobState.CANCELLED == await bench.broker.cancel("running")
-    assert (await bench.broker.get("running"))["text"] == "so far"
-    assert (await bench.broker.counters.of_adapter("cfo@1"))["cancelled"] == 3
+    assert ("0.running",) == (await bench.queue.renew([JobLease("0.running", claimed.lease)], LEASE_MS)).cancelled
+    await bench.queue.settle([Settlement("0.running", claimed.lease, "cancelled", text="so far")])
+    assert JobState.CANCELLED == await bench.queue.cancel("running")
+    assert (await bench.queue.get("running"))["text"] == "so far"
+    assert (await bench.queue.counters.of_adapter("cfo@1"))["cancelled"] == 3
 
 
 async def test_a_cancelled_job_whose_worker_died_is_cancelled(bench: Bench) -> None:
     await bench.enqueue(id="mine")
     await bench.claim()
-    await bench.broker.cancel("mine")
+    await bench.queue.cancel("mine")
     await bench.pass_time(LEASE_MS + 1_000)
     assert await bench.state("mine") == "cancelled"
 
@@ -174,17 +174,17 @@ async def test_a_deadline_ends_what_waits_and_stops_what_runs(bench: Bench) -> N
     await bench.pass_time(5_000)
     assert await bench.state("waits") == "expired"
     assert await bench.state("runs") == "running"
-    renewed = await bench.broker.renew([Held("0.runs", claimed.lease)], LEASE_MS)
+    renewed = await bench.queue.renew([JobLease("0.runs", claimed.lease)], LEASE_MS)
     assert ((), ("0.runs",)) == (renewed.cancelled, renewed.overdue)
 
 
 async def test_a_client_may_expire_its_own_overdue_job(bench: Bench) -> None:
     """Even with no worker anywhere; not before the deadline."""
     await bench.enqueue(id="mine", deadline_ms=1_000)
-    assert JobState.QUEUED == await bench.broker.expire("mine")
+    assert JobState.QUEUED == await bench.queue.expire("mine")
     await bench.set_clock(bench.now + 1_000)
-    assert JobState.EXPIRED == await bench.broker.expire("mine")
-    assert JobState.EXPIRED == await bench.broker.expire("mine")
+    assert JobState.EXPIRED == await bench.queue.expire("mine")
+    assert JobState.EXPIRED == await bench.queue.expire("mine")
 
 
 async def test_tokens_are_streamed_once_each(bench: Bench) -> None:
@@ -192,28 +192,28 @@ async def test_tokens_are_streamed_once_each(bench: Bench) -> None:
     await bench.enqueue(id="mine", stream=True)
     [first] = await bench.claim()
     for _ in range(2):
-        await bench.broker.emit([Delta("0.mine", first.lease, 1, 0, "Hé", (7, 8))])
-    await bench.broker.settle([Settlement("0.mine", first.lease, "retry", error="X")])
+        await bench.queue.emit([Delta("0.mine", first.lease, 1, 0, "Hé", (7, 8))])
+    await bench.queue.settle([Settlement("0.mine", first.lease, "retry", error="X")])
     await bench.set_clock(bench.now + 2_000)
     [second] = await bench.claim()
-    await bench.broker.emit(
+    await bench.queue.emit(
         [Delta("0.mine", second.lease, 2, 0, "Hé", (7, 8)), Delta("0.mine", second.lease, 2, 2, "!", (9,))]
     )
-    await bench.broker.settle([success(second, text="Hé!")])
-    items = await bench.broker.tokens("mine", "0-0", 0)
+    await bench.queue.settle([success(second, text="Hé!")])
+    items = await bench.queue.tokens("mine", "0-0", 0)
     assert [("delta", 1, "Hé"), ("restart", 2, ""), ("delta", 2, "Hé"), ("delta", 2, "!"), ("end", 2, "")] == [
         (item.kind, item.attempt, item.text) for item in items
     ]
     assert (2, (9,), JobState.SUCCEEDED) == (items[3].offset, items[3].token_ids, items[4].state)
-    assert items[4:] == await bench.broker.tokens("mine", items[3].entry_id, 0)
+    assert items[4:] == await bench.queue.tokens("mine", items[3].entry_id, 0)
 
 
 async def test_only_streamed_jobs_emit(bench: Bench) -> None:
     """A delta of a job submitted without ``stream`` leaves nothing behind."""
     await bench.enqueue(id="mine")
     [claimed] = await bench.claim()
-    assert () == await bench.broker.emit([Delta("0.mine", claimed.lease, 1, 0, "x", (1,))])
-    assert [] == await bench.broker.tokens("mine", "0-0", 0)
+    assert () == await bench.queue.emit([Delta("0.mine", claimed.lease, 1, 0, "x", (1,))])
+    assert [] == await bench.queue.tokens("mine", "0-0", 0)
 
 
 async def test_the_first_token_is_timed(bench: Bench) -> None:
@@ -222,11 +222,11 @@ async def test_the_first_token_is_timed(bench: Bench) -> None:
     await bench.enqueue(id="seen", stream=True)
     told, seen = await bench.claim()
     await bench.set_clock(START_MS + 70)
-    await bench.broker.emit([Delta("0.seen", seen.lease, 1, 0, "x", (1,))])
-    await bench.broker.settle([success(told, first_token_ms=START_MS + 30), success(seen)])
-    assert str(START_MS + 30) == (await bench.broker.get("told"))["first_token_ms"]
-    assert str(START_MS + 70) == (await bench.broker.get("seen"))["first_token_ms"]
-    assert (await bench.broker.counters.of_adapter("cfo@1"))["first_token_ms"] == 100
+    await bench.queue.emit([Delta("0.seen", seen.lease, 1, 0, "x", (1,))])
+    await bench.queue.settle([success(told, first_token_ms=START_MS + 30), success(seen)])
+    assert str(START_MS + 30) == (await bench.queue.get("told"))["first_token_ms"]
+    assert str(START_MS + 70) == (await bench.queue.get("seen"))["first_token_ms"]
+    assert (await bench.queue.counters.of_adapter("cfo@1"))["first_token_ms"] == 100
 
 
 async def test_the_waiting_client_is_told(bench: Bench) -> None:
@@ -234,46 +234,46 @@ async def test_the_waiting_client_is_told(bench: Bench) -> None:
     for name in ("a", "b"):
         await bench.enqueue(id=name, client="me")
     await bench.enqueue(id="other", client="you")
-    await bench.broker.settle([success(claimed) for claimed in await bench.claim()])
-    notices = await bench.broker.inbox("me", "0-0", 0)
+    await bench.queue.settle([success(claimed) for claimed in await bench.claim()])
+    notices = await bench.queue.inbox("me", "0-0", 0)
     assert [("0.a", "succeeded"), ("0.b", "succeeded")] == [(n.job_id, n.state) for n in notices]
-    assert [] == await bench.broker.inbox("me", notices[-1].entry_id, 0.01)
-    assert (1, 0) == (await bench.broker.inbox_written("me"), await bench.broker.inbox_written("nobody"))
+    assert [] == await bench.queue.inbox("me", notices[-1].entry_id, 0.01)
+    assert (1, 0) == (await bench.queue.inbox_written("me"), await bench.queue.inbox_written("nobody"))
 
 
 async def test_a_short_answer_comes_with_its_notice(bench: Bench) -> None:
     """As the record has it, whatever bytes are in text and detail."""
     await bench.enqueue(id="mine", client="me")
     answer = {"text": "a\tb\n\nc é", "detail": b"\n\t\x80\xff", "device": "cuda:0", "first_token_ms": START_MS + 1}
-    await bench.broker.settle([success(c, finish_reason="length", **answer) for c in await bench.claim()])
-    [notice] = await bench.broker.inbox("me", "0-0", 0)
-    [record] = await bench.broker.results(["mine"])
+    await bench.queue.settle([success(c, finish_reason="length", **answer) for c in await bench.claim()])
+    [notice] = await bench.queue.inbox("me", "0-0", 0)
+    [record] = await bench.queue.results(["mine"])
     assert record == notice.record
 
 
 async def test_an_inbox_that_nobody_reads_is_bounded(redis: Redis) -> None:
     """Beyond its bytes it takes plain states, and few; read again, it brings answers again."""
-    broker = Queue(redis, "test", terms=Terms(agent_window=10_000, inbox_bytes=20_000, inbox_unread=16))
-    await broker.open_adapter("cfo@1", "ab" * 32)
+    queue = Queue(redis, "test", terms=Terms(agent_window=10_000, inbox_bytes=20_000, inbox_unread=16))
+    await queue.open_adapter("cfo@1", "ab" * 32)
 
     async def end(count: int) -> None:
         for _ in range(count):
-            await broker.enqueue(job(client="me"))
-            [claimed] = (await broker.claim("w1", new_job_id(), ["cfo@1"], 1, 1, LEASE_MS)).jobs
-            await broker.settle([success(claimed, text="x" * 400)])
+            await queue.enqueue(job(client="me"))
+            [claimed] = (await queue.claim("w1", new_job_id(), ["cfo@1"], 1, 1, LEASE_MS)).jobs
+            await queue.settle([success(claimed, text="x" * 400)])
 
     await end(8)
-    assert all(notice.record for notice in await broker.inbox("me", "0-0", 0))
+    assert all(notice.record for notice in await queue.inbox("me", "0-0", 0))
     await end(120)
     inbox = Keys("test").inbox("me")
     assert await redis.memory_usage(inbox) < 60_000
     assert await redis.xlen(inbox) < 100
     [(last, newest)] = await redis.xrevrange(inbox, count=1)
     assert [b"succeeded"] == list(newest.values())
-    assert [] == await broker.inbox("me", last.decode(), 0)
+    assert [] == await queue.inbox("me", last.decode(), 0)
     await end(1)
-    assert [True] == [notice.record is not None for notice in await broker.inbox("me", last.decode(), 0)]
-    await broker.close()
+    assert [True] == [notice.record is not None for notice in await queue.inbox("me", last.decode(), 0)]
+    await queue.close()
 
 
 async def test_an_agents_counters_go_when_it_does(bench: Bench) -> None:
@@ -290,8 +290,8 @@ async def test_an_agents_counters_go_when_it_does(bench: Bench) -> None:
 async def test_any_other_end_is_only_hinted_at(bench: Bench, outcome: str, fields: dict[str, str]) -> None:
     """A long answer or a failure is read from the record."""
     await bench.enqueue(id="mine", client="me")
-    await bench.broker.settle([Settlement(c.job_id, c.lease, outcome, **fields) for c in await bench.claim()])
-    [notice] = await bench.broker.inbox("me", "0-0", 0)
+    await bench.queue.settle([Settlement(c.job_id, c.lease, outcome, **fields) for c in await bench.claim()])
+    [notice] = await bench.queue.inbox("me", "0-0", 0)
     assert (outcome, None) == (notice.state, notice.record)
 
 
@@ -299,16 +299,16 @@ async def test_a_success_clears_what_an_earlier_attempt_left(bench: Bench) -> No
     """Error and message are those of the attempt that ended the job."""
     await bench.enqueue(id="mine", client="me")
     [first] = await bench.claim()
-    await bench.broker.settle([Settlement(first.job_id, first.lease, "retry", error="OutOfMemory", message="no room")])
+    await bench.queue.settle([Settlement(first.job_id, first.lease, "retry", error="OutOfMemory", message="no room")])
     await bench.set_clock(START_MS + 60_000)
-    await bench.broker.settle([success(c) for c in await bench.claim()])
-    record = await bench.broker.get("mine")
+    await bench.queue.settle([success(c) for c in await bench.claim()])
+    record = await bench.queue.get("mine")
     assert ("succeeded", "2", "", "") == tuple(record[name] for name in ("state", "attempts", "error", "message"))
 
 
 async def test_counters_are_the_sum_of_the_records(bench: Bench) -> None:
     """Every counter of adapter and agent can be computed again from the jobs' hashes."""
-    await bench.broker.open_adapter("cfo@1", "", agent_window=1000)
+    await bench.queue.open_adapter("cfo@1", "", agent_window=1000)
     ids = [await bench.enqueue(agent=f"agent{i % 2}") for i in range(40)]
     for i in range(5):
         await bench.set_clock(bench.now + 100 * i)
@@ -320,12 +320,12 @@ async def test_counters_are_the_sum_of_the_records(bench: Bench) -> None:
             for j, (c, outcome) in enumerate(zip(claimed, outcomes, strict=False))
         ]  # fmt: skip
         await bench.set_clock(bench.now + 50)
-        await bench.broker.settle(settlements)
-        await bench.broker.release([Held(c.job_id, c.lease) for c in claimed[7:]])
-    records = [record for record in await bench.broker.get_many(ids) if record is not None]
-    assert expected_counters(records) == await bench.broker.counters.of_adapter("cfo@1")
+        await bench.queue.settle(settlements)
+        await bench.queue.release([JobLease(c.job_id, c.lease) for c in claimed[7:]])
+    records = [record for record in await bench.queue.get_many(ids) if record is not None]
+    assert expected_counters(records) == await bench.queue.counters.of_adapter("cfo@1")
     mine = [record for record in records if record["agent"] == "agent1"]
-    assert expected_counters(mine) == await bench.broker.counters.of_agent("agent1")
+    assert expected_counters(mine) == await bench.queue.counters.of_agent("agent1")
 
 
 def expected_counters(records: list) -> dict[str, int]:
@@ -356,15 +356,15 @@ def expected_counters(records: list) -> dict[str, int]:
 
 async def test_many_settle_in_bounded_calls(redis) -> None:
     """More than 64 settlements are split, and answered in order."""
-    broker = Queue(redis, "many")
-    await broker.open_adapter("cfo@1", "", agent_window=1_000)
-    await broker.enqueue_many([job() for _ in range(150)])
-    held = [c for i in range(3) for c in (await broker.claim("w", f"L{i}", ["cfo@1"], 64, 1, LEASE_MS)).jobs]
-    settled = await broker.settle([success(claimed) for claimed in held])
+    queue = Queue(redis, "many")
+    await queue.open_adapter("cfo@1", "", agent_window=1_000)
+    await queue.enqueue_many([job() for _ in range(150)])
+    held = [c for i in range(3) for c in (await queue.claim("w", f"L{i}", ["cfo@1"], 64, 1, LEASE_MS)).jobs]
+    settled = await queue.settle([success(claimed) for claimed in held])
     assert [claimed.job_id for claimed in held] == [answer.job_id for answer in settled]
     assert len(held) == 150
     assert {"settled"} == {answer.outcome for answer in settled}
-    await broker.close()
+    await queue.close()
 
 
 @pytest.mark.parametrize("give_back", ["release", "retry"])
@@ -373,7 +373,7 @@ async def test_a_returned_job_past_its_deadline_expires(bench: Bench, give_back:
     [claimed] = await bench.claim()
     await bench.set_clock(bench.now + 1_000)
     if give_back == "release":
-        await bench.broker.release([Held("0.mine", claimed.lease)])
+        await bench.queue.release([JobLease("0.mine", claimed.lease)])
     else:
-        await bench.broker.settle([Settlement("0.mine", claimed.lease, "retry", error="X")])
+        await bench.queue.settle([Settlement("0.mine", claimed.lease, "retry", error="X")])
     assert await bench.state("mine") == "expired"

@@ -20,19 +20,19 @@ from tests.shared.conftest import LEASE_MS, START_MS, Bench, job
 async def waits_of(redis: Redis, jitter: float, monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """The pauses before each retry of a job that fails ten times."""
     monkeypatch.setattr(random, "random", lambda: jitter)
-    broker = Queue(redis, "test", clock="lp:{test/0}:clock", terms=Terms(max_attempts=10))
+    queue = Queue(redis, "test", clock="lp:{test/0}:clock", terms=Terms(max_attempts=10))
     now, waits = START_MS, []
     await redis.set("lp:{test/0}:clock", now)
-    await broker.enqueue(job(id="mine", ref="_base"))
+    await queue.enqueue(job(id="mine", ref="_base"))
     for attempt in range(10):
-        [claimed] = (await broker.claim("w1", f"l{attempt}", ["_base"], 1, 1, LEASE_MS)).jobs
-        await broker.settle([Settlement("mine", claimed.lease, "retry", error="CudaError")])
+        [claimed] = (await queue.claim("w1", f"l{attempt}", ["_base"], 1, 1, LEASE_MS)).jobs
+        await queue.settle([Settlement("mine", claimed.lease, "retry", error="CudaError")])
         due = await redis.zscore("lp:{test/0}:delayed", "mine")
         if due is not None:
             waits.append(int(due) - now)
             now = int(due)
             await redis.set("lp:{test/0}:clock", now)
-    await broker.close()
+    await queue.close()
     return waits
 
 
@@ -48,7 +48,7 @@ async def test_jobs_that_fail_together_do_not_come_back_together(bench: Bench):
     for _ in range(20):
         await bench.enqueue()
     claimed = await bench.claim(n=20)
-    await bench.broker.settle([Settlement(c.job_id, c.lease, "retry", error="CudaError") for c in claimed])
+    await bench.queue.settle([Settlement(c.job_id, c.lease, "retry", error="CudaError") for c in claimed])
     due = {score for _, score in await bench.redis.zrange(bench.keys.one("delayed"), 0, -1, withscores=True)}
     assert len(due) > 10
 
@@ -57,25 +57,25 @@ async def test_a_wake_up_that_is_not_answered_is_open_to_all(bench: Bench):
     """The adapter's last worker says that it idles and sleeps on: 20 ms later anybody is woken for the next job."""
     await bench.enqueue()
     await bench.claim(worker="frozen")
-    while await bench.broker.wait_for_work("drain", 0.01):
+    while await bench.queue.wait_for_work("drain", 0.01):
         pass
     await bench.redis.set(bench.keys.one("idle:frozen"), 1)
     await bench.enqueue()
     await bench.set_clock(bench.now + 19)
     await bench.enqueue()
-    assert not await bench.broker.wait_for_work("other", 0.02)
+    assert not await bench.queue.wait_for_work("other", 0.02)
     await bench.set_clock(bench.now + 1)
     await bench.enqueue()
-    assert await bench.broker.wait_for_work("other", 1)
+    assert await bench.queue.wait_for_work("other", 1)
 
 
 async def test_a_busy_last_worker_is_not_waited_for(bench: Bench):
     """Who does not idle gets no marker of its own: whoever idles is woken."""
     await bench.enqueue()
     await bench.claim(worker="busy")
-    while await bench.broker.wait_for_work("drain", 0.01):
+    while await bench.queue.wait_for_work("drain", 0.01):
         pass
-    waiting = asyncio.create_task(bench.broker.wait_for_work("other", 5))
+    waiting = asyncio.create_task(bench.queue.wait_for_work("other", 5))
     await asyncio.sleep(0.05)
     await bench.enqueue()
     assert await asyncio.wait_for(waiting, 2)
@@ -83,18 +83,18 @@ async def test_a_busy_last_worker_is_not_waited_for(bench: Bench):
 
 async def test_weights_share_the_tokens(bench: Bench):
     """Two adapters with backlog, one of weight 3: by the policy, it is served three times the tokens."""
-    await bench.broker.open_adapter("cfo@1", "ab" * 32, weight=3, agent_window=500)
-    await bench.broker.open_adapter("ceo@1", "ab" * 32, agent_window=500)
+    await bench.queue.open_adapter("cfo@1", "ab" * 32, weight=3, agent_window=500)
+    await bench.queue.open_adapter("ceo@1", "ab" * 32, agent_window=500)
     for ref in ("cfo@1", "ceo@1"):
-        await bench.broker.enqueue_many([job(ref=ref, params={"max_new_tokens": 50}) for _ in range(150)])
+        await bench.queue.enqueue_many([job(ref=ref, params={"max_new_tokens": 50}) for _ in range(150)])
     residents, served = ("ceo@1", "cfo@1"), {"cfo@1": 0, "ceo@1": 0}
     holding, policy, homes = Holding(slots=2, resident=frozenset(residents)), Policy(), Homes(["w1"])
     for _ in range(120):
-        view = await bench.broker.tick("w1", residents)
+        view = await bench.queue.tick("w1", residents)
         [first, *_] = choose(view, holding, 4, policy, "w1", homes).preferences
         [claimed] = await bench.claim(first, n=1)
         tokens = {"prompt_tokens": 5, "completion_tokens": 50}
-        await bench.broker.settle([Settlement(claimed.job_id, claimed.lease, "succeeded", **tokens)])
+        await bench.queue.settle([Settlement(claimed.job_id, claimed.lease, "succeeded", **tokens)])
         served[claimed.ref] += 1
     assert served["cfo@1"] in range(88, 93)
 
@@ -103,10 +103,10 @@ async def test_a_worker_without_work_of_its_own_takes_that_of_others(bench: Benc
     """An adapter whose home is another worker is not left waiting for it."""
     homes = Homes(["w1", "w2"])
     ref = next(f"a{n}@1" for n in range(99) if homes.home(f"a{n}@1") == "w2")
-    await bench.broker.open_adapter(ref, "ab" * 32)
+    await bench.queue.open_adapter(ref, "ab" * 32)
     job_id = await bench.enqueue(ref)
     await bench.set_clock(bench.now + 2_000)  # its home had its chance, and the starvation clock is far from done
-    choice = choose(await bench.broker.tick("w1"), Holding(slots=1), 4, Policy(), "w1", homes)
+    choice = choose(await bench.queue.tick("w1"), Holding(slots=1), 4, Policy(), "w1", homes)
     assert [job_id] == [claimed.job_id for claimed in await bench.claim(*choice.preferences)]
 
 
@@ -125,7 +125,7 @@ async def test_a_full_queue_says_when_to_come_again(bench: Bench, scope: str):
 
 async def fill(bench: Bench, scope: str) -> None:
     limits: dict[str, dict[str, Any]] = {"adapter": {"max_depth": 2}, "agent": {"agent_window": 2}, "pool": {}}
-    await bench.broker.open_adapter("cfo@1", "ab" * 32, **limits[scope])
+    await bench.queue.open_adapter("cfo@1", "ab" * 32, **limits[scope])
     if scope == "pool":
         await Queue(bench.redis, bench.keys.pool, bench.keys.one("clock")).limits(max_depth=2)
     for _ in range(2):
@@ -140,7 +140,7 @@ async def test_a_delayed_job_keeps_its_priority(bench: Bench):
     await bench.set_clock(bench.now + 1_000)
     first = await bench.claim(n=1)
     assert ["0.late-high"] == [claimed.job_id for claimed in first]
-    await bench.broker.settle([Settlement("late-high", first[0].lease, "retry", error="CudaError")])
+    await bench.queue.settle([Settlement("late-high", first[0].lease, "retry", error="CudaError")])
     await bench.set_clock(bench.now + 1_500)
     assert ["0.late-high", "0.now", "0.late-low"] == [claimed.job_id for claimed in await bench.claim()]
 
@@ -151,14 +151,14 @@ async def test_what_another_release_may_serve_is_a_dead_letter_at_once(bench: Be
     [claimed] = await bench.claim()
     settlement = Settlement("mine", claimed.lease, "dead", error="UnsupportedVersion", message="version 2")
     for _ in range(2):
-        [settled] = await bench.broker.settle([settlement])
+        [settled] = await bench.queue.settle([settlement])
         assert ("settled", "failed") == (settled.outcome, settled.state)
     [letter] = (await Queue(bench.redis, bench.keys.pool).dead()).letters
     assert ("0.mine", "UnsupportedVersion", "version 2", 1) == (
         letter.job_id, letter.reason, letter.message, letter.attempts
     )  # fmt: skip
     assert await bench.redis.exists(bench.keys.payload("mine"))
-    stats = await bench.broker.counters.of_adapter("cfo@1")
+    stats = await bench.queue.counters.of_adapter("cfo@1")
     assert (1, 1, 0) == (stats["dead"], stats["failed"], stats.get("retried", 0))
 
 
@@ -167,11 +167,11 @@ async def test_what_a_job_costs_the_server(bench: Bench, adapters: int, most: in
     """Commands a job, claim and settlement together: few where one adapter has them all, bounded where each has one."""
     refs = [f"a{number}@1" for number in range(adapters)]
     for ref in refs:
-        await bench.broker.open_adapter(ref, "ab" * 32)
-        await bench.broker.enqueue_many([job(ref=ref) for _ in range(64 // adapters)])
+        await bench.queue.open_adapter(ref, "ab" * 32)
+        await bench.queue.enqueue_many([job(ref=ref) for _ in range(64 // adapters)])
     await bench.redis.config_resetstat()
-    jobs = (await bench.broker.claim("w1", "w1.1", refs, 32, adapters, 15_000, per_adapter=32 // adapters)).jobs
-    await bench.broker.settle([Settlement(claimed.job_id, claimed.lease, "succeeded") for claimed in jobs])
+    jobs = (await bench.queue.claim("w1", "w1.1", refs, 32, adapters, 15_000, per_adapter=32 // adapters)).jobs
+    await bench.queue.settle([Settlement(claimed.job_id, claimed.lease, "succeeded") for claimed in jobs])
     stats = await bench.redis.info("commandstats")
     calls = sum(stat["calls"] for name, stat in stats.items() if name not in {"cmdstat_config", "cmdstat_info"})
     print(f"{adapters} adapters: {calls / 32:.1f} commands a job")

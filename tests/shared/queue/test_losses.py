@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from lorapool.shared.queue.protocol import Held, Settlement
+from lorapool.shared.queue.protocol import JobLease, Settlement
 from tests.shared.conftest import LEASE_MS, Bench, success
 
 
@@ -21,21 +21,21 @@ async def test_a_worker_says_what_its_engine_died_with(bench: Bench) -> None:
         await bench.enqueue(id=name)
     blamed, spared = await bench.claim()
     for _ in range(2):
-        await bench.broker.lose([Held("0.blamed", blamed.lease)])
-    await bench.broker.release([Held("0.spared", spared.lease)])
-    records = {name: await bench.broker.get(name) for name in ("blamed", "spared")}
+        await bench.queue.lose([JobLease("0.blamed", blamed.lease)])
+    await bench.queue.release([JobLease("0.spared", spared.lease)])
+    records = {name: await bench.queue.get(name) for name in ("blamed", "spared")}
     assert {"blamed": ("queued", "1", "suspect"), "spared": ("queued", "0", "retry")} == {
         name: (record["state"], record["lost"], record["lane"]) for name, record in records.items()
     }
-    assert (await bench.broker.counters.of_adapter("cfo@1"))["reaped"] == 1
+    assert (await bench.queue.counters.of_adapter("cfo@1"))["reaped"] == 1
 
 
 async def test_what_kills_three_engines_is_dead(bench: Bench) -> None:
     await bench.enqueue(id="mine")
     for _ in range(3):
         [claimed] = await bench.claim(worker="w1")
-        await bench.broker.lose([Held("0.mine", claimed.lease)])
-    record = await bench.broker.get("mine")
+        await bench.queue.lose([JobLease("0.mine", claimed.lease)])
+    record = await bench.queue.get("mine")
     assert ("failed", "Poisonous", "3") == (record["state"], record["error"], record["lost"])
 
 
@@ -44,7 +44,7 @@ async def test_a_renewed_lease_is_not_reaped(bench: Bench) -> None:
     [claimed] = await bench.claim()
     for _ in range(6):
         await bench.pass_time(5_000)
-        renewed = await bench.broker.renew([Held("0.mine", claimed.lease)], LEASE_MS)
+        renewed = await bench.queue.renew([JobLease("0.mine", claimed.lease)], LEASE_MS)
         assert ((), ()) == (renewed.lost, renewed.cancelled)
     assert await bench.state("mine") == "running"
 
@@ -60,8 +60,8 @@ async def test_poison_dies_alone(bench: Bench) -> None:
         worker = f"heir{round_}"
         for claimed in await bench.claim(worker=worker):
             if claimed.job_id != "0.poison":
-                await bench.broker.settle([success(claimed)])
-    records = {name: await bench.broker.get(name) for name in ids}
+                await bench.queue.settle([success(claimed)])
+    records = {name: await bench.queue.get(name) for name in ids}
     assert {"good1": "succeeded", "poison": "failed", "good2": "succeeded"} == {
         n: r["state"] for n, r in records.items()
     }
@@ -80,7 +80,7 @@ async def test_a_suspect_runs_alone(bench: Bench) -> None:
     assert suspect.job_id == "0.suspect"
     assert await bench.claim(worker="w1") == ()
     assert ["0.other0"] == [c.job_id for c in await bench.claim(worker="w2", n=1)]
-    await bench.broker.settle([success(suspect)])
+    await bench.queue.settle([success(suspect)])
     assert ["0.other1"] == [c.job_id for c in await bench.claim(worker="w1", n=1)]
 
 
@@ -93,27 +93,27 @@ async def test_a_suspect_does_not_wait_for_ever(bench: Bench) -> None:
     busy = {name: (await bench.claim(worker=name, n=1))[0] for name in ("w1", "w2")}
     for _ in range(4):
         await bench.pass_time(4_500)
-        await bench.broker.renew([Held(c.job_id, c.lease) for c in busy.values()], LEASE_MS)
+        await bench.queue.renew([JobLease(c.job_id, c.lease) for c in busy.values()], LEASE_MS)
     assert await bench.claim(worker="w1", n=1) == ()
     assert len(await bench.claim(worker="w2", n=1)) == 1
-    await bench.broker.settle([success(busy["w1"])])
+    await bench.queue.settle([success(busy["w1"])])
     assert ["0.suspect"] == [c.job_id for c in await bench.claim(worker="w1", n=1)]
 
 
 async def test_a_suspect_is_not_claimed_beyond_max_inflight(bench: Bench) -> None:
     """It counts among its adapter's running jobs as any other does."""
-    await bench.broker.open_adapter("cfo@1", "d", max_inflight=1)
+    await bench.queue.open_adapter("cfo@1", "d", max_inflight=1)
     await bench.enqueue(id="suspect")
     await bench.claim(worker="dies")
     await bench.pass_time(LEASE_MS + 1_000)
     await bench.enqueue("ceo@1", id="busy")
     await bench.enqueue(id="other")
-    await bench.broker.pause("cfo@1")
+    await bench.queue.pause("cfo@1")
     await bench.claim("ceo@1", worker="w1")
-    await bench.broker.resume("cfo@1")
+    await bench.queue.resume("cfo@1")
     [other] = await bench.claim(worker="w1")
     assert ("0.other", ()) == (other.job_id, await bench.claim(worker="w2"))
-    await bench.broker.settle([success(other)])
+    await bench.queue.settle([success(other)])
     assert ["0.suspect"] == [claimed.job_id for claimed in await bench.claim(worker="w2")]
 
 
@@ -123,14 +123,14 @@ async def test_suspects_of_a_paused_adapter_hold_up_nobody(bench: Bench) -> None
         await bench.enqueue(id=f"paused{index}")
     await bench.claim(n=20, worker="dies")
     await bench.pass_time(LEASE_MS + 4_000)
-    await bench.broker.pause("cfo@1")
+    await bench.queue.pause("cfo@1")
     for name in ("one", "two"):
         await bench.enqueue("ceo@1", id=name)
     claimed = [await bench.claim("ceo@1", worker="w1", n=1)]
     await bench.pass_time(2_500)
     claimed.append(await bench.claim("ceo@1", worker="w1", n=1))
     assert ["0.one", "0.two"] == [job.job_id for [job] in claimed]
-    await bench.broker.settle([success(job) for [job] in claimed])
+    await bench.queue.settle([success(job) for [job] in claimed])
     await bench.enqueue("ceo@1", id="suspect")
     await bench.claim("ceo@1", worker="dies too")
     await bench.pass_time(LEASE_MS + 4_000)
@@ -144,7 +144,7 @@ async def test_a_suspect_that_is_retried_stays_one(bench: Bench) -> None:
     await bench.claim(worker="gone")
     await bench.pass_time(LEASE_MS + 4_000)
     [again] = await bench.claim(worker="w2")
-    await bench.broker.settle([Settlement(again.job_id, again.lease, "retry")])
+    await bench.queue.settle([Settlement(again.job_id, again.lease, "retry")])
     await bench.enqueue(id="mate")
     await bench.pass_time(6_000)
     assert [("0.mine", 1)] == [(claimed.job_id, claimed.lost) for claimed in await bench.claim(worker="w3")]
@@ -155,12 +155,12 @@ async def test_a_suspect_that_is_retried_stays_one(bench: Bench) -> None:
 async def test_an_outage_is_one_by_the_leases_in_use(bench: Bench) -> None:
     """Of a pool with leases of a second three seconds of silence are one, though its workers had looked before any
     claimed."""
-    await bench.broker.tick("w1")
+    await bench.queue.tick("w1")
     await bench.enqueue(id="mine")
-    await bench.broker.claim("w1", "L", ["cfo@1"], 1, 1, 1_000)
+    await bench.queue.claim("w1", "L", ["cfo@1"], 1, 1, 1_000)
     await bench.set_clock(bench.now + 3_000)
-    await bench.broker.tick("w2")
+    await bench.queue.tick("w2")
     assert await bench.state("mine") == "running"
     await bench.set_clock(bench.now + 1_000)
-    await bench.broker.tick("w2")
+    await bench.queue.tick("w2")
     assert await bench.state("mine") == "queued"
