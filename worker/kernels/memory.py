@@ -74,12 +74,12 @@ class Floats:
         """What a vector is after it was stored and loaded."""
         return _widened(_upper_half(value)) if self._half else value
 
-    def prefetch(self, index: Int) -> None:
-        """Have memory brought near that will be read soon; any address is harmless."""
+    def prefetch(self, index: Int, cache: int = 1) -> None:
+        """Have memory brought near that will be read soon: into the first cache or the second. Any address is
+        harmless."""
         pointer = self._emit.bitcast(self._at(index), I8.as_pointer())
-        intrinsic(
-            self._emit, "llvm.prefetch.p0", ir.VoidType(), pointer, *(ir.Constant(I32, what) for what in (0, 3, 1))
-        )
+        reads, locality, data = (ir.Constant(I32, what) for what in (0, 4 - cache, 1))
+        intrinsic(self._emit, "llvm.prefetch.p0", ir.VoidType(), pointer, reads, locality, data)
 
     def __getitem__(self, index: Int) -> Float:
         """One number of an array of float32."""
