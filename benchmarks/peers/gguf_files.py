@@ -53,7 +53,9 @@ def adapter(folder: Path, out: Path, heads: dict[str, int]) -> Path:
     writer = gguf.GGUFWriter(out, "llama")
     writer.add_type("adapter")
     writer.add_string("adapter.type", "lora")
-    writer.add_float32("adapter.lora.alpha", float(json.loads((folder / "adapter_config.json").read_text())["lora_alpha"]))
+    writer.add_float32(
+        "adapter.lora.alpha", float(json.loads((folder / "adapter_config.json").read_text())["lora_alpha"])
+    )
     for key, matrix in load_file(folder / "adapter_model.safetensors").items():
         layer, rest = key.split("model.layers.")[1].split(".", 1)
         module, letter = rest.removesuffix(".weight").rsplit(".lora_", 1)

@@ -31,9 +31,7 @@ class LlamaCpp:
         llama_cpp.llama_backend_init()
         scratch = Path(tempfile.mkdtemp(prefix="llama-cpp-"))
         path = dequantized(Path(task.gguf), scratch / "base.gguf", task.dtype)
-        self._model = llama_cpp.llama_model_load_from_file(
-            str(path).encode(), llama_cpp.llama_model_default_params()
-        )
+        self._model = llama_cpp.llama_model_load_from_file(str(path).encode(), llama_cpp.llama_model_default_params())
         self._context = llama_cpp.llama_init_from_model(self._model, self._params(llama_cpp))
         self._vocabulary = llama_cpp.llama_vocab_n_tokens(llama_cpp.llama_model_get_vocab(self._model))
         self._batch = llama_cpp.llama_batch_init(BATCH_TOKENS, 0, 1)
@@ -73,9 +71,7 @@ class LlamaCpp:
         ]
         drawn = self._decode(tokens)
         for step in range(1, self.task.new_tokens):
-            drawn = self._decode(
-                [(row, token, len(prompts[row]) + step - 1, True) for row, token in enumerate(drawn)]
-            )
+            drawn = self._decode([(row, token, len(prompts[row]) + step - 1, True) for row, token in enumerate(drawn)])
 
     def _decode(self, tokens: list[tuple[int, int, int, bool]]) -> list[int]:
         """One batch of (sequence, token, position, whether its logits are wanted); the greedy tokens of those wanted."""

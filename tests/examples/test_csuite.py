@@ -1,4 +1,4 @@
-"""The C-suite example as a newcomer runs it, once, with short answers."""
+"""The C-suite example as a newcomer runs it, once, with short answers: two workers on the real model."""
 
 from __future__ import annotations
 
@@ -41,6 +41,7 @@ def part(text: str, begins: str, ends: str) -> str:
 pytestmark = pytest.mark.timeout(400)  # the fixture's time, on a machine that others keep busy
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("begins", "ends"), [("PARALLEL", "SEQUENTIAL"), ("SEQUENTIAL", "ROUTED")])
 def test_all_five_answer(discussion: str, begins: str, ends: str) -> None:
     """Each role answers in order, with the adapter that answered."""
@@ -48,12 +49,14 @@ def test_all_five_answer(discussion: str, begins: str, ends: str) -> None:
     assert list(ROLES) == refs
 
 
+@pytest.mark.long
 def test_they_speak_in_their_voices(discussion: str) -> None:
     """The parallel answers begin as their roles do."""
     answers = part(discussion, "PARALLEL", "SEQUENTIAL")
     assert [] == [voice.role for voice in VOICES.values() if voice.opening not in answers]
 
 
+@pytest.mark.long
 def test_later_speakers_read_more(discussion: str) -> None:
     """In the sequential round every prompt is longer than the one before it."""
     read = [int(tokens) for tokens in re.findall(r"(\d+)\+\d+ tokens", part(discussion, "SEQUENTIAL", "ROUTED"))]
@@ -61,6 +64,7 @@ def test_later_speakers_read_more(discussion: str) -> None:
     assert sorted(set(read)) == read
 
 
+@pytest.mark.long
 def test_the_orchestrator_is_not_made_wiser_than_it_is(discussion: str) -> None:
     """Each turn shows what it said, and whether that named somebody; the sum agrees with the turns."""
     routed = part(discussion, "ROUTED", "VOLLEY")
@@ -79,21 +83,25 @@ def test_a_route_is_the_first_name_that_may_speak(reply: str, left: list[str], e
     assert expected == named_role(reply, left)
 
 
+@pytest.mark.long
 def test_the_volley_brings_six_different_answers(discussion: str) -> None:
     """Five adapters and the base model answer one prompt in six ways."""
     assert "6 different answers of 6" in part(discussion, "VOLLEY", "FAILURE 1")
 
 
+@pytest.mark.long
 def test_a_missing_adapter_is_an_error_in_its_place(discussion: str) -> None:
     """The unknown role's error stands between the answers of the other two."""
     shown = re.findall(r"─ (C\w+) +(\w+)", part(discussion, "FAILURE 1", "FAILURE 2"))
     assert [("CEO", "ceo"), ("CHRO", "UnknownAdapter"), ("CTO", "cto")] == shown
 
 
+@pytest.mark.long
 def test_a_passed_deadline_is_an_expired_job(discussion: str) -> None:
     assert "CFO  JobExpired" in part(discussion, "FAILURE 2", "FAILURE 3")
 
 
+@pytest.mark.long
 def test_a_killed_worker_costs_no_answer(discussion: str) -> None:
     """All five are answered by the other worker, some by a second attempt, with the words of the undisturbed round."""
     leg = part(discussion, "FAILURE 3", "THE RECKONING")
@@ -107,6 +115,7 @@ def test_a_killed_worker_costs_no_answer(discussion: str) -> None:
     assert "5 of 5 begin with the very words" in leg
 
 
+@pytest.mark.long
 def test_the_reckoning_adds_up(discussion: str) -> None:
     """Counters of all jobs asked, the hit rate, and a bill whose parts come from them."""
     reckoning = discussion.split("THE RECKONING")[1]
@@ -120,6 +129,7 @@ def test_the_reckoning_adds_up(discussion: str) -> None:
         assert words in reckoning
 
 
+@pytest.mark.long
 def test_it_leaves_nothing(discussion: str, scratch: Path) -> None:
     """No process and no file outlives it, though one of its workers was killed."""
     assert "done; nothing is left running" in discussion

@@ -18,6 +18,7 @@ from lorapool.shared.server.settings import redis_settings
 from tests.length import at_length
 from tests.shared.queue.claim_bench import OPERATIONS
 from tests.shared.queue.claim_machine import ClaimMachine
+from tests.shared.queue.quick_fake import scripts_compiled_once
 
 # Shrinking would take longer than a test may: the failing example is printed as it was found.
 PHASES = [phase for phase in Phase if phase is not Phase.shrink]
@@ -38,7 +39,8 @@ class OnFake(ClaimMachine):
 def test_invariants_on_a_fake_server() -> None:
     """Every invariant of the claim protocol holds after every step, whatever the order of operations and whichever
     replies are lost."""
-    run_state_machine_as_test(OnFake, settings=settings(max_examples=EXAMPLES, stateful_step_count=40, **COMMON))
+    with scripts_compiled_once():
+        run_state_machine_as_test(OnFake, settings=settings(max_examples=EXAMPLES, stateful_step_count=40, **COMMON))
     print(f"replies lost and asked for again: {dict(OnFake.lost.most_common())}")
     assert (set(OPERATIONS) if TIMES > 1 else OFTEN) <= set(OnFake.lost)
 
