@@ -31,7 +31,7 @@ from lorapool.worker.config import WorkerConfig
 from lorapool.worker.engine.adapter_cache import AdapterCache
 from lorapool.worker.engine.adapter_source import AdapterSource
 from lorapool.worker.engine.continuous_batch import ContinuousBatch
-from lorapool.worker.engine.model import Loaded, Say
+from lorapool.worker.engine.model import Loaded, OnProgress
 from lorapool.worker.engine.native_engine import NativeEngine
 from lorapool.worker.engine.port import Facts
 from lorapool.worker.engine.scheduler import Scheduler
@@ -58,7 +58,7 @@ class SleepingRunner(NoopRunner):
 class SleepingModel(NoopModel):
     """Every slot miss is a load: host memory has room for the adapter that is on its way only."""
 
-    def load(self, say: Say) -> Loaded:
+    def load(self, on_progress: OnProgress) -> Loaded:
         adapters = AdapterCache(NoopSlots(self.config.slots), _load, host_bytes=NoopWeights("").nbytes)
         runner, scheduler = SleepingRunner(self.clock), Scheduler(max_batch=self.config.max_batch)
         batch = ContinuousBatch(runner, adapters, scheduler)

@@ -25,7 +25,7 @@ OF_THE_FORMAT = ("general.architecture", "general.file_type", "general.quantizat
 def dequantized(source: Path, out: Path, dtype: str) -> Path:
     """``out``: the model of ``source`` with every matrix in ``dtype`` (float32 or bfloat16), vectors in float32."""
     import gguf
-    import numpy
+    import numpy as np
     from gguf.quants import dequantize, quantize
 
     kind = {"float32": gguf.GGMLQuantizationType.F32, "bfloat16": gguf.GGMLQuantizationType.BF16}[dtype]
@@ -36,7 +36,7 @@ def dequantized(source: Path, out: Path, dtype: str) -> Path:
             _copy(writer, field)
     writer.add_file_type(file_type)
     for tensor in reader.tensors:
-        values = dequantize(tensor.data, tensor.tensor_type).astype(numpy.float32)
+        values = dequantize(tensor.data, tensor.tensor_type).astype(np.float32)
         if values.ndim == 1 or dtype == "float32":
             writer.add_tensor(tensor.name, values)
         else:
@@ -47,22 +47,21 @@ def dequantized(source: Path, out: Path, dtype: str) -> Path:
 def adapter(folder: Path, out: Path, heads: dict[str, int]) -> Path:
     """``out``: the adapter in ``folder``. ``heads``: how many rows of heads ``attn_q`` and ``attn_k`` have."""
     import gguf
-    import numpy
+    import numpy as np
     from safetensors.numpy import load_file
 
     writer = gguf.GGUFWriter(out, "llama")
     writer.add_type("adapter")
     writer.add_string("adapter.type", "lora")
-    writer.add_float32(
-        "adapter.lora.alpha", float(json.loads((folder / "adapter_config.json").read_text())["lora_alpha"])
-    )
+    config = json.loads((folder / "adapter_config.json").read_text())
+    writer.add_float32("adapter.lora.alpha", float(config["lora_alpha"]))
     for key, matrix in load_file(folder / "adapter_model.safetensors").items():
         layer, rest = key.split("model.layers.")[1].split(".", 1)
         module, letter = rest.removesuffix(".weight").rsplit(".lora_", 1)
         name = NAMES[module]
-        if letter == "B" and name in ROTATED:
-            matrix = _interleaved(matrix, heads[name])
-        tensor = numpy.ascontiguousarray(matrix.astype(numpy.float32))
+        rotated = letter == "B" and name in ROTATED
+        rows = _interleaved(matrix, heads[name]) if rotated else matrix
+        tensor = np.ascontiguousarray(rows.astype(np.float32))
         writer.add_tensor(f"blk.{layer}.{name}.weight.lora_{letter.lower()}", tensor)
     return _written(writer, out)
 

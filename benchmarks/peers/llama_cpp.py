@@ -63,7 +63,7 @@ class LlamaCpp:
     def _generate(self, prompts: list[list[int]]) -> None:
         import llama_cpp
 
-        llama_cpp.llama_memory_clear(llama_cpp.llama_get_memory(self._context), True)
+        llama_cpp.llama_memory_clear(llama_cpp.llama_get_memory(self._context), True)  # noqa: FBT003  a C function
         tokens = [
             (row, token, place, place == len(prompt) - 1)
             for row, prompt in enumerate(prompts)
@@ -74,9 +74,9 @@ class LlamaCpp:
             drawn = self._decode([(row, token, len(prompts[row]) + step - 1, True) for row, token in enumerate(drawn)])
 
     def _decode(self, tokens: list[tuple[int, int, int, bool]]) -> list[int]:
-        """One batch of (sequence, token, position, whether its logits are wanted); the greedy tokens of those wanted."""
+        """One batch of (sequence, token, position, whether it draws); the greedy tokens of those that draw."""
         import llama_cpp
-        import numpy
+        import numpy as np
 
         batch, wanted = self._batch, 0
         batch.n_tokens = len(tokens)
@@ -87,9 +87,10 @@ class LlamaCpp:
             wanted += wants
         assert llama_cpp.llama_decode(self._context, batch) == 0
         pointer = llama_cpp.llama_get_logits(self._context)
-        logits = numpy.ctypeslib.as_array(pointer, shape=(wanted, self._vocabulary))
-        logits[:, END_OF_TEXT] = -numpy.inf
-        return logits.argmax(axis=1).tolist()
+        logits = np.ctypeslib.as_array(pointer, shape=(wanted, self._vocabulary))
+        logits[:, END_OF_TEXT] = -np.inf
+        drawn: list[int] = logits.argmax(axis=1).tolist()
+        return drawn
 
     def _params(self, llama_cpp: Any) -> Any:
         params = llama_cpp.llama_context_default_params()

@@ -23,12 +23,12 @@ PRECISION = {"float32": "f32", "bfloat16": "bf16"}
 
 class OpenVino:
     def __init__(self, task: Task) -> None:
-        import numpy
+        import numpy as np
         import openvino
 
         self.task = task
         self._folder = _export(task.model)
-        self._prompts = [openvino.Tensor(numpy.array([prompt], dtype=numpy.int64)) for prompt in task.prompts]
+        self._prompts = [openvino.Tensor(np.array([prompt], dtype=np.int64)) for prompt in task.prompts]
 
     def run(self, active: int) -> float:
         pipeline = self._with_adapters if active else self._base

@@ -16,8 +16,8 @@ from typing import Protocol
 
 @dataclass(frozen=True)
 class Task:
-    """Workload W as a file carries it. Request ``i`` uses adapter ``i mod N`` when N are active. ``gguf``: the file that
-    ``model`` was made from; ``texts``: the prompts for who takes no tokens."""
+    """Workload W as a file carries it. Request ``i`` uses adapter ``i mod N`` when N are active. ``gguf``: the file
+    that ``model`` was made from; ``texts``: the prompts for who takes no tokens."""
 
     model: str
     gguf: str

@@ -16,7 +16,7 @@ from lorapool.worker.config import WorkerConfig
 from lorapool.worker.engine.adapter_cache import AdapterCache
 from lorapool.worker.engine.adapter_source import AdapterSource
 from lorapool.worker.engine.continuous_batch import ContinuousBatch
-from lorapool.worker.engine.model import Loaded, Say
+from lorapool.worker.engine.model import Loaded, OnProgress
 from lorapool.worker.engine.native_engine import NativeEngine
 from lorapool.worker.engine.port import Facts
 from lorapool.worker.engine.scheduler import Scheduler
@@ -125,10 +125,10 @@ class NoopModel:
     config: WorkerConfig
     clock: Clock
 
-    def identify(self, say: Say) -> PoolConfig:
+    def identify(self, on_progress: OnProgress) -> PoolConfig:
         return PoolConfig(base_model="noop", digest="0" * 64, dtype="float32")
 
-    def load(self, say: Say) -> Loaded:
+    def load(self, on_progress: OnProgress) -> Loaded:
         adapters = AdapterCache(NoopSlots(self.config.slots), _weights, self.config.host_cache_bytes)
         runner = NoopRunner(self.clock)
         batch = ContinuousBatch(runner, adapters, Scheduler(max_batch=self.config.max_batch))

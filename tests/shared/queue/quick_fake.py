@@ -1,4 +1,4 @@
-"""A fakeredis that compiles each script once, as servers do; its own compiles it, and sweeps all of Lua, at each call."""
+"""A fakeredis that compiles each script once, as servers do; its own compiles it and sweeps all of Lua at each call."""
 
 from __future__ import annotations
 
