@@ -1,6 +1,11 @@
 -- uses: counters
 -- The leases of running jobs.
 
+-- Whether `lease` is the one that a job runs under, given its state and its own lease. Who holds none writes nothing.
+local function holds(lease, state, own)
+  return state == 'running' and own == lease
+end
+
 local unleased = {} -- job ids out of `leases`
 
 local function leave_running(job)

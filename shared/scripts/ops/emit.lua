@@ -1,4 +1,4 @@
--- uses: counters losses unit_of_work
+-- uses: counters leases losses unit_of_work
 -- Append token deltas of streamed jobs. A delta that is there already (its offset was passed) is not appended again.
 -- KEYS[1] partition prefix
 -- ARGV EMIT for each delta
@@ -9,7 +9,7 @@ for at = 0, #ARGV - 1, EMIT.WIDTH do
   local key = P .. 'job:' .. id
   local state, holder, emitted, ref, agent, settled, stream = unpack(
     call('HMGET', key, 'state', 'lease', 'emitted', 'ref', 'agent', 'settled', 'stream'))
-  if state ~= 'running' or holder ~= lease then
+  if not holds(lease, state, holder) then
     if settled ~= lease then
       lost[#lost + 1] = id
       if state then

@@ -8,7 +8,7 @@ local given = 0
 local refs = {}
 for at = 0, #ARGV - 1, HELD.WIDTH do
   local job, lease = load_job(ARGV[at + HELD.id]), ARGV[at + HELD.lease]
-  if job and job.state == 'running' and job.lease == lease then
+  if job and holds(lease, job.state, job.lease) then
     leave_running(job)
     charge(job, -job.cost)
     count(job, 'released', 1)

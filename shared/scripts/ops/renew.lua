@@ -1,4 +1,4 @@
--- uses: counters losses unit_of_work
+-- uses: counters leases losses unit_of_work
 -- Extend leases that still hold.
 -- KEYS[1] partition prefix
 -- ARGV RENEW, then HELD for each job
@@ -9,7 +9,7 @@ for at = RENEW.WIDTH, #ARGV - 1, HELD.WIDTH do
   local id, lease = ARGV[at + HELD.id], ARGV[at + HELD.lease]
   local state, holder, settled, cancel, ref, agent, released, lost_leases = unpack(call('HMGET', P .. 'job:' .. id,
     'state', 'lease', 'settled', 'cancel', 'ref', 'agent', 'released', 'lost_leases'))
-  if state == 'running' and holder == lease then
+  if holds(lease, state, holder) then
     extended[#extended + 1] = due
     extended[#extended + 1] = id
     if stop[cancel] then

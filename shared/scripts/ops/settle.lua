@@ -106,7 +106,7 @@ local function settle(at)
   if not job then
     return 'stale -'
   end
-  if job.state == 'running' and job.lease == ARGV[at + SETTLE.lease] then
+  if holds(ARGV[at + SETTLE.lease], job.state, job.lease) then
     end_attempt(job, at)
   elseif field(job, 'settled') ~= ARGV[at + SETTLE.lease] then
     count(job, 'stale', 1)
