@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lorapool.worker.native.lora import LoraSlots
-from lorapool.worker.native.lora_products import Groups, Tile
+from lorapool.worker.native.lora_products import KernelProduct, PaddedProduct
 from tests.worker.tiny import Module, Weights
 
 PATHS = {"q": (12, 8), "k": (12, 4), "o": (8, 12)}
@@ -102,14 +102,14 @@ def test_a_repeated_plan_is_kept_and_sees_no_old_weights() -> None:
     assert [96.0, 96.0, 0.0] == added(2.0).tolist()
 
 
-@pytest.mark.parametrize(("dtype", "kinds"), [(torch.float64, {Tile}), (torch.float32, {Groups})])
+@pytest.mark.parametrize(("dtype", "kinds"), [(torch.float64, {PaddedProduct}), (torch.float32, {KernelProduct})])
 def test_one_row_of_each_of_many_slots(dtype: torch.dtype, kinds: set[type]) -> None:
     """Rows of many adapters beside a long segment: each row gets its own, by products or by kernels."""
     slots = LoraSlots(40, 4, dtype, shared_inputs=SHARED)
     for slot in range(1, 41):
         slots.write(slot, Weights({"q": Module(torch.ones(4, 12).double(), torch.full((8, 4), float(slot)).double())}))
     plan = slots.plan([(0, 2), *((slot, 1) for slot in range(1, 41)), (3, 30)])
-    assert kinds == {type(part) for part in plan.parts}
+    assert kinds == {type(part) for part in plan.products}
     out = torch.zeros(72, 8, dtype=dtype)
     slots.apply(["q", "k"], torch.ones(72, 12, dtype=dtype), [out, torch.zeros(len(out), 4)], plan)
     assert [0.0, 0.0, *(48.0 * slot for slot in range(1, 41)), *[144.0] * 30] == out[:, 0].tolist()
