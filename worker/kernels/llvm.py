@@ -41,6 +41,12 @@ def at_hand() -> bool:
     return list(lanes) == [1.0] * LANES
 
 
+@cache
+def registers() -> int:
+    """How many vectors this CPU's registers hold: 32 with AVX-512, 8 where sixteen hold half a vector each."""
+    return 32 if binding.get_host_cpu_features().get("avx512f") else 8
+
+
 def _emit_ones(program: Program) -> None:
     [address] = program.arguments
     program.floats(address, torch.float32).store(program.const(0), program.vector(1.0))

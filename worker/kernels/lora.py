@@ -10,7 +10,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from ctypes import addressof
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import cache, partial, reduce
+from itertools import chain
 
 import torch
 from torch import Tensor
@@ -23,9 +24,8 @@ from lorapool.worker.kernels.values import LANES, Condition, Int, fma
 
 ROWS = 4  # of a tile, computed together; fewer are filled up with the last one, which then is written twice
 _CHUNK = 512  # inputs converted to float32 at a time
-_VECTORS = 4  # of outputs, computed together
-_PIECE = 16 * _VECTORS * LANES  # outputs of a tile that one thread computes at a time
-_AHEAD = 2 * _VECTORS * LANES  # how many outputs ahead weights are asked for
+_PIECE = 64 * LANES  # outputs of a tile that one thread computes at a time
+_AHEAD = 8 * LANES  # how many outputs ahead weights are asked for
 _SITE = 6  # numbers that describe a module: its weights, first column, rank, width, and where its output lies
 
 
@@ -120,41 +120,48 @@ def _emit_shrink(program: Program, tiles: _RowTiles, x: _Matrix, down: _Matrix, 
     """A's products: an item is a tile and one vector of its ranks. ``down`` lies as [slots, width, ranks]."""
     ranks = down.stride
     inputs = program.buffer(ROWS * _CHUNK)
-    # Of even and odd inputs apart: both can proceed.
-    sums = [[program.variable() for _ in range(ROWS)] for _ in range(2)]
+    # Where registers suffice, of even and odd inputs apart: both can proceed.
+    apart = 2 if llvm.registers() >= 2 * ROWS + 2 else 1
+    sums = [[program.variable() for _ in range(ROWS)] for _ in range(apart)]
 
     def convert(first: Int, rows: list[Int], at: Int, mask: Condition | None) -> None:
         for place, row in enumerate(rows):
             inputs.store(at + place * _CHUNK, x.floats.load(row * x.stride + first + at, mask), mask)
 
-    def multiply(at: Int, weight: Int, parity: int, mask: Condition | None) -> None:
+    def multiply(at: Int, weight: Int, which: int, mask: Condition | None) -> None:
         factor = down.floats.load(weight, mask)
-        for place, total in enumerate(sums[parity]):
+        for place, total in enumerate(sums[which]):
             total.set(fma(factor, inputs[at + place * _CHUNK], total.get()))
 
     def compute(rows: list[Int], line: Int, rank: Int, mask: Condition | None) -> None:
         with program.loop(0, width, _CHUNK) as first:
             size = (width - first).min(_CHUNK)
             program.vectors(0, size, partial(convert, first, rows))
-            even = size.round_down(2)
-            with program.loop(0, even, 2) as at:
-                for parity in range(2):
-                    multiply(at + parity, (line + first + at + parity) * ranks + rank, parity, mask)
-            with program.when(even < size):
-                multiply(even, (line + first + even) * ranks + rank, 0, mask)
+            whole = size.round_down(apart)
+            with program.loop(0, whole, apart) as at:
+                for which in range(apart):
+                    multiply(at + which, (line + first + at + which) * ranks + rank, which, mask)
+            with program.when(whole < size):
+                multiply(whole, (line + first + whole) * ranks + rank, 0, mask)
 
     vectors = ranks.ceil_div(LANES)
     with program.items(tiles.count * vectors) as item:
         slot, rows = tiles[item // vectors]
         rank = item % vectors * LANES
-        for total in (*sums[0], *sums[1]):
+        for total in chain.from_iterable(sums):
             total.set(program.vector(0.0))
         with program.when(rank + LANES <= ranks):
             compute(rows, slot * width, rank, None)
         with program.when(rank + LANES > ranks):
             compute(rows, slot * width, rank, (ranks - rank).first_lanes())
-        for row, even, odd in zip(rows, *sums, strict=True):
-            products.floats.store(row * products.stride + rank, even.get() + odd.get())
+        for row, first, *more in zip(rows, *sums, strict=True):
+            total = reduce(lambda before, one: before + one.get(), more, first.get())
+            products.floats.store(row * products.stride + rank, total)
+
+
+def _outputs_together() -> int:
+    """How many vectors of outputs: their sums, the weights and a factor stay in registers."""
+    return next(vectors for vectors in (4, 2, 1) if vectors == 1 or vectors * (ROWS + 1) < llvm.registers())
 
 
 class _Expand:
@@ -164,7 +171,8 @@ class _Expand:
     def __init__(self, program: Program, products: _Matrix, first: Int, rank: Int, up: _Matrix, out: _Matrix) -> None:
         self._program, self._products, self._first, self._rank = program, products, first, rank
         self._up, self._out = up, out
-        self._sums = [[program.variable() for _ in range(ROWS)] for _ in range(_VECTORS)]
+        self._vectors = _outputs_together()
+        self._sums = [[program.variable() for _ in range(ROWS)] for _ in range(self._vectors)]
 
     def emit(self, tiles: _RowTiles) -> None:
         program, outputs = self._program, self._up.stride
@@ -173,9 +181,10 @@ class _Expand:
             slot, rows = tiles[item // pieces]
             start = item % pieces * _PIECE
             stop = (start + _PIECE).min(outputs)
-            wide = start + (stop - start).round_down(_VECTORS * LANES)
-            with program.loop(start, wide, _VECTORS * LANES) as at:
-                self._compute(slot, rows, _VECTORS, at, None)
+            together = self._vectors * LANES
+            wide = start + (stop - start).round_down(together)
+            with program.loop(start, wide, together) as at:
+                self._compute(slot, rows, self._vectors, at, None)
             program.vectors(wide, stop, partial(self._compute, slot, rows, 1))
 
     def _compute(self, slot: Int, rows: list[Int], vectors: int, at: Int, mask: Condition | None) -> None:
@@ -193,7 +202,7 @@ class _Expand:
     def _multiply(self, weight: Int, rows: list[Int], rank: Int, vectors: int, mask: Condition | None) -> None:
         starts = [vector * LANES for vector in range(vectors)]
         factors = [self._up.floats.load(weight + start, mask) for start in starts]
-        if vectors > 1:
+        if mask is None:
             for start in starts[::2]:
                 self._up.floats.prefetch(weight + _AHEAD + start)
         for place, row in enumerate(rows):
