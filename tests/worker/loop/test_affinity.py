@@ -8,7 +8,7 @@ from collections import Counter
 import pytest
 
 from lorapool.shared.queue.protocol import View, WaitingAdapter
-from lorapool.worker.loop.affinity import CROWD_MS, Choice, Holding, Homes, Policy, choose, guess
+from lorapool.worker.loop.affinity import OVER_QUOTA_MS, Choice, Holding, Homes, Policy, choose, guess
 
 NOW = 1_000_000
 ALONE = Homes(["w1"])
@@ -133,7 +133,7 @@ def test_a_crowd_leaves_a_row_in_eight() -> None:
 def test_a_crowd_is_loaded_elsewhere_too() -> None:
     """Where there is room, jobs whose turn has not come are newcomers like others: by when they came."""
     two = Homes(["w1", "w2"])
-    assert ("a@1",) == prefer(view(waiting("a@1", since_s=-CROWD_MS / 1000 + 0.1)), Holding(slots=4), homes=two)
+    assert ("a@1",) == prefer(view(waiting("a@1", since_s=-OVER_QUOTA_MS / 1000 + 0.1)), Holding(slots=4), homes=two)
 
 
 def test_a_guess_names_what_is_here() -> None:
