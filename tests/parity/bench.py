@@ -72,6 +72,8 @@ class Bench:
     now_s: float = 0.0
 
     def __post_init__(self) -> None:
+        for seq_id in self.runner.reserved:  # Hypothesis may end an example in the middle of a step
+            self.runner.release(seq_id)
         for slot in self.runner.lora.occupied:
             self.runner.lora.clear(slot)
         self.adapters = AdapterCache(self.runner.lora, self._load, 1 << 26, Now(), lambda: self.now_s)
