@@ -157,7 +157,8 @@ class SpawnedEngine:
 def _spawn(theirs: socket.socket) -> tuple[Process, StepBoard]:
     board_fd = StepBoard.make()
     try:
-        return _process(theirs.fileno(), board_fd), StepBoard(board_fd)
+        board = StepBoard(board_fd)  # first: where it cannot be made, nothing was started
+        return _process(theirs.fileno(), board_fd), board
     finally:
         os.close(board_fd)
 
