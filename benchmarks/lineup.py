@@ -126,8 +126,8 @@ class Lineup:
         folders = [str(folder) for folder in workload.adapters]
         texts = [prompt_of(number) for number in range(options.requests)]
         task = Task(
-            str(workload.model), str(gguf_file()), texts, workload.prompts, workload.new_tokens, folders, options.rank,
-            options.dtype,
+            str(workload.model), str(gguf_file()), str(self._scratch), texts, workload.prompts, workload.new_tokens,
+            folders, options.rank, options.dtype,
         )  # fmt: skip
         path = self._scratch / f"{peer.name}.json"
         path.write_text(json.dumps(asdict(task)))

@@ -9,7 +9,6 @@ from __future__ import annotations
 import ctypes
 import json
 import os
-import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -29,7 +28,7 @@ class LlamaCpp:
 
         self.task = task
         llama_cpp.llama_backend_init()
-        scratch = Path(tempfile.mkdtemp(prefix="llama-cpp-"))
+        scratch = Path(task.scratch)
         path = dequantized(Path(task.gguf), scratch / "base.gguf", task.dtype)
         self._model = llama_cpp.llama_model_load_from_file(str(path).encode(), llama_cpp.llama_model_default_params())
         self._context = llama_cpp.llama_init_from_model(self._model, self._params(llama_cpp))

@@ -5,7 +5,6 @@ Its interface takes chat messages only, so the template passes the text on as it
 
 from __future__ import annotations
 
-import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -24,13 +23,13 @@ class MistralRs:
         from mistralrs import Architecture, LoraAdapter, ModelDType, Runner, Which
 
         self.task = task
-        scratch = Path(tempfile.mkdtemp(prefix="mistral-rs-"))
-        template = scratch / "bare.jinja"
+        template = Path(task.scratch, "bare.jinja")
         template.write_text(BARE)
         adapters = [LoraAdapter(str(number), folder) for number, folder in enumerate(task.adapters[:SLOTS])]
         dtype = {"float32": ModelDType.F32, "bfloat16": ModelDType.BF16}[task.dtype]
+        model = with_rope_theta(task.model, Path(task.scratch, "mistral-rs"))
         which = Which.Lora(
-            model_id=str(with_rope_theta(task.model, scratch / "model")), arch=Architecture.Llama, dtype=dtype,
+            model_id=str(model), arch=Architecture.Llama, dtype=dtype,
             max_adapters=SLOTS, adapters=adapters,
         )  # fmt: skip
         self._runner = Runner(

@@ -6,7 +6,6 @@ after another. It does not read an adapter's alpha either: the factor, alpha by 
 
 from __future__ import annotations
 
-import tempfile
 import time
 from functools import cached_property
 from pathlib import Path
@@ -15,6 +14,8 @@ from typing import Any
 from benchmarks.peers.older_config import with_rope_theta
 from benchmarks.peers.serve import Task, main
 
+SLOTS = 16
+END_OF_TEXT = 2
 ALPHA_BY_RANK = 2.0  # of the workload's adapters
 CACHE_GIB = 2
 BATCH_TOKENS = 512
@@ -27,7 +28,7 @@ class OpenVino:
         import openvino
 
         self.task = task
-        self._folder = _export(task.model)
+        self._folder = _export(task)
         self._prompts = [openvino.Tensor(np.array([prompt], dtype=np.int64)) for prompt in task.prompts]
 
     def run(self, active: int) -> float:
@@ -47,7 +48,7 @@ class OpenVino:
     def _adapters(self) -> list[Any]:
         from openvino_genai import Adapter
 
-        return [Adapter(f"{folder}/adapter_model.safetensors") for folder in self.task.adapters[:16]]
+        return [Adapter(f"{folder}/adapter_model.safetensors") for folder in self.task.adapters[:SLOTS]]
 
     @cached_property
     def _with_adapters(self) -> Any:
@@ -70,19 +71,18 @@ class OpenVino:
 
         config, count = GenerationConfig(), self.task.new_tokens
         config.max_new_tokens = config.min_new_tokens = count
-        config.do_sample, config.eos_token_id, config.stop_token_ids = False, 2, {2}
+        config.do_sample, config.eos_token_id, config.stop_token_ids = False, END_OF_TEXT, {END_OF_TEXT}
         if adapter is not None:
             config.adapters = AdapterConfig(self._adapters[adapter], ALPHA_BY_RANK)
         return config
 
 
-def _export(model: str) -> Path:
+def _export(task: Task) -> Path:
     """The base model as OpenVINO's intermediate representation in float32, in a folder of its own."""
     from optimum.exporters.openvino import main_export
 
-    scratch = Path(tempfile.mkdtemp(prefix="openvino-"))
-    out = scratch / "exported"
-    source = with_rope_theta(model, scratch / "model")
+    out = Path(task.scratch, "openvino")
+    source = with_rope_theta(task.model, Path(task.scratch, "openvino-source"))
     main_export(str(source), output=out, task="text-generation-with-past", library_name="transformers", stateful=True)
     return out
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import select
 import subprocess
 import sys
 from dataclasses import dataclass, field
@@ -13,6 +14,7 @@ from typing import Any
 from benchmarks.rounds import Failed
 from benchmarks.venvs import python_of
 
+ANSWERS_S = 900.0  # for one run, or to load: far longer than any took, for one that hangs
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -63,9 +65,14 @@ class Process:
 
     def _answer(self) -> dict[str, Any]:
         assert self._process.stdout is not None
+        if not select.select([self._process.stdout], [], [], ANSWERS_S)[0]:
+            self._process.kill()
+            raise Failed(f"{self._peer.name} said nothing for {ANSWERS_S:g} s; its log ends:\n{self._log_end()}")
         line = self._process.stdout.readline()
         if not line:
-            tail = "".join(self._log.read_text().splitlines(keepends=True)[-20:])
-            raise Failed(f"{self._peer.name} ended with status {self._process.wait()}:\n{tail}")
+            raise Failed(f"{self._peer.name} ended with status {self._process.wait()}:\n{self._log_end()}")
         answer: dict[str, Any] = json.loads(line)
         return answer
+
+    def _log_end(self) -> str:
+        return "".join(self._log.read_text().splitlines(keepends=True)[-20:])

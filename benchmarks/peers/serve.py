@@ -17,10 +17,12 @@ from typing import Protocol
 @dataclass(frozen=True)
 class Task:
     """Workload W as a file carries it. Request ``i`` uses adapter ``i mod N`` when N are active. ``gguf``: the file
-    that ``model`` was made from; ``texts``: the prompts for who takes no tokens."""
+    that ``model`` was made from; ``texts``: the prompts for who takes no tokens; ``scratch``: a folder for what is made
+    of them, gone after the benchmark."""
 
     model: str
     gguf: str
+    scratch: str
     texts: list[str]
     prompts: list[list[int]]
     new_tokens: int

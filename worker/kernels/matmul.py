@@ -20,6 +20,7 @@ from lorapool.worker.kernels.values import LANES, Int, fma
 
 _ROWS = 6  # computed together: twelve registers of sums, of the sixteen that AVX2 has
 _DEPTH = 192  # inputs before sums are put down: so much of a panel of weights stays in the first cache
+_FEW = 8  # groups of rows
 _BATCH = 96  # rows before the next panels are read: their inputs stay in the second cache
 
 
@@ -87,7 +88,8 @@ def _emit(program: Program) -> None:
         groups = (stop - start).ceil_div(_ROWS)
         with program.items(panels) as panel, program.loop(0, width, _DEPTH) as low:
             high = (low + _DEPTH).min(width)
-            lines = (high - low + groups - 1) // groups  # of what comes next, while one group of rows is computed
+            # Of what comes next, while one group of rows is computed; few groups are done before it could have come.
+            lines = (groups < _FEW).select(program.const(0), (high - low + groups - 1) // groups)
             with program.loop(0, groups) as group:
                 bring(panel * width + high + group * lines, lines)
                 first = start + group * _ROWS
