@@ -1,24 +1,28 @@
 """Codec: jobs and result details to msgpack and back, with a schema version and a size limit.
 
-The version is a major one: a release that only adds fields keeps it, since readers ignore fields that they do not
-know; one that changes what a field means raises it, and older readers refuse the record. Never pickle. Knows no Redis.
+The version is a major one: a release that only adds what may be ignored keeps it, since readers ignore fields that they
+do not know. What changes an answer raises it, and older readers refuse the record; a request that makes no use of it is
+written as the version before, which all can read. Never pickle. Knows no Redis.
 """
 
 from __future__ import annotations
 
+import json
 import secrets
 from collections.abc import Sequence
 from collections.abc import Set as AbstractSet
 from hashlib import blake2b
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgpack
 from pydantic import ValidationError
 
 from lorapool.shared.errors import InvalidRequest, PayloadTooLarge, UnsupportedVersion
-from lorapool.shared.job import Job, Message, SamplingParams, explain_validation
+from lorapool.shared.job import Job, Message, More, SamplingParams, TokenLogprob
+from lorapool.shared.tools import ToolCall, ToolCallDelta
+from lorapool.shared.wire import explain_validation
 
-VERSION = 1
+VERSION, PLAIN_VERSION = 2, 1
 MAX_PAYLOAD_BYTES = 1 << 20
 MAX_DETAIL_BYTES = 64 << 20
 
@@ -26,11 +30,16 @@ _JOB_FIELDS = frozenset(Job.model_fields)
 _PARAM_FIELDS = frozenset(SamplingParams.model_fields)
 _MESSAGE_FIELDS = frozenset(Message.model_fields)
 _DEFAULT_PARAMS = SamplingParams()
+_PLAIN_FIELDS = frozenset({"prompt", "messages", "params"})  # of the input, by version 1
+_SINCE_PLAIN = frozenset({"top_logprobs", "logit_bias"})  # params
+_PLAIN_MESSAGE = frozenset({"role", "content"})
 
 
 def encode_job(job: Job, limit_bytes: int = MAX_PAYLOAD_BYTES) -> bytes:
     """The request as it travels. Raises PayloadTooLarge above ``limit_bytes``."""
-    fields = {"v": VERSION, "id": job.id, "ref": job.ref, "agent": job.agent, **_input_of(job)}
+    given = _input_of(job)
+    version = VERSION if _beyond_plain(given) else PLAIN_VERSION
+    fields = {"v": version, "id": job.id, "ref": job.ref, "agent": job.agent, **given}
     fields |= {"priority": job.priority.value, "stream": job.stream, "delay_ms": job.delay_ms}
     fields |= {"deadline_ms": job.deadline_ms, "client": job.client}
     packed = _packed(fields)
@@ -68,22 +77,82 @@ def seed_of(job: Job) -> int:
     return secrets.randbits(48) if job.params.seed is None else job.params.seed
 
 
-def encode_detail(token_ids: Sequence[int], logprobs: Sequence[float] | None) -> bytes:
+def encode_detail(
+    token_ids: Sequence[int],
+    logprobs: Sequence[float] | None,
+    token_logprobs: Sequence[TokenLogprob] | None = None,
+    tool_calls: Sequence[ToolCall] = (),
+) -> bytes:
     """What of a result only programs read."""
-    packed: bytes = msgpack.packb(
-        {"v": VERSION, "token_ids": tuple(token_ids), "logprobs": logprobs and tuple(logprobs)}
-    )
+    fields: dict[str, Any] = {
+        "v": PLAIN_VERSION,
+        "token_ids": tuple(token_ids),
+        "logprobs": logprobs and tuple(logprobs),
+    }
+    if token_logprobs is not None:
+        fields["token_logprobs"] = [_row(token) for token in token_logprobs]
+    if tool_calls:
+        fields["tool_calls"] = [call.model_dump() for call in tool_calls]
+    packed: bytes = msgpack.packb(fields)
     return packed
 
 
-def decode_detail(detail: bytes) -> tuple[tuple[int, ...], tuple[float, ...] | None]:
-    """Token ids and, if they were asked for, the chosen tokens' log probabilities."""
+class Detail(NamedTuple):
+    """Token ids; where they were asked for, the chosen tokens' log probabilities, alone and with all that is told of
+    each; and the calls of tools."""
+
+    token_ids: tuple[int, ...] = ()
+    logprobs: tuple[float, ...] | None = None
+    token_logprobs: tuple[TokenLogprob, ...] | None = None
+    tool_calls: tuple[ToolCall, ...] = ()
+
+
+def decode_detail(detail: bytes) -> Detail:
+    """Of ``encode_detail``. Raises InvalidRequest for anything else, UnsupportedVersion for a newer schema."""
     fields = _unpack_map(detail, MAX_DETAIL_BYTES)
     _check_version(fields.get("v"))
     token_ids, logprobs = fields.get("token_ids", []), fields.get("logprobs")
     if not isinstance(token_ids, list) or not isinstance(logprobs, list | None):
         raise InvalidRequest("stored detail: expected lists of token ids and of log probabilities")
-    return tuple(token_ids), None if logprobs is None else tuple(logprobs)
+    rows, calls = fields.get("token_logprobs"), fields.get("tool_calls", ())
+    try:
+        told = None if rows is None else tuple(_token(row) for row in rows)
+        called = tuple(ToolCall.model_validate(call) for call in calls)
+    except (ValidationError, TypeError, ValueError) as error:
+        raise InvalidRequest(f"stored detail: {error}") from None
+    return Detail(tuple(token_ids), None if logprobs is None else tuple(logprobs), told, called)
+
+
+def encode_more(more: More) -> str:
+    """As an entry of a token stream has it: JSON, empty where there is nothing. Bytes are written as Latin-1."""
+    if not (more.logprobs or more.tool_calls):
+        return ""
+    fields: dict[str, Any] = {}
+    if more.logprobs:
+        fields["logprobs"] = [_row(token) for token in more.logprobs]
+    if more.tool_calls:
+        fields["tool_calls"] = [call.model_dump(exclude_defaults=True) for call in more.tool_calls]
+    return json.dumps(fields, ensure_ascii=False, separators=(",", ":"), default=lambda raw: raw.decode("latin-1"))
+
+
+def decode_more(text: str) -> More:
+    """Of ``encode_more``. Raises ValueError, TypeError, KeyError for anything else."""
+    if not text:
+        return More()
+    fields = json.loads(text)
+    calls = tuple(ToolCallDelta.model_validate(call) for call in fields.get("tool_calls", ()))
+    return More(tuple(_token(row) for row in fields.get("logprobs", ())), calls)
+
+
+def _row(token: TokenLogprob) -> tuple[Any, ...]:
+    return token.id, token.text, token.logprob, [(one.id, one.text, one.logprob) for one in token.top]
+
+
+def _token(row: Any) -> TokenLogprob:
+    token_id, text, logprob, *top = row
+    text = text.encode("latin-1") if isinstance(text, str) else text
+    alternatives = tuple(_token(one) for one in top[0]) if top else ()
+    return TokenLogprob(id=token_id, text=text, logprob=logprob, top=alternatives)
 
 
 def _packed(value: Any) -> bytes:
@@ -97,9 +166,36 @@ def _packed(value: Any) -> bytes:
 
 
 def _input_of(job: Job) -> dict[str, Any]:
-    """Input and sampling params, in a fixed order, without what is at its default."""
-    messages = job.messages and [{"role": m.role, "content": m.content} for m in job.messages]
-    return {"prompt": job.prompt, "messages": messages, "params": _changed(job.params)}
+    """What makes the answer, in a fixed order; of what version 1 did not have, only what is not at its default."""
+    messages = job.messages and [_message(message) for message in job.messages]
+    given: dict[str, Any] = {"prompt": job.prompt, "messages": messages, "params": _changed(job.params)}
+    if job.prompt_ids is not None:
+        given["prompt_ids"] = job.prompt_ids
+    if job.response_format is not None:
+        given["response_format"] = job.response_format.model_dump()
+    if job.tools:
+        given["tools"] = [tool.model_dump() for tool in job.tools]
+        given["tool_choice"] = job.tool_choice.model_dump()
+        given["parallel_tool_calls"] = job.parallel_tool_calls
+    return given
+
+
+def _message(message: Message) -> dict[str, Any]:
+    plain: dict[str, Any] = {"role": message.role, "content": message.content}
+    if message.tool_calls:
+        plain["tool_calls"] = [call.model_dump() for call in message.tool_calls]
+    if message.tool_call_id is not None:
+        plain["tool_call_id"] = message.tool_call_id
+    if message.name is not None:
+        plain["name"] = message.name
+    return plain
+
+
+def _beyond_plain(given: dict[str, Any]) -> bool:
+    """Whether a reader of version 1 would answer another question."""
+    if given.keys() - _PLAIN_FIELDS or given["params"].keys() & _SINCE_PLAIN:
+        return True
+    return any(m.keys() - _PLAIN_MESSAGE or m["role"] == "tool" for m in given["messages"] or ())
 
 
 def _changed(params: SamplingParams) -> dict[str, Any]:

@@ -8,18 +8,24 @@ clock unless a name says otherwise.
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from enum import StrEnum
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
+from pydantic import Field, StringConstraints, ValidationError, field_validator, model_validator
 
 from lorapool.shared.errors import InvalidRequest
+from lorapool.shared.response_format import ResponseFormat
+from lorapool.shared.tools import CallId, Tool, ToolCall, ToolCallDelta, ToolChoice, ToolName
+from lorapool.shared.wire import Wire, explain_validation
 
 NAME_PATTERN = r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}"
 BASE_REF = "_base"
 MAX_TOKENS = 1_000_000
 
 Name = Annotated[str, StringConstraints(pattern=rf"^{NAME_PATTERN}$")]
+TokenId = Annotated[int, Field(ge=0, lt=2**31)]
+Bias = Annotated[float, Field(ge=-100.0, le=100.0)]
 StopString = Annotated[str, StringConstraints(min_length=1, max_length=256)]
 _NAME = re.compile(NAME_PATTERN)
 
@@ -66,16 +72,14 @@ class Priority(StrEnum):
     LOW = "low"
 
 
-class _Wire(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-
-class SamplingParams(_Wire):
+class SamplingParams(Wire):
     """How the next token is chosen; names and meanings are those of transformers' processors.
 
     ``temperature`` 0 is greedy. ``top_k`` 0 and ``top_p`` 1 are off. Frequency and presence penalties follow
     the OpenAI definition (over generated tokens); ``repetition_penalty`` is CTRL's (prompt and generated tokens).
-    ``seed`` None lets enqueue fix a random one, so that a retry draws the same tokens.
+    ``seed`` None lets enqueue fix a random one, so that a retry draws the same tokens. ``logit_bias``: what is added to
+    the logits of these token ids before all else, a mapping or pairs. ``top_logprobs``: how many of the most probable
+    tokens ``logprobs`` tells of at each place.
     """
 
     temperature: Annotated[float, Field(ge=0.0, le=2.0)] = 0.0
@@ -91,6 +95,19 @@ class SamplingParams(_Wire):
     min_new_tokens: Annotated[int, Field(ge=0, le=MAX_TOKENS)] = 0
     ignore_eos: bool = False
     logprobs: bool = False
+    top_logprobs: Annotated[int, Field(ge=0, le=20)] = 0
+    logit_bias: Annotated[tuple[tuple[TokenId, Bias], ...], Field(max_length=1024)] = ()
+
+    @field_validator("logit_bias", mode="before")
+    @classmethod
+    def _pairs(cls, given: object) -> object:
+        return tuple(sorted(given.items())) if isinstance(given, Mapping) else given
+
+    @model_validator(mode="after")
+    def _logprobs_before_top(self) -> SamplingParams:
+        if self.top_logprobs and not self.logprobs:
+            raise ValueError(f"top_logprobs {self.top_logprobs} needs logprobs = True")
+        return self
 
     @model_validator(mode="after")
     def _min_within_max(self) -> SamplingParams:
@@ -99,35 +116,69 @@ class SamplingParams(_Wire):
         return self
 
 
-class Message(_Wire):
-    """One chat message, rendered by the chat template of the adapter or the model."""
+class Message(Wire):
+    """One chat message, rendered by the chat template of the adapter or the model.
 
-    role: Annotated[str, StringConstraints(pattern=r"^(system|user|assistant)$")]
+    An assistant's may have ``tool_calls``; a tool's is what came of the one named by ``tool_call_id``.
+    """
+
+    role: Annotated[str, StringConstraints(pattern=r"^(system|user|assistant|tool)$")]
     content: str
+    tool_calls: Annotated[tuple[ToolCall, ...], Field(max_length=128)] = ()
+    tool_call_id: CallId | None = None
+    name: ToolName | None = None
+
+    @model_validator(mode="after")
+    def _calls_of_assistants(self) -> Message:
+        if self.tool_calls and self.role != "assistant":
+            raise ValueError(f"tool_calls go with role assistant, not {self.role}")
+        if self.tool_call_id is not None and self.role != "tool":
+            raise ValueError(f"tool_call_id goes with role tool, not {self.role}")
+        return self
 
 
-class Job(_Wire):
-    """A request for one completion. Exactly one of ``prompt`` and ``messages`` is set.
+class Job(Wire):
+    """A request for one completion. Exactly one of ``prompt``, ``prompt_ids`` and ``messages`` is set.
 
-    ``id`` is bare (without its partition); ``ref`` is an exact adapter ref or ``_base``.
+    ``id`` is bare (without its partition); ``ref`` is an exact adapter ref or ``_base``. ``prompt_ids``: the prompt as
+    token ids of the base model, taken as they are. ``key``: whose quota it is charged to.
     """
 
     id: Name
     ref: str
     agent: Name = "anonymous"
     prompt: str | None = None
+    prompt_ids: Annotated[tuple[TokenId, ...], Field(min_length=1)] | None = None
     messages: Annotated[tuple[Message, ...], Field(min_length=1, max_length=1024)] | None = None
+    response_format: ResponseFormat | None = None
+    tools: Annotated[tuple[Tool, ...], Field(max_length=128)] = ()
+    tool_choice: ToolChoice = ToolChoice()
+    parallel_tool_calls: bool = True
     params: SamplingParams = SamplingParams()
     priority: Priority = Priority.NORMAL
     stream: bool = False
     delay_ms: Annotated[int, Field(ge=0, le=366 * 86_400_000)] = 0
     deadline_ms: Annotated[int, Field(ge=1, le=366 * 86_400_000)] | None = None  # after submission
     client: Name | None = None  # whose inbox hears of the end
+    key: Name | None = None
 
     @model_validator(mode="after")
     def _one_input(self) -> Job:
-        if (self.prompt is None) == (self.messages is None):
-            raise ValueError("exactly one of prompt and messages must be given")
+        if sum(given is not None for given in (self.prompt, self.prompt_ids, self.messages)) != 1:
+            raise ValueError("exactly one of prompt, prompt_ids and messages must be given")
+        return self
+
+    @model_validator(mode="after")
+    def _tools_in_a_chat(self) -> Job:
+        if self.tools and self.messages is None:
+            raise ValueError("tools go with messages: a plain prompt has no place for them")
+        names = [tool.name for tool in self.tools]
+        if len(set(names)) < len(names):
+            raise ValueError(f"tools = {names}: each name may stand once")
+        if unknown := set(self.tool_choice.names) - set(names):
+            raise ValueError(f"tool_choice names {sorted(unknown)}, which are none of tools")
+        if self.tool_choice.mode == "required" and not self.tools:
+            raise ValueError("tool_choice = required: there are no tools")
         return self
 
     @classmethod
@@ -139,24 +190,14 @@ class Job(_Wire):
             raise InvalidRequest(explain_validation(error)) from None
 
 
-def explain_validation(error: ValidationError) -> str:
-    """One line: each bad field, its value (shortened) and what was expected."""
-    parts = []
-    for item in error.errors(include_url=False):
-        where, value = ".".join(str(part) for part in item["loc"]), repr(item["input"])
-        place = f"{where} = {value if len(value) <= 60 else value[:57] + '...'}: " if where else ""
-        parts.append(place + item["msg"].removeprefix("Value error, "))
-    return "; ".join(parts)
-
-
-class Usage(_Wire):
+class Usage(Wire):
     """Tokens, counted."""
 
     prompt_tokens: int
     completion_tokens: int
 
 
-class Timings(_Wire):
+class Timings(Wire):
     """Milliseconds. ``queued`` submit → claim, ``load`` waiting for the adapter's slot, ``first_token`` submit → first
     token, ``total`` submit → terminal."""
 
@@ -166,7 +207,27 @@ class Timings(_Wire):
     total_ms: int | None = None
 
 
-class Result(_Wire):
+class TokenLogprob(Wire):
+    """A token at one place of an answer: its id, its bytes, the log probability that it had by the raw logits; ``top``:
+    the most probable tokens there, best first, as many as were asked for."""
+
+    id: int
+    text: bytes
+    logprob: float
+    top: tuple[TokenLogprob, ...] = ()
+
+
+class More(NamedTuple):
+    """What a delta of a streamed job brings beside text."""
+
+    logprobs: tuple[TokenLogprob, ...] = ()
+    tool_calls: tuple[ToolCallDelta, ...] = ()
+
+
+NO_MORE = More()
+
+
+class Result(Wire):
     """A succeeded job's answer, with the proof of what produced it."""
 
     job_id: str
@@ -185,3 +246,5 @@ class Result(_Wire):
     resident: bool  # the adapter was in a device slot when the job was picked
     token_ids: tuple[int, ...] = ()
     logprobs: tuple[float, ...] | None = None
+    token_logprobs: tuple[TokenLogprob, ...] | None = None
+    tool_calls: tuple[ToolCall, ...] = ()

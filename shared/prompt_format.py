@@ -13,7 +13,8 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, StringConstraints, ValidationError, model_validator
 
 from lorapool.shared.errors import AdapterUnavailable, CheckpointError, InvalidRequest
-from lorapool.shared.job import Message, explain_validation
+from lorapool.shared.job import Message
+from lorapool.shared.wire import explain_validation
 
 TEMPLATE_NAME = "chat_template.jinja"
 MAX_TEMPLATE_BYTES = 64 << 10

@@ -31,7 +31,6 @@ from lorapool.shared.errors import InvalidRequest, LorapoolError
 from lorapool.shared.fleet.counters import Counters
 from lorapool.shared.fleet.membership import Membership
 from lorapool.shared.fleet.requests import WorkerRequests
-from lorapool.shared.job import explain_validation
 from lorapool.shared.plain_text import plain_text
 from lorapool.shared.queue.operator import OperatorQueue
 from lorapool.shared.queue.worker import WorkerQueue
@@ -39,6 +38,7 @@ from lorapool.shared.remote import check_place
 from lorapool.shared.server.redis_client import connect
 from lorapool.shared.server.server import Server
 from lorapool.shared.server.settings import RedisSettings, redis_settings
+from lorapool.shared.wire import explain_validation
 from lorapool.worker.adapters.cache_folder import CacheFolder
 from lorapool.worker.adapters.files import AdapterFiles
 from lorapool.worker.adapters.judge import CHECK_S, Judge

@@ -30,7 +30,9 @@ from lorapool.shared.job import BASE_REF, Result, check_name
 from lorapool.shared.malformed import number
 from lorapool.shared.queue.protocol import Backlog, Explanation
 from lorapool.shared.redaction import redact
+from lorapool.shared.response_format import ResponseFormat
 from lorapool.shared.server.keys import split_id
+from lorapool.shared.tools import Tool, ToolChoice
 
 
 class Client:
@@ -83,12 +85,17 @@ class Client:
 
     # -- jobs
 
-    async def submit(
+    async def submit(  # noqa: PLR0913 - all that can be said of a job, by name
         self,
         adapter: str | None,
         prompt: str | None = None,
         *,
-        messages: Sequence[Mapping[str, str]] | None = None,
+        messages: Sequence[Mapping[str, Any]] | None = None,
+        prompt_ids: Sequence[int] | None = None,
+        response_format: ResponseFormat | Mapping[str, Any] | None = None,
+        tools: Sequence[Tool | Mapping[str, Any]] = (),
+        tool_choice: ToolChoice | Mapping[str, Any] | str = "auto",
+        parallel_tool_calls: bool = True,
         agent: str | None = None,
         job_id: str | None = None,
         priority: str = "normal",
@@ -97,23 +104,44 @@ class Client:
         stream: bool = False,
         wait: bool = False,
         on_lost: str = "raise",
+        key: str | None = None,
         **params: Any,
     ) -> JobHandle:
         """Put one job on its adapter's stream and return its handle; one round trip.
 
-        ``adapter`` is a ref, alias or id; None is the base model. Give ``prompt`` (raw text) or ``messages`` (for the
-        chat template). ``params`` are the fields of SamplingParams by name. ``delay`` and ``deadline`` are seconds
-        after submission. The same ``job_id`` with the same request returns the existing job. ``wait=True`` waits for
-        room instead of raising QueueFull. ``on_lost="resubmit"`` keeps the request: while the job is awaited or its
-        stream read, and the server turns out to have lost it, it is submitted again by the same id, up to three times,
-        instead of raising JobLost.
+        ``adapter`` is a ref, alias or id; None is the base model. Give ``prompt`` (raw text), ``messages`` (for the
+        chat template) or ``prompt_ids`` (token ids, taken as they are). ``response_format``, ``tools`` and
+        ``tool_choice`` are as in OpenAI's API; what tools an answer calls is its ``tool_calls``. ``params`` are the
+        fields of SamplingParams by name. ``delay`` and ``deadline`` are seconds after submission. The same ``job_id``
+        with the same request returns the existing job. ``wait=True`` waits for room instead of raising QueueFull.
+        ``on_lost="resubmit"`` keeps the request: while the job is awaited or its stream read, and the server turns out
+        to have lost it, it is submitted again by the same id, up to three times, instead of raising JobLost. ``key`` is
+        whose quota it is charged to.
 
         Raises InvalidRequest, UnknownAdapter, AdapterNotReady, AdapterRefused, AdapterClosed, JobConflict, QueueFull,
         RedisFull, RedisUnreachable, ClientClosed. Each says by ``fate`` whether the job was surely not queued or may
         have been, and the same ``job_id`` again, which it has too, settles it. Cancelled, the call cannot say: give a
         ``job_id`` of your own where that matters.
         """
-        request = Request(adapter, prompt, messages, agent, job_id, priority, delay, deadline, stream, on_lost, params)
+        request = Request(
+            adapter,
+            prompt,
+            messages,
+            agent,
+            job_id,
+            priority,
+            delay,
+            deadline,
+            stream,
+            on_lost,
+            prompt_ids=prompt_ids,
+            response_format=response_format,
+            tools=tools,
+            tool_choice=tool_choice,
+            parallel_tool_calls=parallel_tool_calls,
+            key=key,
+            params=params,
+        )
         return await self._sender.submit(request, wait=wait)
 
     async def submit_many(

@@ -23,13 +23,13 @@ from lorapool.shared.errors import InvalidRequest
 from lorapool.shared.fleet.counters import Counters
 from lorapool.shared.fleet.membership import Membership
 from lorapool.shared.fleet.requests import WorkerRequests
-from lorapool.shared.job import explain_validation
 from lorapool.shared.queue.client import ClientQueue
 from lorapool.shared.queue.operator import OperatorQueue
 from lorapool.shared.server.redis_client import connect
 from lorapool.shared.server.settings import RedisSettings, redis_settings
 from lorapool.shared.timetable.chores import ChoreBook
 from lorapool.shared.timetable.timetable import Timetable
+from lorapool.shared.wire import explain_validation
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,9 +28,9 @@ from lorapool.shared.errors import (
     InvalidRequest,
     LorapoolError,
 )
-from lorapool.shared.job import explain_validation
 from lorapool.shared.prompt_format import TEMPLATE_NAME
 from lorapool.shared.remote import RemoteFolder, check_uri, is_remote
+from lorapool.shared.wire import explain_validation
 
 MAX_MANIFEST_BYTES = 16 << 20
 AT_ONCE = 8  # registrations of an import under way

@@ -83,11 +83,11 @@ def _ended(job_id: str, state: JobState, record: Record) -> LorapoolError:
 
 def _result(job_id: str, record: Record) -> Result:
     """In one call of pydantic, which reads numbers from their text: half the time of one model after another."""
-    token_ids, logprobs = _detail(record)
+    detail = _detail(record)
     fields: dict[str, Any] = {name: record.get(name, "") for name in _AS_STORED}
     fields["usage"] = {name: record.get(name) or 0 for name in _COUNTED}
     fields |= {"job_id": job_id, "adapter": record.get("ref", ""), "timings": _timings(record)}
-    fields |= {"resident": record.get("resident") == "1", "token_ids": token_ids, "logprobs": logprobs}
+    fields |= {"resident": record.get("resident") == "1", **detail._asdict()}
     return Result.model_validate(fields)
 
 
@@ -111,12 +111,9 @@ def _between(submitted: int, record: Record, name: str) -> int | None:
     return max(0, stamp - submitted) if stamp else None
 
 
-def _detail(record: Record) -> tuple[tuple[int, ...], tuple[float, ...] | None]:
+def _detail(record: Record) -> codec.Detail:
     detail = record.get("detail", b"")
-    if not isinstance(detail, bytes) or not detail:
-        return (), None
-    token_ids, logprobs = codec.decode_detail(detail)
-    return tuple(token_ids), None if logprobs is None else tuple(logprobs)
+    return codec.decode_detail(detail) if isinstance(detail, bytes) and detail else codec.Detail()
 
 
 def _text(record: Record, name: str) -> str:

@@ -15,11 +15,13 @@ from typing import Any
 from pydantic import ValidationError
 
 from lorapool.shared.errors import InvalidRequest
-from lorapool.shared.job import Job, SamplingParams, explain_validation
+from lorapool.shared.job import Job, SamplingParams
+from lorapool.shared.response_format import ResponseFormat
 from lorapool.shared.server.keys import check_job_id, new_job_id
+from lorapool.shared.tools import Tool, ToolChoice
+from lorapool.shared.wire import explain_validation
 
 Seconds = float | int | timedelta
-NOT_YET = frozenset({"response_format", "tools", "tool_choice"})
 _LOOK_ALIKES = {
     "max_tokens": "max_new_tokens",
     "max_completion_tokens": "max_new_tokens",
@@ -45,7 +47,7 @@ class Request:
 
     adapter: str | None = None
     prompt: str | None = None
-    messages: Sequence[Mapping[str, str]] | None = None
+    messages: Sequence[Mapping[str, Any]] | None = None
     agent: str | None = None
     job_id: str | None = None
     priority: str = "normal"
@@ -53,6 +55,12 @@ class Request:
     deadline: Seconds | None = None
     stream: bool = False
     on_lost: str | None = None
+    prompt_ids: Sequence[int] | None = None
+    response_format: ResponseFormat | Mapping[str, Any] | None = None
+    tools: Sequence[Tool | Mapping[str, Any]] = ()
+    tool_choice: ToolChoice | Mapping[str, Any] | str = "auto"
+    parallel_tool_calls: bool = True
+    key: str | None = None
     params: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
@@ -83,13 +91,19 @@ class Request:
             ref=ref,
             agent=self.agent if self.agent is not None else agent,
             prompt=self.prompt,
+            prompt_ids=None if self.prompt_ids is None else tuple(self.prompt_ids),
             messages=_messages(self.messages),
+            response_format=ResponseFormat.of(self.response_format),
+            tools=tuple(map(Tool.of, self.tools)),
+            tool_choice=ToolChoice.of(self.tool_choice),
+            parallel_tool_calls=self.parallel_tool_calls,
             params=sampling_params(self.params),
             priority=self.priority,
             stream=self.stream,
             delay_ms=_milliseconds("delay", self.delay) or 0,
             deadline_ms=_milliseconds("deadline", self.deadline),
             client=client,
+            key=self.key,
         )
 
 
@@ -123,8 +137,6 @@ def sampling_params(params: Mapping[str, Any]) -> SamplingParams:
 
 def _unknown(name: str, value: object) -> str:
     shown = f"{name} = {value!r:.60}"
-    if name in NOT_YET:
-        return f"{shown}: not yet supported by lorapool; leave it out"
     known = sorted(OPTIONS | set(PARAMS))
     near = [_LOOK_ALIKES[name]] if name in _LOOK_ALIKES else get_close_matches(name, known, n=1)
     hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(known)}"

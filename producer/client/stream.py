@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from lorapool.shared.job import NO_MORE, More
 from lorapool.shared.queue.protocol import StreamItem
 
 
@@ -26,6 +27,7 @@ class TextDelta:
     attempt: int = 1
     offset: int = 0
     restart: bool = False
+    more: More = NO_MORE
 
 
 class Splicer:

@@ -65,6 +65,8 @@ def submit(  # noqa: PLR0917 - typer takes one argument a flag
     min_new_tokens: o.MinNewTokens = None,
     ignore_eos: o.IgnoreEos = False,
     logprobs: o.Logprobs = False,
+    top_logprobs: o.TopLogprobs = None,
+    logit_bias: o.LogitBias = None,
     redis_url: o.RedisUrl = None,
     pool: o.Pool = None,
     as_json: o.Json = False,
@@ -269,7 +271,17 @@ def _value(name: str, value: str | bytes) -> Any:
 def sampling_of(context: typer.Context) -> dict[str, Any]:
     """The sampling params that were given; 0 is a value, an absent flag is not."""
     given = {name: context.params[name] for name in PARAMS}
+    if given["logit_bias"]:
+        given["logit_bias"] = tuple(map(_bias, given["logit_bias"]))
     return {name: value for name, value in given.items() if not (value is None or value is False or value == [])}
+
+
+def _bias(text: str) -> tuple[int, float]:
+    token_id, _, bias = text.partition("=")
+    try:
+        return int(token_id), float(bias)
+    except ValueError:
+        raise typer.BadParameter(f"{text!r}: expected TOKEN_ID=BIAS, such as 1234=-100") from None
 
 
 def _files(file: Path | None, out: Path | None, single: Mapping[str, object]) -> tuple[Path, Path]:

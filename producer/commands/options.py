@@ -73,6 +73,12 @@ Seed = Annotated[int | None, flag("--seed", "Same seed, same text (default: rand
 Stop = Annotated[list[str] | None, flag("--stop", "Stop before this text; repeat for more.", **_HOW)]
 IgnoreEos = Annotated[bool, flag("--ignore-eos", "Go on after the end-of-text token.", **_HOW)]
 Logprobs = Annotated[bool, flag("--logprobs", "Return the chosen tokens' log probabilities (with --json).", **_HOW)]
+TopLogprobs = Annotated[
+    int | None, flag("--top-logprobs", "Tell of so many of the most probable tokens, 0 to 20; with --logprobs.", **_HOW)
+]
+LogitBias = Annotated[
+    list[str] | None, flag("--logit-bias", "TOKEN_ID=BIAS, from -100 to 100; repeat for more.", **_HOW)
+]
 
 _WHEN = {"rich_help_panel": "When"}
 At = Annotated[str | None, flag("--at", "Once, at this ISO time, such as 2027-01-01T08:00.", **_WHEN)]

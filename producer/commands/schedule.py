@@ -51,6 +51,8 @@ def add(  # noqa: PLR0917 - typer takes one argument a flag
     min_new_tokens: o.MinNewTokens = None,
     ignore_eos: o.IgnoreEos = False,
     logprobs: o.Logprobs = False,
+    top_logprobs: o.TopLogprobs = None,
+    logit_bias: o.LogitBias = None,
     redis_url: o.RedisUrl = None,
     pool: o.Pool = None,
     as_json: o.Json = False,

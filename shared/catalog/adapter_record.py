@@ -14,10 +14,11 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from lorapool.shared.errors import UnsupportedVersion
-from lorapool.shared.job import BASE_REF, explain_validation
+from lorapool.shared.job import BASE_REF
 from lorapool.shared.malformed import text_map
 from lorapool.shared.plain_text import plain_text, plain_values
 from lorapool.shared.prompt_format import PromptFormat
+from lorapool.shared.wire import explain_validation
 
 RECORD_VERSION = 1  # of the stored record; what only adds fields keeps it
 MAX_PATH_CHARACTERS = 4096  # no uri is longer, nor any other text of a record

@@ -27,7 +27,6 @@ T = TypeVar("T")
 def of_job(job: Job) -> records.Enqueue:
     """Of enqueue. Raises PayloadTooLarge, InvalidRequest."""
     payload = codec.encode_job(job)
-    text_bytes = len(job.prompt or "") if job.messages is None else sum(len(m.content) for m in job.messages)
     return records.Enqueue(
         id=check_job_id(job.id),
         fingerprint=codec.fingerprint(job),
@@ -37,11 +36,20 @@ def of_job(job: Job) -> records.Enqueue:
         priority=job.priority.value,
         stream=int(job.stream),
         seed=codec.seed_of(job),
-        cost=text_bytes // 4 + job.params.max_new_tokens,  # until settled and known
+        cost=_prompt_tokens(job) + job.params.max_new_tokens,  # until settled and known
         delay_ms=job.delay_ms,
         deadline_ms=job.deadline_ms or 0,
         payload=payload,
     )
+
+
+def _prompt_tokens(job: Job) -> int:
+    """About how many, by the size of its text."""
+    if job.prompt_ids is not None:
+        return len(job.prompt_ids)
+    if job.messages is None:
+        return len(job.prompt or "") // 4
+    return sum(len(message.content) for message in job.messages) // 4
 
 
 def of_settlement(s: Settlement) -> tuple[Arg, ...]:
@@ -76,6 +84,7 @@ def of_delta(d: Delta) -> tuple[Arg, ...]:
         tokens=len(d.token_ids),
         text=encodable(d.text),
         token_ids=" ".join(map(str, d.token_ids)),
+        more=encodable(codec.encode_more(d.more)),
     )
 
 

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
-from lorapool.shared.job import JobState
+from lorapool.shared.job import NO_MORE, JobState, More
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +94,7 @@ class Delta:
     offset: int  # index of the first token in token_ids within the completion
     text: str
     token_ids: tuple[int, ...]
+    more: More = NO_MORE
 
 
 class Settlement(NamedTuple):
@@ -157,6 +158,7 @@ class StreamItem:
     text: str = ""
     token_ids: tuple[int, ...] = ()
     state: JobState | None = None
+    more: More = NO_MORE
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any, Literal, cast
 
+from lorapool.shared import codec
 from lorapool.shared.errors import (
     AdapterClosed,
     AdapterNotReady,
@@ -238,6 +239,7 @@ def _token_item(entry_id: str, text: Mapping[str, str]) -> StreamItem:
         text=text.get("text", ""),
         token_ids=tuple(map(int, text.get("token_ids", "").split())),
         state=JobState(text["state"]) if kind == "end" else None,
+        more=codec.decode_more(text.get("more", "")),
     )
 
 

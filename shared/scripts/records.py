@@ -77,6 +77,7 @@ class Emit(NamedTuple):
     tokens: int  # how many
     text: str
     token_ids: str
+    more: str  # JSON, or empty
 
 
 class Held(NamedTuple):

@@ -17,7 +17,8 @@ from cronsim import CronSim, CronSimError
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
 
 from lorapool.shared.errors import InvalidRequest, UnsupportedVersion
-from lorapool.shared.job import NAME_PATTERN, Job, JobState, Message, Name, Priority, SamplingParams, explain_validation
+from lorapool.shared.job import NAME_PATTERN, Job, JobState, Message, Name, Priority, SamplingParams
+from lorapool.shared.wire import explain_validation
 
 VERSION = 1  # of the stored entry; what only adds fields keeps it
 DEFAULT_MAX_LATE_MS = 3_600_000

@@ -14,11 +14,12 @@ from pydantic import ValidationError
 
 from lorapool.shared.connection import PoolConnection
 from lorapool.shared.errors import InvalidRequest, ScheduleConflict, UnknownSchedule
-from lorapool.shared.job import check_name, explain_validation
+from lorapool.shared.job import check_name
 from lorapool.shared.malformed import UNREADABLE, text_map
 from lorapool.shared.scripts import records
 from lorapool.shared.server.server import Arg
 from lorapool.shared.timetable.schedule import Schedule
+from lorapool.shared.wire import explain_validation
 
 Entries = list[Schedule]
 MAX_DUE = 1000  # entries looked at in one call

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from lorapool.shared import codec
 from lorapool.shared.errors import InvalidRequest, PayloadTooLarge, UnsupportedVersion
-from lorapool.shared.job import Job
+from lorapool.shared.job import Job, More, TokenLogprob
+from lorapool.shared.tools import ToolCall, ToolCallDelta
 
 WORDS = st.text(min_size=1, max_size=20)
 PARAMS = st.fixed_dictionaries(
@@ -55,10 +56,10 @@ def test_unknown_fields_are_ignored() -> None:
     assert codec.decode_job(msgpack.packb(fields)) == job(params={"top_k": 5})
 
 
-@pytest.mark.parametrize("version", [2, None, "1"])
+@pytest.mark.parametrize("version", [3, None, "1"])
 def test_a_newer_version_is_refused_as_such(version: object) -> None:
     fields = {**msgpack.unpackb(codec.encode_job(job())), "v": version}
-    with pytest.raises(UnsupportedVersion, match="reads up to 1"):
+    with pytest.raises(UnsupportedVersion, match="reads up to 2"):
         codec.decode_job(msgpack.packb(fields))
 
 
@@ -105,9 +106,39 @@ def test_the_same_answer_is_the_same_request(change: dict[str, Any]) -> None:
 
 
 def test_details_travel() -> None:
-    assert codec.decode_detail(codec.encode_detail([1, 2], [-0.5, -1.25])) == ((1, 2), (-0.5, -1.25))
-    assert codec.decode_detail(codec.encode_detail([], None)) == ((), None)
-    assert codec.decode_detail(codec.encode_detail([], [])) == ((), ())
+    told = (TokenLogprob(id=1, text=b"\xc3", logprob=-0.5, top=(TokenLogprob(id=2, text=b"b", logprob=-0.25),)),)
+    calls = (ToolCall(id="call_1", name="f", arguments="{}"),)
+    for detail in (
+        codec.Detail((1, 2), (-0.5, -1.25)),
+        codec.Detail(),
+        codec.Detail((), ()),
+        codec.Detail((1,), (-0.5,), told, calls),
+    ):
+        assert codec.decode_detail(codec.encode_detail(*detail)) == detail
+
+
+def test_what_a_delta_brings_beside_text_travels() -> None:
+    told = (TokenLogprob(id=1, text=b"\xc3\x00", logprob=-0.5),)
+    for more in (More(), More(told), More((), (ToolCallDelta(index=0, id="call_1", name="f"),))):
+        assert codec.decode_more(codec.encode_more(more)) == more
+
+
+def test_a_request_that_an_older_reader_would_answer_wrongly_says_so() -> None:
+    """It refuses what it does not understand, and reads all else."""
+    chat = {"prompt": None, "messages": [{"role": "user", "content": "x"}]}
+    newer = [
+        {"prompt": None, "prompt_ids": [1, 2]},
+        {"params": {"logit_bias": {5: -100}}},
+        {"params": {"logprobs": True, "top_logprobs": 2}},
+        {"response_format": {"kind": "json_object"}},
+        {**chat, "tools": [{"name": "f"}]},
+        {"prompt": None, "messages": [{"role": "tool", "content": "x", "tool_call_id": "call_1"}]},
+    ]
+    versions = [msgpack.unpackb(codec.encode_job(job(**change)))["v"] for change in (*newer, {}, chat)]
+    assert [2] * len(newer) + [1, 1] == versions
+    for change in newer:
+        assert codec.decode_job(codec.encode_job(job(**change))) == job(**change)
+        assert codec.fingerprint(job(**change)) != codec.fingerprint(job())
 
 
 def test_a_seed_is_kept_or_drawn() -> None:

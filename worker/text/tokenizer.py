@@ -114,7 +114,7 @@ class Tokenizer:
         return ids
 
     def _chat(self, job: Job, template: str) -> list[int]:
-        messages = [message.model_dump() for message in job.messages or ()]
+        messages = [message.model_dump(exclude_defaults=True) for message in job.messages or ()]
         try:
             text = self._foreign(template, messages) if template else self._written(messages)
         except TemplateEnded as error:

@@ -3,6 +3,12 @@
 -- KEYS[1] partition prefix
 -- ARGV EMIT for each delta
 -- returns the ids no longer held, as one text
+local function more_of(text)
+  if text ~= '' then
+    return 'more', text
+  end
+end
+
 local lost = {}
 for at = 0, #ARGV - 1, EMIT.WIDTH do
   local id, lease = ARGV[at + EMIT.id], ARGV[at + EMIT.lease]
@@ -23,7 +29,7 @@ for at = 0, #ARGV - 1, EMIT.WIDTH do
     emitted = tonumber(emitted) or 0
     if fresh == 0 or offset >= emitted then
       call('XADD', tokens, '*', 'kind', 'delta', 'attempt', ARGV[at + EMIT.attempt], 'offset', offset,
-        'text', ARGV[at + EMIT.text], 'token_ids', ARGV[at + EMIT.token_ids])
+        'text', ARGV[at + EMIT.text], 'token_ids', ARGV[at + EMIT.token_ids], more_of(ARGV[at + EMIT.more]))
       call('HSET', key, 'emitted', offset + fresh)
       if emitted == 0 then
         call('PEXPIRE', tokens, TERMS.RESULT_TTL_MS)

@@ -56,8 +56,8 @@ def test_what_does_not_work_yet_is_refused(name: str) -> None:
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
-        ({}, "exactly one of prompt and messages"),
-        ({"prompt": "a", "messages": [{"role": "user", "content": "b"}]}, "exactly one of prompt and messages"),
+        ({}, "exactly one of prompt, prompt_ids and messages"),
+        ({"prompt": "a", "messages": [{"role": "user", "content": "b"}]}, "exactly one of prompt, prompt_ids and messages"),
         ({"messages": "hello"}, "messages = 'hello': expected a list"),
         ({"messages": [{"role": "boss", "content": "b"}]}, "role = 'boss'"),
         ({"prompt": "a", "deadline": -1}, "deadline = -1: expected seconds"),

@@ -80,7 +80,7 @@ async def test_the_same_again_is_harmless_and_another_is_refused(client: Client)
         ({"cron": "0 8 * * *", "max_late": 0}, InvalidRequest, "1 to 43,200"),
         ({"cron": "0 8 * * *", "name": "a b"}, InvalidRequest, "name = 'a b'"),
         ({"cron": "0 8 * * *", "max_tokens": 5}, InvalidRequest, "max_new_tokens"),
-        ({"cron": "0 8 * * *", "prompt": None}, InvalidRequest, "exactly one of prompt and messages"),
+        ({"cron": "0 8 * * *", "prompt": None}, InvalidRequest, "exactly one of prompt, prompt_ids and messages"),
         ({"cron": "0 8 * * *", "prompt": "x" * 1_100_000}, PayloadTooLarge, "the limit is"),
         ({"cron": "0 8 * * *", "adapter": "ghost"}, UnknownAdapter, "ghost"),
     ],

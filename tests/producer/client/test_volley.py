@@ -61,7 +61,7 @@ async def test_what_fails_later_is_an_item_too(client: Client, worker: CannedWor
     [
         ({"prompt": "x", "adapters": []}, "at least one"),
         ({"prompt": "x", "adapters": "cfo"}, "expected a list"),
-        ({"adapters": ROLES}, "exactly one of prompt and messages"),
+        ({"adapters": ROLES}, "exactly one of prompt, prompt_ids and messages"),
         ({"prompt": "x", "adapters": ROLES, "temperature": 9}, "temperature"),
         ({"prompt": "x", "adapters": ROLES, "job_id": "mine"}, "job_id"),
     ],
