@@ -42,13 +42,14 @@ class Sampling(NamedTuple):
 
 class Request(NamedTuple):
     """One job for the engine. ``seq_id`` is unique to the attempt. ``source``: where its adapter comes from, None for
-    the base model."""
+    the base model. ``grammar``: what its tokens must spell, as llguidance reads it; None for anything."""
 
     seq_id: str
     ref: str
     prompt_ids: list[int]
     params: Sampling
     source: AdapterSource | None = None
+    grammar: str | None = None
 
 
 class Start(NamedTuple):

@@ -69,7 +69,14 @@ def opened(body: bytes) -> list[Any]:
 def packed_requests(requests: Iterable[Request]) -> list[Any]:
     """As ``requests_of`` reads them."""
     return [
-        [request.seq_id, request.ref, request.prompt_ids, request.params, packed_source(request.source)]
+        [
+            request.seq_id,
+            request.ref,
+            request.prompt_ids,
+            request.params,
+            packed_source(request.source),
+            request.grammar,
+        ]
         for request in requests
     ]
 
@@ -77,8 +84,8 @@ def packed_requests(requests: Iterable[Request]) -> list[Any]:
 def requests_of(packed: Iterable[Sequence[Any]]) -> list[Request]:
     """What ``packed_requests`` packed."""
     return [
-        Request(seq_id, ref, ids, _sampling_of(params), source_of(source))
-        for seq_id, ref, ids, params, source in packed
+        Request(seq_id, ref, ids, _sampling_of(params), source_of(source), grammar)
+        for seq_id, ref, ids, params, source, grammar in packed
     ]
 
 
