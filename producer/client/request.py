@@ -1,7 +1,7 @@
 """A caller's arguments become a Job, or one InvalidRequest line that names the field, the value and what was expected.
 
-Knows the sampling params by name, their look-alikes from other APIs, and what is not served yet. Knows nothing of
-Redis: adapter names are resolved elsewhere, a Request still carries the caller's own.
+Knows the sampling params by name, and their look-alikes from other APIs. Knows nothing of Redis: adapter names are
+resolved elsewhere, a Request still carries the caller's own.
 """
 
 from __future__ import annotations

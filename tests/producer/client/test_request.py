@@ -25,6 +25,9 @@ def _job(**arguments: Any) -> Job:
         ({"seed": -1}, ("seed", "-1", "greater than or equal to 0")),
         ({"stop": ["."] * 17}, ("stop", "at most 16")),
         ({"min_new_tokens": 200}, ("min_new_tokens 200", "max_new_tokens 128")),
+        ({"top_logprobs": 2}, ("top_logprobs 2", "logprobs = True")),
+        ({"logprobs": True, "top_logprobs": 21}, ("top_logprobs", "21", "less than or equal to 20")),
+        ({"logit_bias": {5: 101}}, ("logit_bias", "101", "less than or equal to 100")),
         ({"temperature": float("nan")}, ("temperature", "nan")),
     ],
 )
@@ -46,18 +49,15 @@ def test_an_unknown_parameter_gets_the_nearest_valid_one(name: str, nearest: str
         _job(prompt="x", **{name: 1})
 
 
-@pytest.mark.parametrize("name", ["response_format", "tools"])
-def test_what_does_not_work_yet_is_refused(name: str) -> None:
-    """Nothing is accepted and then ignored."""
-    with pytest.raises(InvalidRequest, match=f"{name} = .*not yet"):
-        _job(prompt="x", **{name: {}})
-
-
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
         ({}, "exactly one of prompt, prompt_ids and messages"),
-        ({"prompt": "a", "messages": [{"role": "user", "content": "b"}]}, "exactly one of prompt, prompt_ids and messages"),
+        ({"prompt": "a", "messages": [{"role": "user", "content": "b"}]}, "exactly one of prompt"),
+        ({"prompt": "a", "response_format": {}}, "response_format: kind"),
+        ({"prompt": "a", "tools": [{}]}, "tools: name"),
+        ({"prompt": "a", "tools": [{"name": "f"}]}, "tools go with messages"),
+        ({"prompt_ids": []}, "prompt_ids = (): "),
         ({"messages": "hello"}, "messages = 'hello': expected a list"),
         ({"messages": [{"role": "boss", "content": "b"}]}, "role = 'boss'"),
         ({"prompt": "a", "deadline": -1}, "deadline = -1: expected seconds"),

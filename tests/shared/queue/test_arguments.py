@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from lorapool.shared import codec
 from lorapool.shared.errors import InvalidRequest
-from lorapool.shared.job import Job
+from lorapool.shared.job import Job, More, TokenLogprob
 from lorapool.shared.queue import arguments
 from lorapool.shared.queue.protocol import Delta, JobLease, Settlement
 from lorapool.shared.scripts import records
@@ -74,9 +76,11 @@ def test_what_cannot_be_sent_is_cleaned() -> None:
 
 
 def test_a_delta() -> None:
-    """Counted, and with its ids in one text."""
-    given = arguments.of_delta(Delta("0.job1", "w1.1", 2, 4, "so", (11, 12)))
-    assert ("job1", "w1.1", 2, 4, 2, "so", "11 12") == given
+    """Counted, and with its ids in one text; what it brings beside text is JSON, or nothing."""
+    delta = Delta("0.job1", "w1.1", 2, 4, "so", (11, 12))
+    assert ("job1", "w1.1", 2, 4, 2, "so", "11 12", "") == arguments.of_delta(delta)
+    told = More((TokenLogprob(id=11, text=b"s", logprob=-0.5),))
+    assert '{"logprobs":[[11,"s",-0.5,[]]]}' == arguments.of_delta(replace(delta, more=told))[-1]
 
 
 def test_what_is_held() -> None:

@@ -26,6 +26,7 @@ from tests.fleet import WorkerProcess, add_adapters, fake_worker, until
 from tests.parts import Queue, catalog_of
 
 KEYS, POOL = Keys("default"), PoolKeys("default")
+NEWER = codec.VERSION + 1
 
 
 @pytest.fixture(scope="module")
@@ -63,22 +64,22 @@ async def lorapool(redis_url: str, *arguments: str) -> str:
 
 async def test_a_job_of_a_newer_major_is_a_dead_letter(redis_url, redis, pool, monkeypatch):
     """Refused at once with the reason, its request kept for a newer worker; `lorapool dead` shows it."""
-    newer_client(monkeypatch, v=2)
-    with pytest.raises(JobFailed, match="schema version 2, this release reads up to 1") as failed:
+    newer_client(monkeypatch, v=NEWER)
+    with pytest.raises(JobFailed, match=f"schema version {NEWER}, this release reads up to {codec.VERSION}") as failed:
         await (await pool.submit(None, "hello", job_id="new")).result(10)
     assert ("UnsupportedVersion", 1) == (failed.value.error, failed.value.attempts)
-    assert 2 == msgpack.unpackb(await redis.get(KEYS.payload("new")))["v"]
+    assert NEWER == msgpack.unpackb(await redis.get(KEYS.payload("new")))["v"]
     letters = {letter["job_id"]: letter for letter in json.loads(await lorapool(redis_url, "dead", "--json"))}
     letter = letters["0.new"]
     assert "UnsupportedVersion" == letter["reason"]
-    assert "schema version 2" in letter["message"]
-    assert "schema version 2" in await lorapool(redis_url, "dead")
+    assert f"schema version {NEWER}" in letter["message"]
+    assert f"schema version {NEWER}" in await lorapool(redis_url, "dead")
 
 
 async def test_such_a_job_is_served_by_an_upgraded_worker(redis, pool, monkeypatch):
     """Redriven, its request is as it was sent."""
     with monkeypatch.context() as newer:
-        newer_client(newer, v=2)
+        newer_client(newer, v=NEWER)
         with pytest.raises(JobFailed):
             await (await pool.submit(None, "hello", job_id="upgraded", max_new_tokens=3)).result(10)
     await redis.set(KEYS.payload("upgraded"), codec.encode_job(Job.parse(  # what an upgraded worker reads
@@ -102,9 +103,9 @@ async def test_a_newer_result_is_read_by_an_older_client(redis, pool):
     await redis.hset(KEYS.job(job.id), mapping={"colour": "blue", "detail": msgpack.packb({**detail, "mood": 1})})
     async with Client(str(pool._parts.settings.redis_url.get_secret_value())) as other:
         assert first == await other.get(job.id).result(5)
-    await redis.hset(KEYS.job(job.id), "detail", msgpack.packb({**detail, "v": 2}))
+    await redis.hset(KEYS.job(job.id), "detail", msgpack.packb({**detail, "v": NEWER}))
     async with Client(str(pool._parts.settings.redis_url.get_secret_value())) as other:
-        with pytest.raises(UnsupportedVersion, match="schema version 2"):
+        with pytest.raises(UnsupportedVersion, match=f"schema version {NEWER}"):
             await other.get(job.id).result(5)
 
 
