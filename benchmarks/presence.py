@@ -24,7 +24,8 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks import hardware
-from examples.local_pool import embedded_server, scratch_folder
+from lorapool.producer.local.process import scratch_folder
+from lorapool.producer.local.server import embedded_server
 from lorapool.shared.connection import PoolConnection
 from lorapool.shared.fleet.membership import RUNNING, Membership
 from lorapool.shared.server.redis_client import connect

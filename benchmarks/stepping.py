@@ -20,10 +20,12 @@ from rich.console import Console
 from benchmarks import hardware
 from benchmarks.workload import prompt_of, write_adapters
 from examples.base_model import prepare
-from examples.local_pool import LocalProcess, embedded_server, scratch_folder, worker_process
 from lorapool.producer.client.client import Client
 from lorapool.producer.client.handle import JobHandle
 from lorapool.producer.client.request import Request
+from lorapool.producer.local.process import LocalProcess, scratch_folder
+from lorapool.producer.local.server import embedded_server
+from lorapool.producer.local.worker import OFFLINE, worker_process
 from lorapool.shared.connection import PoolConnection
 from lorapool.shared.queue.operator import OperatorQueue
 from lorapool.shared.server.redis_client import connect
@@ -71,7 +73,7 @@ def main(
         stack.enter_context(console.status("stepping"))
         url, model = stack.enter_context(embedded_server(folder)), prepare()
         folders = write_adapters(model, folder, adapters, rank)
-        worker = stack.enter_context(worker_process(_flags(options, url, model, folder), folder))
+        worker = stack.enter_context(worker_process(_flags(options, url, model, folder), folder, environment=OFFLINE))
         measured = asyncio.run(_measure(url, worker, options, folders))
     share = measured["stepping_share"]
     console.print(

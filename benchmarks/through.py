@@ -22,9 +22,11 @@ from benchmarks import hardware, rounds
 from benchmarks.ours import Ours
 from benchmarks.workload import Workload, build, prompt_of
 from examples.base_model import prepare
-from examples.local_pool import LocalProcess, embedded_server, scratch_folder, worker_process
 from lorapool.producer.client.client import Client
 from lorapool.producer.client.request import Request
+from lorapool.producer.local.process import LocalProcess, scratch_folder
+from lorapool.producer.local.server import embedded_server
+from lorapool.producer.local.worker import OFFLINE, worker_process
 from lorapool.shared.connection import PoolConnection
 from lorapool.shared.job import Result
 from lorapool.shared.queue.operator import OperatorQueue
@@ -62,7 +64,7 @@ def main(
         folder = stack.enter_context(scratch_folder())
         url, model = stack.enter_context(embedded_server(folder)), prepare()
         workload = build(model, folder, requests=requests, new_tokens=new_tokens, adapters=adapters, rank=rank)
-        worker = stack.enter_context(worker_process(_flags(options, url, model, folder), folder))
+        worker = stack.enter_context(worker_process(_flags(options, url, model, folder), folder, environment=OFFLINE))
         loop = asyncio.new_event_loop()
         stack.callback(loop.close)
         asked = _Asked(url, workload)

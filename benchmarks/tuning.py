@@ -25,9 +25,11 @@ from benchmarks import hardware
 from examples.base_model import prepare
 from examples.demo import ADAPTERS
 from examples.fleet import ROLES, derive
-from examples.local_pool import LocalProcess, embedded_server, worker_process
 from examples.voices import UNSEEN
 from lorapool.producer import Client, LorapoolError, Result
+from lorapool.producer.local.process import LocalProcess
+from lorapool.producer.local.server import embedded_server
+from lorapool.producer.local.worker import OFFLINE, worker_process
 
 
 class Sweep(StrEnum):
@@ -89,7 +91,7 @@ def measure_point(sweep: Sweep, value: int, adapters: Path) -> Point:
         with embedded_server(folder) as url:
             flags = ["--redis-url", url, "--base-model", str(prepare()), "--adapter-root", str(adapters)]
             flags += ["--max-rank", "16", "--beat", "0.2", *FIXED[sweep], FLAG[sweep], str(value)]
-            with worker_process(flags, folder) as worker:
+            with worker_process(flags, folder, environment=OFFLINE) as worker:
                 return {"value": value, **asyncio.run(ask(url, worker, adapters))}
 
 

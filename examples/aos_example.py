@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from examples.base_model import prepare
-from examples.local_pool import embedded_server, scratch_folder
 from lorapool.producer.aos import MLConfig, MLPipelineManager
+from lorapool.producer.local.process import scratch_folder
+from lorapool.producer.local.server import embedded_server
 
 ADAPTERS = Path(__file__).parent / "adapters"
 DOMAINS = {

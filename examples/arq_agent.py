@@ -20,8 +20,9 @@ import msgpack
 from arq import Retry, create_pool
 from arq.connections import ArqRedis, RedisSettings
 
-from examples.local_pool import LocalProcess, embedded_server, scratch_folder
 from lorapool.producer import Client, JobConflict, RedisFull, RedisUnreachable
+from lorapool.producer.local.process import LocalProcess, scratch_folder
+from lorapool.producer.local.server import embedded_server
 from lorapool.producer.testing import CannedPool
 
 ANSWER_S = 30.0  # an answer that takes longer is of no use to us

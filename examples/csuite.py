@@ -23,10 +23,12 @@ from rich.text import Text
 
 from examples.base_model import prepare
 from examples.demo import ADAPTERS, ANSWER_TIMEOUT_S, COUNTERS
-from examples.local_pool import LocalProcess, ProcessEnded, embedded_server, scratch_folder, worker_process
 from examples.screen import Screen, counters_table, facts_table, residency
 from examples.voices import VOICES
 from lorapool.producer import Client, JobHandle, LorapoolError, Result
+from lorapool.producer.local.process import LocalProcess, ProcessEnded, scratch_folder
+from lorapool.producer.local.server import embedded_server
+from lorapool.producer.local.worker import OFFLINE, worker_process
 
 ROLES = tuple(VOICES)  # ceo cfo coo cmo cto: each an adapter, an alias in capitals, and an agent
 QUESTION = "We can spend $10M on a new AI product line. What is your advice?"
@@ -48,7 +50,10 @@ def main() -> int:
             flags = ["--redis-url", url, "--base-model", str(prepare()), "--adapter-root", str(ADAPTERS)]
             flags += ["--slots", "4", "--dtype", "float32", "--beat", str(BEAT_S), "--lease", str(LEASE_S)]
             first, second = ([*flags, "--worker-id", name] for name in WORKERS)
-            with worker_process(first, folder, WORKERS[0]) as a, worker_process(second, folder, WORKERS[1]) as b:
+            with (
+                worker_process(first, folder, WORKERS[0], environment=OFFLINE) as a,
+                worker_process(second, folder, WORKERS[1], environment=OFFLINE) as b,
+            ):
                 asyncio.run(discuss(url, screen, {WORKERS[0]: a, WORKERS[1]: b}, options.tokens))
     except KeyboardInterrupt:
         screen.say("interrupted; everything is stopped")

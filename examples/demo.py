@@ -22,10 +22,12 @@ from redis.asyncio import Redis
 
 from examples.base_model import prepare
 from examples.fleet import BEAT_S, fleet
-from examples.local_pool import LocalProcess, ProcessEnded, embedded_server, scratch_folder, worker_process
 from examples.screen import COLOURS, Screen, counters_table, facts_table, provenance, residency, times
 from examples.voices import UNSEEN, VOICES
 from lorapool.producer import Client, JobHandle
+from lorapool.producer.local.process import LocalProcess, ProcessEnded, scratch_folder
+from lorapool.producer.local.server import embedded_server
+from lorapool.producer.local.worker import OFFLINE, worker_process
 from lorapool.shared.errors import LorapoolError
 from lorapool.shared.job import BASE_REF, Result
 from lorapool.shared.redaction import redact
@@ -104,7 +106,7 @@ def _with_worker(options: argparse.Namespace, screen: Screen, folder: Path, base
     arguments = ["--redis-url", url, "--pool", options.pool, "--base-model", str(base_model)]
     arguments += ["--slots", str(options.slots), "--worker-id", WORKER, "--beat", str(BEAT_S)]
     arguments += ["--adapter-root", str(ADAPTERS), "--adapter-root", str(folder)]
-    with worker_process(arguments, folder) as worker:
+    with worker_process(arguments, folder, environment=OFFLINE) as worker:
         screen.say(f"worker: starting, {options.slots} adapter slots on its device")
         asyncio.run(_ask(options, screen, folder, url, worker))
 

@@ -27,10 +27,11 @@ from benchmarks.queue.processes import talking
 from benchmarks.queue.rounds import register
 from benchmarks.queue.server import Meter
 from benchmarks.simulation.workload import Traffic
-from examples.local_pool import embedded_server, scratch_folder
 from lorapool.producer.client.client import Client
 from lorapool.producer.client.handle import JobHandle
 from lorapool.producer.client.request import Request
+from lorapool.producer.local.process import scratch_folder
+from lorapool.producer.local.server import embedded_server
 from lorapool.shared.connection import PoolConnection
 from lorapool.shared.fleet.membership import Membership
 from lorapool.shared.queue.client import ClientQueue

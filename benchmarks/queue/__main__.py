@@ -19,7 +19,8 @@ from rich.table import Table
 from benchmarks.hardware import describe
 from benchmarks.queue.contest import PARTS, QUICK, Contest, Effort, merged, ratios
 from benchmarks.queue_peers.venvs import PEERS
-from examples.local_pool import embedded_server, scratch_folder
+from lorapool.producer.local.process import scratch_folder
+from lorapool.producer.local.server import embedded_server
 
 
 def main() -> None:
