@@ -172,6 +172,11 @@ class Adapters:
         """Every registered version that is not removed, oldest first: a list without their records."""
         return await self._catalog.refs()
 
+    async def some(self, refs: Sequence[str]) -> Sequence[AdapterRecord]:
+        """The records of these refs, in their order, for a page of them; one that cannot be read is left out."""
+        names = _by_ref(await self.aliases())
+        return [_named(record, names) for record in await self._catalog.some(refs)]
+
     async def get(self, name: str) -> AdapterRecord:
         """The record behind a ref, alias or id, as it is now. Raises UnknownAdapter."""
         return _named(await self._find(name), _by_ref(await self.aliases()))

@@ -50,6 +50,7 @@ class Client:
         self._members, self._counters, self._catalog = parts.members, parts.counters, parts.catalog
         self._inbox, self._sender = parts.inbox, parts.sender
         self.adapters, self.upkeep, self.schedules = parts.adapters, parts.upkeep, parts.schedules
+        self.history, self.onlooker = parts.history, parts.onlooker
 
     async def __aenter__(self) -> Self:
         try:
@@ -228,6 +229,10 @@ class Client:
     async def totals(self) -> dict[str, int | float]:
         """The sums of ``all_stats`` over all adapters and the base model, in a few calls however many there are."""
         return await self._counters.sum_of([BASE_REF, *await self.adapters.refs()])
+
+    async def stats_of(self, refs: Sequence[str]) -> list[dict[str, int | float]]:
+        """The counters of each of these refs: for a page of them."""
+        return await self._counters.of_adapters(refs)
 
     async def agent_stats(self, agent: str) -> dict[str, int | float]:
         """The same counters, of one agent over all adapters."""

@@ -21,9 +21,11 @@ from lorapool.shared.catalog.catalog import Catalog
 from lorapool.shared.connection import PoolConnection
 from lorapool.shared.errors import InvalidRequest
 from lorapool.shared.fleet.counters import Counters
+from lorapool.shared.fleet.history import History
 from lorapool.shared.fleet.membership import Membership
 from lorapool.shared.fleet.requests import WorkerRequests
 from lorapool.shared.queue.client import ClientQueue
+from lorapool.shared.queue.onlooker import Onlooker
 from lorapool.shared.queue.operator import OperatorQueue
 from lorapool.shared.server.redis_client import connect
 from lorapool.shared.server.settings import RedisSettings, redis_settings
@@ -50,6 +52,8 @@ class Parts:
     adapters: Adapters
     upkeep: PoolUpkeep
     schedules: Schedules
+    history: History
+    onlooker: Onlooker
 
 
 def compose(redis_url: str | None, pool: str | None, *, agent: str, client: str) -> Parts:
@@ -80,6 +84,8 @@ def compose(redis_url: str | None, pool: str | None, *, agent: str, client: str)
         adapters=adapters,
         upkeep=PoolUpkeep(operators, adapters.ref),
         schedules=Schedules(Timetable(connection), ChoreBook(connection), queue, adapters, agent),
+        history=History(connection),
+        onlooker=Onlooker(partition),
     )
 
 

@@ -139,6 +139,10 @@ class Catalog:
         """Every version, oldest first."""
         return await self._records(await self._server.command("ZRANGE", self._keys.adapters, 0, -1))
 
+    async def some(self, refs: Sequence[str]) -> Records:
+        """Those of these versions that are there, in this order."""
+        return await self._records([ref.encode() for ref in refs])
+
     async def refs(self) -> Refs:
         """Every version that is not removed, oldest first, without their records: a call for 1,000."""
         refs: Refs = []

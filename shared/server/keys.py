@@ -174,6 +174,11 @@ class PoolKeys:
         return f"{self.prefix}usage"
 
     @property
+    def history(self) -> str:
+        """stream: the pool's totals of each minute of the last day, as whoever came first in it wrote them down."""
+        return f"{self.prefix}history"
+
+    @property
     def workers(self) -> str:
         """zset: names of live workers, by when each vanishes without another heartbeat."""
         return f"{self.prefix}workers"

@@ -29,7 +29,9 @@ TTL_MS: Mapping[str, int] = MappingProxyType(
 WAKE_WORKER_TTL_MS = 2_000  # of `wake:<worker>`: who sleeps answers at once
 
 # The same of keys that a pool has once.
-POOL_TTL_MS: Mapping[str, int] = MappingProxyType({"chores": 7 * _DAY, "members": _HOUR, "seen": 7 * _DAY})
+POOL_TTL_MS: Mapping[str, int] = MappingProxyType(
+    {"chores": 7 * _DAY, "history": _DAY, "members": _HOUR, "seen": 7 * _DAY}
+)
 
 MAX_JOBS = 64  # of one script call
 CONTROL_MAX = 1_000  # requests to a worker that are kept
