@@ -51,6 +51,7 @@ class Client:
         self._inbox, self._sender = parts.inbox, parts.sender
         self.adapters, self.upkeep, self.schedules = parts.adapters, parts.upkeep, parts.schedules
         self.history, self.onlooker = parts.history, parts.onlooker
+        self.responses = parts.responses
 
     async def __aenter__(self) -> Self:
         try:

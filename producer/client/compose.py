@@ -27,6 +27,7 @@ from lorapool.shared.fleet.requests import WorkerRequests
 from lorapool.shared.queue.client import ClientQueue
 from lorapool.shared.queue.onlooker import Onlooker
 from lorapool.shared.queue.operator import OperatorQueue
+from lorapool.shared.responses.responses import Responses
 from lorapool.shared.server.redis_client import connect
 from lorapool.shared.server.settings import RedisSettings, redis_settings
 from lorapool.shared.timetable.chores import ChoreBook
@@ -54,6 +55,7 @@ class Parts:
     schedules: Schedules
     history: History
     onlooker: Onlooker
+    responses: Responses
 
 
 def compose(redis_url: str | None, pool: str | None, *, agent: str, client: str) -> Parts:
@@ -86,6 +88,7 @@ def compose(redis_url: str | None, pool: str | None, *, agent: str, client: str)
         schedules=Schedules(Timetable(connection), ChoreBook(connection), queue, adapters, agent),
         history=History(connection),
         onlooker=Onlooker(partition),
+        responses=Responses(partition),
     )
 
 

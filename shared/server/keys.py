@@ -85,6 +85,10 @@ class Keys:
         """stream: the text of a streamed job as it came, with attempt and offset."""
         return f"{self.prefix}tokens:{bare_id(job_id)}"
 
+    def response(self, job_id: str) -> str:
+        """string: what a job that is a stored response keeps beside: the request's echo and its input, in JSON."""
+        return f"{self.prefix}response:{bare_id(job_id)}"
+
     def window(self, ref: str) -> str:
         """hash: how many jobs each agent has waiting for the adapter."""
         return f"{self.prefix}window:{ref}"
