@@ -20,6 +20,10 @@ LorapoolError                 .job_id: the job it is about; .fate: what surely b
 ├── JobExpired                terminal: its deadline passed
 ├── UnknownSchedule           no schedule entry of that name
 ├── ScheduleConflict          that name is another entry's
+├── UnknownFile               no stored file of that id
+├── FileInUse                 an open batch reads the file
+├── FilesUnavailable          what is stored cannot be read or written here and now
+├── UnknownBatch              no batch of that id
 ├── NoWorker                  nobody alive to do it
 ├── WorkerIdTaken             another live worker has that name
 ├── UnsupportedVersion        a stored record has a newer schema than this release reads
@@ -195,6 +199,22 @@ class UnknownSchedule(LorapoolError, LookupError):
 
 class ScheduleConflict(LorapoolError):
     """A schedule entry of that name exists, and says something else."""
+
+
+class UnknownFile(LorapoolError, LookupError):
+    """No stored file of that id."""
+
+
+class FileInUse(LorapoolError):
+    """The file cannot be deleted yet: an open batch reads it."""
+
+
+class FilesUnavailable(LorapoolError):
+    """The location of stored files cannot be read or written here and now, or lacks a file that it should hold."""
+
+
+class UnknownBatch(LorapoolError, LookupError):
+    """No batch of that id."""
 
 
 class NoWorker(LorapoolError):

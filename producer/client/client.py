@@ -23,10 +23,11 @@ from lorapool.shared.catalog.catalog import PoolConfig
 from lorapool.shared.errors import (
     InvalidRequest,
     LorapoolError,
+    MalformedEntry,
     RedisAuthFailed,
     RedisUnreachable,
 )
-from lorapool.shared.job import BASE_REF, Result, check_name
+from lorapool.shared.job import BASE_REF, JobState, Result, check_name
 from lorapool.shared.malformed import number
 from lorapool.shared.queue.protocol import Backlog, Explanation
 from lorapool.shared.redaction import redact
@@ -52,6 +53,7 @@ class Client:
         self.adapters, self.upkeep, self.schedules = parts.adapters, parts.upkeep, parts.schedules
         self.history, self.onlooker = parts.history, parts.onlooker
         self.responses = parts.responses
+        self.files, self.batches = parts.files, parts.batches
 
     async def __aenter__(self) -> Self:
         try:
@@ -206,6 +208,18 @@ class Client:
         _, bare = split_id(job_id)
         full = self._queue.keys.full_id(check_name("job id", bare))
         return JobHandle(self._queue, self._inbox, self._inbox.ticket(full, own=False), streamed=None, created=False)
+
+    async def states(self, job_ids: Sequence[str]) -> list[JobState | MalformedEntry | None]:
+        """Where many jobs are, None for one without a record."""
+        return await self._queue.states(job_ids)
+
+    async def shed(self, job_ids: Sequence[str], keep_s: float) -> None:
+        """Keep the records of those that have ended for ``keep_s`` more only; dead letters stay."""
+        await self._queue.shed(job_ids, keep_s)
+
+    async def window(self, adapter: str | None, agent: str) -> tuple[int, int]:
+        """How many undelivered jobs the agent has on the adapter, and how many it may have. Raises as ``submit``."""
+        return await self._queue.window(await self.adapters.resolve(adapter), check_name("agent", agent))
 
     def _own(self, handle: JobHandle) -> JobHandle:
         """One that this client's inbox can wait for: of another client's job, whose notices come there, it polls."""

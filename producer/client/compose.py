@@ -17,6 +17,8 @@ from lorapool.producer.client.outbox import Outbox
 from lorapool.producer.client.schedules import Schedules
 from lorapool.producer.client.sender import Sender
 from lorapool.producer.operator.upkeep import PoolUpkeep
+from lorapool.shared.batches.batch_book import BatchBook
+from lorapool.shared.batches.file_book import FileBook
 from lorapool.shared.catalog.catalog import Catalog
 from lorapool.shared.connection import PoolConnection
 from lorapool.shared.errors import InvalidRequest
@@ -56,6 +58,8 @@ class Parts:
     history: History
     onlooker: Onlooker
     responses: Responses
+    files: FileBook
+    batches: BatchBook
 
 
 def compose(redis_url: str | None, pool: str | None, *, agent: str, client: str) -> Parts:
@@ -89,6 +93,8 @@ def compose(redis_url: str | None, pool: str | None, *, agent: str, client: str)
         history=History(connection),
         onlooker=Onlooker(partition),
         responses=Responses(partition),
+        files=FileBook(connection),
+        batches=BatchBook(connection),
     )
 
 

@@ -17,13 +17,14 @@ from lorapool.shared.connection import Partition
 from lorapool.shared.errors import Fate, LorapoolError, MalformedEntry, RedisFull, UnknownJob
 from lorapool.shared.fleet.membership import Membership
 from lorapool.shared.job import Job, JobState
-from lorapool.shared.malformed import required, text_map
+from lorapool.shared.malformed import number, required, text_map
 from lorapool.shared.queue import arguments, replies
 from lorapool.shared.queue.explain import UNSURE_OF_WORKERS, explanation, with_workers
 from lorapool.shared.queue.protocol import Enqueued, Explanation, Notice, StreamItem
 from lorapool.shared.scripts import records
 from lorapool.shared.server.keys import bare_id
 from lorapool.shared.server.server import Command
+from lorapool.shared.server.terms import Terms
 
 INBOX_ENTRIES = 32  # of one read: each may bring 64 answers, and the reader's event loop stands still over them
 
@@ -136,6 +137,19 @@ class ClientQueue:
             answers = await self._scripts.run("states", *(bare_id(job_id) for job_id in part))
             states += map(replies.state, answers)
         return states
+
+    async def shed(self, job_ids: Sequence[str], keep_s: float) -> None:
+        """Keep the records of those that have ended for ``keep_s`` more only: their answers are where they belong."""
+        head = records.Shed(ttl_ms=round(keep_s * 1000))
+        for part in arguments.chunks(job_ids):
+            await self._scripts.run("shed", *head, *(bare_id(job_id) for job_id in part))
+
+    async def window(self, ref: str, agent: str) -> tuple[int, int]:
+        """How many undelivered jobs the agent has on the adapter, and how many it may have."""
+        waiting, limit = await self._server.pipeline(
+            [("HGET", self.keys.window(ref), agent), ("HGET", self.keys.adapter(ref), "agent_window")]
+        )
+        return int(number(waiting)), int(number(limit, Terms().agent_window))
 
     async def inbox(self, client: str, last_id: str, timeout_s: float) -> list[Notice]:
         """Notices after ``last_id`` ("0-0" at first), waiting up to ``timeout_s`` for one."""

@@ -230,6 +230,59 @@ class PoolKeys:
         """zset: the maintenance workers' own queue, which arq keeps."""
         return f"{self.prefix}maintenance"
 
+    @property
+    def files(self) -> str:
+        """zset: ids of stored files, by when they came."""
+        return f"{self.prefix}files"
+
+    def files_of(self, agent: str) -> str:
+        """zset: one agent's files, by when they came."""
+        return f"{self.prefix}files_of:{agent}"
+
+    @property
+    def files_due(self) -> str:
+        """zset: ids of stored files, by when they are removed."""
+        return f"{self.prefix}files_due"
+
+    def file(self, file_id: str) -> str:
+        """hash: one stored file: whose, what for, where its content lies, how large."""
+        return f"{self.prefix}file:{file_id}"
+
+    def file_users(self, file_id: str) -> str:
+        """set: the batches that are fed from a file."""
+        return f"{self.prefix}file_users:{file_id}"
+
+    @property
+    def batches(self) -> str:
+        """zset: ids of batches, by when they were made."""
+        return f"{self.prefix}batches"
+
+    def batches_of(self, agent: str) -> str:
+        """zset: one agent's batches, by when they were made."""
+        return f"{self.prefix}batches_of:{agent}"
+
+    @property
+    def batches_open(self) -> str:
+        """zset: batches that have not ended, or whose leavings are not cleared away, by when they were made."""
+        return f"{self.prefix}batches_open"
+
+    def batch(self, batch_id: str) -> str:
+        """hash: one batch: status, counts, times, files, and who holds it; kept for 30 days after its end."""
+        return f"{self.prefix}batch:{batch_id}"
+
+    def batch_parts(self, batch_id: str) -> str:
+        """list: the parts of an open batch's answers, in order: each names two files."""
+        return f"{self.prefix}batch_parts:{batch_id}"
+
+    def batch_answered(self, batch_id: str) -> str:
+        """string: a bit for each line of an open batch, set once its answer is in a part."""
+        return f"{self.prefix}batch_answered:{batch_id}"
+
+    @property
+    def feeders(self) -> str:
+        """zset: gateways that feed batches, by when each is taken for dead."""
+        return f"{self.prefix}feeders"
+
 
 def check_job_id(job_id: str) -> str:
     """A caller's own job id: a valid name that cannot be mistaken for a full id."""

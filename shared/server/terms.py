@@ -30,7 +30,14 @@ WAKE_WORKER_TTL_MS = 2_000  # of `wake:<worker>`: who sleeps answers at once
 
 # The same of keys that a pool has once.
 POOL_TTL_MS: Mapping[str, int] = MappingProxyType(
-    {"chores": 7 * _DAY, "history": _DAY, "members": _HOUR, "seen": 7 * _DAY}
+    {
+        "batch": 30 * _DAY,  # after its end; and its files
+        "chores": 7 * _DAY,
+        "feeders": _HOUR,
+        "history": _DAY,
+        "members": _HOUR,
+        "seen": 7 * _DAY,
+    }
 )
 
 MAX_JOBS = 64  # of one script call
