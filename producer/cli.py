@@ -14,6 +14,7 @@ from typer.core import TyperGroup
 
 from lorapool.producer.commands import adapters, fleet, jobs, publishing, schedule, upkeep
 from lorapool.producer.commands.cost import cost
+from lorapool.producer.commands.gateway import gateway
 from lorapool.producer.commands.options import Version
 from lorapool.producer.commands.render import failure
 
@@ -82,6 +83,7 @@ adapters.app.command()(publishing.verify)
 app.command(rich_help_panel="Pool")(fleet.stats)
 app.command(rich_help_panel="Pool")(fleet.workers)
 app.command(rich_help_panel="Pool")(cost)
+app.command(rich_help_panel="Pool")(gateway)
 for command in (upkeep.pause, upkeep.resume, upkeep.limits, upkeep.dead, upkeep.redrive, upkeep.purge, upkeep.fsck):
     app.command(rich_help_panel="Upkeep")(command)
 

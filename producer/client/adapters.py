@@ -26,8 +26,9 @@ from lorapool.producer.client.publishing import (
     verify_files,
 )
 from lorapool.producer.client.slices import Slices
+from lorapool.shared.catalog.adapter_record import BASE_RECORD, AdapterRecord
 from lorapool.shared.catalog.aliases import Move
-from lorapool.shared.catalog.catalog import AdapterRecord, Catalog
+from lorapool.shared.catalog.catalog import Catalog
 from lorapool.shared.errors import (
     AdapterClosed,
     AdapterInUse,
@@ -45,6 +46,7 @@ from lorapool.shared.queue.operator import OperatorQueue
 from lorapool.shared.queue.protocol import Retired
 
 CACHE_S = 1.0
+CACHE_NAMES = 50_000  # kept: a name has as many spellings as letters
 UNREACHED_AFTER_S = 2.0  # others may be about to look
 NO_WORKER_AFTER_S = 3.0  # a worker that has just started is not seen at once
 DEFAULT_VERSION = "1.0.0"
@@ -236,16 +238,21 @@ class Adapters:
 
         Raises UnknownAdapter with the nearest names, AdapterNotReady, AdapterRefused, PoolMismatch (another layout).
         """
+        return (await self.serving(name)).ref
+
+    async def serving(self, name: str | None, *, near: bool = True) -> AdapterRecord:
+        """As ``resolve``: its record, at most a second old; ``near`` as well: others are looked at for like names."""
         await self._catalog.layout.check()
         if name is None or name == BASE_REF:
-            return BASE_REF
+            return BASE_RECORD
         if not isinstance(name, str) or not name:
             raise InvalidRequest(f"adapter = {name!r}: expected a ref, an alias or an id, or None for the base model")
         record = self._remembered(name)
         if record is None:
-            record = await self._find(name)
-            self._cache[name] = (time.monotonic(), record)
-        return _usable(record)
+            record = await (self._find(name) if near else self._catalog.resolve(name))
+            self._remember(name, record)
+        _usable(record)
+        return record
 
     async def ref(self, name: str | None) -> str:
         """The exact ref behind a name, whatever its status; None is the base model. Raises UnknownAdapter."""
@@ -278,6 +285,11 @@ class Adapters:
             return record
         self._cache.pop(name, None)
         return None
+
+    def _remember(self, name: str, record: AdapterRecord) -> None:
+        if len(self._cache) >= CACHE_NAMES:
+            self._cache.clear()
+        self._cache[name] = self._cache[record.ref] = (time.monotonic(), record)
 
     async def _validated(self, record: AdapterRecord, timeout_s: float) -> AdapterRecord:
         """Wait for a worker's word on a pending record."""

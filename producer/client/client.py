@@ -148,6 +148,10 @@ class Client:
         )
         return await self._sender.submit(request, wait=wait)
 
+    async def send(self, request: Request, *, wait: bool = False) -> JobHandle:
+        """``submit`` of a Request."""
+        return await self._sender.submit(request, wait=wait)
+
     async def submit_many(
         self, requests: Iterable[Item], *, wait: bool = False, on_lost: str = "raise"
     ) -> list[JobHandle | LorapoolError]:

@@ -6,6 +6,7 @@ a command does with a value: ranges are checked where the library checks them, s
 
 from __future__ import annotations
 
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -120,6 +121,39 @@ Limit = Annotated[int, flag("--limit", "At most N.", min=1)]
 Waiting = Annotated[bool, flag("--waiting", "Cancel the jobs that wait for ADAPTER instead.")]
 OlderThan = Annotated[float | None, flag("--older-than", "Only what died SECONDS ago or earlier.", min=0)]
 All = Annotated[bool, flag("--all", "Dead letters of every adapter.")]
+
+_LISTEN = {"rich_help_panel": "Listening"}
+_BOUNDS = {"rich_help_panel": "Bounds"}
+
+
+class Disconnect(StrEnum):
+    """What becomes of the jobs of a client that goes away."""
+
+    CANCEL = "cancel"
+    KEEP = "keep"
+
+
+Host = Annotated[
+    str, flag("--host", "The address to listen on; only this machine's own until there is a key.", **_LISTEN)
+]
+Port = Annotated[int, flag("--port", "The port to listen on; 0 takes a free one.", min=0, max=65535, **_LISTEN)]
+Files = Annotated[str, flag("--files", "Folder or uri (s3://, gs://, az://) of uploaded files and batches.", **_LISTEN)]
+OnDisconnect = Annotated[
+    Disconnect, flag("--on-disconnect", "What becomes of the jobs of a client that goes away.", **_LISTEN)
+]
+DefaultMaxTokens = Annotated[
+    int, flag("--default-max-tokens", "At most N tokens for a chat that names no number.", min=1, **_BOUNDS)
+]
+MaxBody = Annotated[
+    int, flag("--max-body", "Largest body of a request, in bytes; files have 200 MiB.", min=1, **_BOUNDS)
+]
+MaxConnections = Annotated[int, flag("--max-connections", "At most N at a time; the next is closed.", min=1, **_BOUNDS)]
+Ping = Annotated[
+    float, flag("--ping", "An empty chunk after so many SECONDS in which a stream had none.", min=0.01, **_BOUNDS)
+]
+Drain = Annotated[
+    float, flag("--drain", "On SIGTERM, SECONDS for what is under way; jobs go on after that.", min=0, **_BOUNDS)
+]
 
 GpuPrice = Annotated[float, flag("--gpu-price", "Dollars that a GPU costs an hour.", min=0)]
 GpuHours = Annotated[float | None, flag("--gpu-hours", "GPU hours paid for, if more than workers were up.")]

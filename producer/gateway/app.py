@@ -3,19 +3,30 @@
 from __future__ import annotations
 
 from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
 from starlette.routing import BaseRoute
 
 from lorapool.producer.client.client import Client
+from lorapool.producer.gateway import completions, health, models, not_served
+from lorapool.producer.gateway.body import BodyLimit
+from lorapool.producer.gateway.caller import Anyone
+from lorapool.producer.gateway.entry import Entry
 from lorapool.producer.gateway.errors import ApiError, respond
+from lorapool.producer.gateway.models import Models
 from lorapool.producer.gateway.settings import GatewaySettings
+from lorapool.shared.errors import LorapoolError
 
 
 def create_app(client: Client, settings: GatewaySettings) -> Starlette:
     """``client`` is open; whoever opened it closes it. Handlers find both in ``request.app.state``."""
-    app = Starlette(routes=_routes(), exception_handlers={ApiError: respond})
-    app.state.client, app.state.settings = client, settings
+    middleware = [Middleware(Entry), Middleware(BodyLimit, settings), Middleware(Anyone)]
+    handlers = {ApiError: respond, LorapoolError: respond, HTTPException: not_served.respond}
+    app = Starlette(routes=_routes(), middleware=middleware, exception_handlers=handlers)
+    app.state.client, app.state.settings, app.state.models = client, settings, Models(client)
     return app
 
 
 def _routes() -> list[BaseRoute]:
-    return []
+    served = (models, completions, health)
+    return [route for module in served for route in module.routes()] + not_served.routes()

@@ -179,9 +179,9 @@ def test_operators_work_without_a_loop_too(pool: Client) -> None:
 @pytest.mark.parametrize(
     ("blocking", "asynchronous", "own"),
     [
-        (sync.Client, client.Client, set()),
+        (sync.Client, client.Client, {"send"}),
         (sync.JobHandle, handle.JobHandle, {"waits_in"}),
-        (sync.Adapters, adapters.Adapters, {"resolve", "ref"}),
+        (sync.Adapters, adapters.Adapters, {"resolve", "ref", "serving"}),
         (sync.PoolUpkeep, upkeep.PoolUpkeep, set()),
         (sync.Schedules, schedules.Schedules, set()),
     ],

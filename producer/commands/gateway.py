@@ -1,0 +1,75 @@
+"""gateway: OpenAI's API and LoRAX's over HTTP, until Ctrl-C or SIGTERM.
+
+What it needs is an extra of the package, imported only here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import suppress
+
+import typer
+
+from lorapool.producer.client.client import Client
+from lorapool.producer.commands import options as o
+from lorapool.producer.commands.render import failure, note
+from lorapool.producer.commands.session import refuse
+from lorapool.shared import logs
+from lorapool.shared.errors import LorapoolError
+
+
+def gateway(
+    host: o.Host = "127.0.0.1",
+    port: o.Port = 8080,
+    files: o.Files = "~/.cache/lorapool/files",
+    on_disconnect: o.OnDisconnect = o.Disconnect.CANCEL,
+    default_max_tokens: o.DefaultMaxTokens = 2048,
+    max_body: o.MaxBody = 8 << 20,
+    max_connections: o.MaxConnections = 8192,
+    ping: o.Ping = 15.0,
+    drain: o.Drain = 30.0,
+    redis_url: o.RedisUrl = None,
+    pool: o.Pool = None,
+    as_json: o.Json = False,
+) -> None:
+    """Serve OpenAI's API and LoRAX's over HTTP: any number of these serve one pool.
+
+    A request is a job of the queue. SIGTERM lets what is under way end, then ends with 0. Without keys it listens on
+    this machine alone.
+    """
+    try:
+        from lorapool.producer.gateway.server import serve
+        from lorapool.producer.gateway.settings import GatewaySettings
+    except ModuleNotFoundError as missing:
+        message = f"the gateway needs {missing.name}: pip install 'lorapool[gateway]'"
+        failure("ModuleNotFoundError", message, as_json=as_json)
+        raise typer.Exit(1) from None
+    settings = GatewaySettings(
+        host=host,
+        port=port,
+        files=files,
+        cancel_on_disconnect=on_disconnect is o.Disconnect.CANCEL,
+        default_max_tokens=default_max_tokens,
+        max_body_bytes=max_body,
+        max_connections=max_connections,
+        ping_s=ping,
+        drain_s=drain,
+    )
+
+    async def run() -> None:
+        async with Client(redis_url, pool=pool, agent="gateway") as client:
+            await serve(client, settings, ready=_say_where)
+
+    logs.configure("info")
+    try:
+        with suppress(KeyboardInterrupt):
+            asyncio.run(run())
+    except LorapoolError as error:
+        refuse(error, as_json=as_json)
+    except OSError as error:
+        failure("OSError", f"cannot listen on {host} port {port}: {error.strerror or error}", as_json=as_json)
+        raise typer.Exit(1) from None
+
+
+def _say_where(url: str) -> None:
+    note(f"lorapool gateway: {url}/v1 (without keys: for this machine alone)", style="")
