@@ -223,6 +223,10 @@ class More(NamedTuple):
     logprobs: tuple[TokenLogprob, ...] = ()
     tool_calls: tuple[ToolCallDelta, ...] = ()
 
+    def joined(self, other: More) -> More:
+        """This, and then that."""
+        return More(self.logprobs + other.logprobs, self.tool_calls + other.tool_calls)
+
 
 NO_MORE = More()
 

@@ -17,7 +17,9 @@ from lorapool.shared.errors import AdapterConflict, InvalidRequest
 from lorapool.shared.job import BASE_REF, FinishReason
 from lorapool.worker.engine.adapter_source import AdapterSource
 from lorapool.worker.engine.port import EngineCounters, Facts, Report, Request, Residency, Start, Update, Watch
-from tests.fake_runner import token_of
+from tests.fake_runner import alternatives, forced, token_of
+
+VOCABULARY = 1000
 
 
 @dataclass
@@ -64,6 +66,9 @@ class FakeEngine:
     def add(self, request: Request) -> None:
         if not 0 < len(request.prompt_ids) < self.facts.max_model_len:
             raise InvalidRequest(f"{len(request.prompt_ids)} tokens: expected 1 to {self.facts.max_model_len - 1}")
+        named = [*request.prompt_ids, *(token_id for token_id, _ in request.params.logit_bias)]
+        if strange := [token for token in named if not 0 <= token < VOCABULARY]:
+            raise InvalidRequest(f"token {strange}: the vocabulary has {VOCABULARY} tokens")
         if request.source is not None:
             self._know(request.source)
         self._waiting[request.seq_id] = _Row(request)
@@ -158,8 +163,10 @@ class FakeEngine:
         except Exception as error:  # noqa: BLE001  what a row does is its own fault
             return Update(seq_id, error=error)
         digest = "" if request.ref == BASE_REF else self._resident[request.ref]
-        row.output_ids.append(token := token_of(request.prompt_ids, digest, offset))
+        token = forced(token_of(request.prompt_ids, digest, offset, VOCABULARY), params)
+        row.output_ids.append(token)
         ends = token in params.eos_ids and not params.ignore_eos
         whole = len(row.output_ids) == min(params.max_new_tokens, self.facts.max_model_len - len(request.prompt_ids))
         reason = FinishReason.EOS_TOKEN if ends else FinishReason.LENGTH if whole else None
-        return Update(seq_id, (token,), offset, reason, None, (-0.5,) if params.logprobs else ())
+        top = (alternatives(token, params.top_logprobs, VOCABULARY),) if params.top_logprobs else ()
+        return Update(seq_id, (token,), offset, reason, None, (-0.5,) if params.logprobs else (), top)

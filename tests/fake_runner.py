@@ -12,6 +12,7 @@ import time
 from dataclasses import dataclass, field
 from typing import Any
 
+from lorapool.worker.engine.port import Alternatives, Sampling
 from lorapool.worker.engine.sequence import Batch, Drawn, Sequence, Work
 
 
@@ -24,6 +25,16 @@ def token_of(prompt_ids: list[int], digest: str, index: int, vocabulary: int = 1
 def completion(prompt_ids: list[int], digest: str, count: int, vocabulary: int = 1000) -> list[int]:
     """What ``count`` new tokens must be."""
     return [token_of(prompt_ids, digest, index, vocabulary) for index in range(count)]
+
+
+def forced(token: int, params: Sampling) -> int:
+    """The token that a bias of 100 forces, else this one."""
+    return next((token_id for token_id, bias in params.logit_bias if bias >= 100), token)
+
+
+def alternatives(token: int, count: int, vocabulary: int = 1000) -> Alternatives:
+    """What ``top_logprobs`` tells of at a place where this token was drawn."""
+    return tuple(((token + place) % vocabulary, -0.5 - place) for place in range(count))
 
 
 @dataclass
@@ -96,7 +107,9 @@ class FakeRunner:
         return frozenset(self._reserved)
 
     def _drawn(self, sequence: Sequence) -> Drawn:
-        return Drawn(sequence.seq_id, self._token(sequence), -0.5 if sequence.params.logprobs else None)
+        params, token = sequence.params, forced(self._token(sequence), sequence.params)
+        top = alternatives(token, params.top_logprobs, self.vocabulary)
+        return Drawn(sequence.seq_id, token, -0.5 if params.logprobs else None, top=top)
 
     def _token(self, sequence: Sequence) -> int:
         digest = self.store.digests[sequence.slot] if sequence.slot else ""

@@ -27,13 +27,14 @@ from lorapool.worker.host import Served
 from lorapool.worker.text.template_process import COMPUTES_S, TemplateProcesses
 from tests.chaos import clock
 from tests.fake_model import UNREADABLE, FoundAdapters, prompt_ids, sound
-from tests.fake_tokenizer import WordDetokenizer
+from tests.fake_tokenizer import WordDetokenizer, WordSpelling
 
 
 class FakeTokenizer:
     """A byte is a token; chats need an adapter's own format, and a template of its own is rendered as by any worker."""
 
     eos_ids = frozenset[int]()
+    spelling = WordSpelling()
 
     def __init__(self, template_s: float) -> None:
         self._templates = TemplateProcesses(template_s)
@@ -44,6 +45,8 @@ class FakeTokenizer:
             return prompt_ids(self._templates.render(form.template, messages, {}))
         if job.messages is not None and form is not None:
             return prompt_ids(form.render(job.messages))
+        if job.prompt_ids is not None:
+            return list(job.prompt_ids)
         assert job.prompt is not None
         assert not job.prompt.startswith(UNREADABLE)
         return prompt_ids(job.prompt)

@@ -33,7 +33,10 @@ def interval(scores: torch.Tensor, token: int) -> tuple[float, float]:
 
 
 def _steps(prompt: Sequence[int], output: Sequence[int], params: SamplingParams, eos: Sequence[int]) -> list[Any]:
-    steps: list[Any] = [
+    steps: list[Any] = []
+    if params.logit_bias:
+        steps.append(hf.SequenceBiasLogitsProcessor({(token,): float(value) for token, value in params.logit_bias}))
+    steps += [
         hf.RepetitionPenaltyLogitsProcessor(params.repetition_penalty),
         lambda _, scores: _counted(scores, output, params),
     ]

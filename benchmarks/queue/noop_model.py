@@ -51,6 +51,7 @@ class NoopRunner:
 
     clock: Clock
     max_model_len: int = MAX_MODEL_LEN
+    vocabulary: int = 256
     held: set[str] = field(default_factory=set)
 
     @property
@@ -104,8 +105,12 @@ class NoopTokenizer:
 
     eos_ids = frozenset[int]()
 
+    @property
+    def spelling(self) -> NoopSpelling:
+        return NoopSpelling()
+
     def encode(self, job: Job, form: PromptFormat | None = None) -> list[int]:
-        return list((job.prompt or "").encode())
+        return list(job.prompt_ids or (job.prompt or "".join(m.content for m in job.messages or ())).encode())
 
     def detokenizer(self) -> NoopDetokenizer:
         return NoopDetokenizer()
@@ -116,6 +121,16 @@ class NoopDetokenizer:
 
     def push(self, _token_id: int) -> str:
         return "."
+
+
+class NoopSpelling:
+    """The same, as bytes."""
+
+    def of(self, _token_id: int, *, first: bool = False) -> bytes:
+        return b"."
+
+    def is_special(self, _token_id: int) -> bool:
+        return False
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ from lorapool.worker.engine.port import name_of
 from lorapool.worker.engine_process.supervisor import EngineProcess
 from tests.engine_port.bench import Bench, in_process, in_thread, request
 from tests.engine_port.model import BREAK, CONTEXT, LEAK, LONG_WORDS, NAP
-from tests.fake_runner import completion
+from tests.fake_runner import alternatives, completion
 
 FORMS: dict[str, Callable[..., AbstractAsyncContextManager[Bench]]] = {
     "native in a thread": in_thread,
@@ -99,6 +99,43 @@ async def test_logprobs_come_where_they_were_asked_for(bench: Bench) -> None:
     await bench.ends("asked", "not")
     counts = {name: sum(len(u.logprobs) for u in bench.updates if u.seq_id == name) for name in ("asked", "not")}
     assert {"asked": 5, "not": 0} == counts
+
+
+async def test_alternatives_come_where_they_were_asked_for(bench: Bench) -> None:
+    """As many as each asked for, at every place, best first; a neighbour that asked for logprobs alone gets none."""
+    bench.engine.add(
+        request("three", [1], 5, logprobs=True, top_logprobs=3),
+        request("twenty", [2], 5, logprobs=True, top_logprobs=20),
+        request("none", [3], 5, logprobs=True),
+    )
+    await bench.ends("three", "twenty", "none")
+    told = {name: [top for u in bench.updates if u.seq_id == name for top in u.top] for name in ("three", "twenty")}
+    assert [3] * 5 == [len(top) for top in told["three"]]
+    assert [20] * 5 == [len(top) for top in told["twenty"]]
+    assert all(list(top) == sorted(top, key=lambda one: -one[1]) for top in told["twenty"])
+    assert [alternatives(token, 3) for token in completion([1], "", 5)] == told["three"]
+    assert not any(update.top for update in bench.updates if update.seq_id == "none")
+
+
+async def test_a_bias_reaches_the_scores(bench: Bench) -> None:
+    """100 forces a token, for that sequence alone."""
+    bench.engine.add(request("forced", [1], 3, logit_bias=((7, 0.5), (9, 100.0))), request("free", [2], 3))
+    await bench.ends("forced", "free")
+    assert [9, 9, 9] == bench.tokens("forced")
+    assert completion([2], "", 3) == bench.tokens("free")
+
+
+async def test_tokens_that_there_are_not_fail_their_request_only(bench: Bench) -> None:
+    """Of a prompt or a bias: they would be read from beyond the weights. The error names them, and the size."""
+    bench.add("prompt", [1, 70_000])
+    bench.add("bias", [1], logit_bias=((1, 1.0), (1000, 1.0)))
+    bench.add("good", [1])
+    await bench.ends("prompt", "bias", "good")
+    for name, strange in {"prompt": "70000", "bias": "1000"}.items():
+        assert isinstance(bench.error(name), InvalidRequest)
+        assert strange in str(bench.error(name))
+        assert "the vocabulary has 1000 tokens" in str(bench.error(name))
+    assert completion([1], "", 4) == bench.tokens("good")
 
 
 async def test_batch_mates_do_not_change_an_answer(bench: Bench) -> None:

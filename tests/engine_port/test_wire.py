@@ -33,6 +33,7 @@ TEXT = st.text(max_size=20)
 ANY_TEXT = st.text(st.characters(), max_size=20)  # halves of characters too
 COUNT = st.integers(0, 2**63 - 1)
 FLOAT = st.floats(allow_nan=False, width=64)
+PAIR = st.tuples(COUNT, FLOAT)
 PARAMS = st.builds(
     Sampling,
     max_new_tokens=st.integers(5, 500),
@@ -48,6 +49,8 @@ PARAMS = st.builds(
     eos_ids=st.lists(COUNT, max_size=3).map(tuple),
     ignore_eos=st.booleans(),
     logprobs=st.booleans(),
+    top_logprobs=st.integers(0, 20),
+    logit_bias=st.lists(PAIR, max_size=3).map(tuple),
 )
 SOURCES = st.none() | st.builds(AdapterSource, TEXT, TEXT, TEXT)
 REQUESTS = st.builds(Request, TEXT, TEXT, st.lists(COUNT, max_size=30), PARAMS, SOURCES)
@@ -59,6 +62,7 @@ UPDATES = st.builds(
     st.none() | st.sampled_from(FinishReason),
     st.none(),
     st.lists(FLOAT, max_size=4).map(tuple),
+    st.lists(st.lists(PAIR, max_size=3).map(tuple), max_size=3).map(tuple),
 )
 REPORTS = st.builds(
     Report, st.lists(st.builds(Start, TEXT, COUNT, st.booleans()), max_size=3), st.lists(UPDATES, max_size=5)

@@ -23,6 +23,7 @@ from lorapool.shared.job import BASE_REF
 from lorapool.worker.engine.port import EngineCounters, EngineSick, OutOfMemory, Update
 from lorapool.worker.engine.scheduler import Scheduler
 from lorapool.worker.engine.sequence import Batch, Drawn, Sequence, Status, Work
+from lorapool.worker.engine.vocabulary import check_vocabulary
 
 TURN_S = 10.0  # who waited so long for a KV row or a slot gets it from those who run
 
@@ -34,6 +35,8 @@ class Runner(Protocol):
 
     max_model_len: int
 
+    @property
+    def vocabulary(self) -> int: ...
     @property
     def reserved(self) -> AbstractSet[str]: ...
     def reserve(self, seq_id: str, tokens: int) -> bool: ...
@@ -107,12 +110,14 @@ class ContinuousBatch:
         return len(self._scheduler) > 0
 
     def add(self, sequence: Sequence) -> None:
-        """Queue a sequence. Raises InvalidRequest if its prompt leaves no room for one new token."""
+        """Queue a sequence. Raises InvalidRequest if its prompt leaves no room for one new token, or names a token that
+        there is not."""
         limit, prompt = self._runner.max_model_len, len(sequence.prompt_ids)
         if not prompt or prompt + 1 > limit:
             raise InvalidRequest(
                 f"prompt has {prompt} tokens: expected 1 to {limit - 1} (the context is {limit} tokens)"
             )
+        check_vocabulary(sequence.prompt_ids, sequence.params, self._runner.vocabulary)
         sequence.max_new_tokens = min(sequence.params.max_new_tokens, limit - prompt)
         self._scheduler.add(sequence)
 
@@ -297,7 +302,8 @@ class ContinuousBatch:
             self._scheduler.remove(sequence.seq_id)
             self._release(sequence)
         logprobs = () if row.logprob is None else (row.logprob,)
-        return Update(sequence.seq_id, (row.token_id,), offset, sequence.finish_reason, None, logprobs)
+        top = (row.top,) if sequence.params.top_logprobs else ()
+        return Update(sequence.seq_id, (row.token_id,), offset, sequence.finish_reason, None, logprobs, top)
 
     def _fail(self, sequence: Sequence, error: Exception) -> Update:
         self._scheduler.remove(sequence.seq_id)

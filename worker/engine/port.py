@@ -10,11 +10,14 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields, replace
-from typing import Literal, NamedTuple, Protocol
+from typing import Literal, NamedTuple, Protocol, TypeAlias
 
 from lorapool.shared.errors import LorapoolError
 from lorapool.shared.job import FinishReason
 from lorapool.worker.engine.adapter_source import AdapterSource
+
+Alternatives: TypeAlias = tuple[tuple[int, float], ...]
+"""Token ids with their log probabilities, best first."""
 
 
 class Sampling(NamedTuple):
@@ -38,6 +41,8 @@ class Sampling(NamedTuple):
     eos_ids: tuple[int, ...] = ()
     ignore_eos: bool = False
     logprobs: bool = False
+    top_logprobs: int = 0
+    logit_bias: tuple[tuple[int, float], ...] = ()
 
 
 class Request(NamedTuple):
@@ -62,7 +67,8 @@ class Start(NamedTuple):
 
 class Update(NamedTuple):
     """What one step did to one sequence. ``offset`` is the index of ``token_ids[0]`` in the completion; ``logprobs``:
-    one a token where the request asked for them, of the raw logits."""
+    one a token where the request asked for them, of the raw logits; ``top``: the most probable tokens at each of those
+    places, as many as it asked for, the lowest id first among equals."""
 
     seq_id: str
     token_ids: tuple[int, ...] = ()
@@ -70,6 +76,7 @@ class Update(NamedTuple):
     finish_reason: FinishReason | None = None
     error: Exception | None = None
     logprobs: tuple[float, ...] = ()
+    top: tuple[Alternatives, ...] = ()
 
     @property
     def is_last(self) -> bool:

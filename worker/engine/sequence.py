@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from lorapool.shared.job import FinishReason
-from lorapool.worker.engine.port import Sampling
+from lorapool.worker.engine.port import Alternatives, Sampling
 
 
 class Status(StrEnum):
@@ -134,10 +134,11 @@ def _segments(works: list[Work]) -> tuple[Segment, ...]:
 
 @dataclass(frozen=True, slots=True)
 class Drawn:
-    """The sampler's answer for one sequence. ``logprob`` is set where it was asked for, ``error`` where the logits
-    were not numbers and no token could be drawn."""
+    """The sampler's answer for one sequence. ``logprob`` and ``top`` are set where they were asked for, ``error``
+    where the logits were not numbers and no token could be drawn."""
 
     seq_id: str
     token_id: int
     logprob: float | None = None
     error: Exception | None = None
+    top: Alternatives = ()

@@ -91,7 +91,8 @@ def requests_of(packed: Iterable[Sequence[Any]]) -> list[Request]:
 
 def _sampling_of(packed: Sequence[Any]) -> Sampling:
     params = Sampling(*packed)
-    return params._replace(eos_ids=tuple(params.eos_ids))
+    bias = tuple((token_id, added) for token_id, added in params.logit_bias)
+    return params._replace(eos_ids=tuple(params.eos_ids), logit_bias=bias)
 
 
 def packed_source(source: AdapterSource | None) -> list[str] | None:
@@ -118,11 +119,11 @@ def report_of(packed: Sequence[Any]) -> Report:
 def _packed_update(update: Update) -> list[Any]:
     error = None if update.error is None else packed_error(update.error)
     finish = None if update.finish_reason is None else update.finish_reason.value
-    return [update.seq_id, update.token_ids, update.offset, finish, error, update.logprobs]
+    return [update.seq_id, update.token_ids, update.offset, finish, error, update.logprobs, update.top]
 
 
 def _update_of(packed: Sequence[Any]) -> Update:
-    seq_id, ids, offset, finish, error, logprobs = packed
+    seq_id, ids, offset, finish, error, logprobs, top = packed
     return Update(
         seq_id,
         tuple(ids),
@@ -130,6 +131,7 @@ def _update_of(packed: Sequence[Any]) -> Update:
         None if finish is None else FinishReason(finish),
         None if error is None else error_of(error),
         tuple(logprobs),
+        tuple(tuple((token_id, logprob) for token_id, logprob in place) for place in top),
     )
 
 

@@ -31,6 +31,7 @@ from lorapool.worker.loop.sampling import resolve
 from lorapool.worker.loop.settler import Settler
 from lorapool.worker.loop.slow_prompts import SlowPrompts
 from lorapool.worker.text.answer import Answer, Detokenizer
+from lorapool.worker.text.told_tokens import Spelling, ToldTokens
 
 log = structlog.get_logger()
 
@@ -39,7 +40,8 @@ INLINE_PAYLOAD_BYTES = 16_384  # longer requests take time
 
 
 class Tokenizer(Protocol):
-    """What turns requests into token ids, and ids into text. ``eos_ids``: every token that ends an answer."""
+    """What turns requests into token ids, and ids into text. ``eos_ids``: every token that ends an answer;
+    ``spelling``: each token's bytes."""
 
     @property
     def eos_ids(self) -> frozenset[int]: ...
@@ -47,6 +49,9 @@ class Tokenizer(Protocol):
     def detokenizer(self) -> Detokenizer:
         """A new answer's."""
         ...
+
+    @property
+    def spelling(self) -> Spelling: ...
 
 
 class PromptTooLong(InvalidRequest):
@@ -163,7 +168,8 @@ class Admission:
         request = Request(seq_id, claimed.ref, prompt_ids, params, read.source)
         answer = Answer(self._tokenizer.detokenizer(), read.job.params.stop)
         self._settler.drop_lost([claimed.job_id])  # held under an older lease: it was lost while nobody looked
-        held = HeldJob(claimed, request, answer, stream=read.job.stream)
+        told = ToldTokens(self._tokenizer.spelling) if params.logprobs else None
+        held = HeldJob(claimed, request, answer, stream=read.job.stream, told=told)
         self._jobs.add(held)
         if self._jobs.is_cancelled(claimed):
             await self._settler.cancel(held)

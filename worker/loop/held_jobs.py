@@ -12,10 +12,11 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
-from lorapool.shared.job import FinishReason
+from lorapool.shared.job import FinishReason, More, TokenLogprob
 from lorapool.shared.queue.protocol import ClaimedJob, Delta, JobLease
 from lorapool.worker.engine.port import Request, Update
 from lorapool.worker.text.answer import Added, Answer
+from lorapool.worker.text.told_tokens import ToldTokens
 
 
 @dataclass(slots=True, eq=False)
@@ -29,8 +30,8 @@ class HeldJob:
     request: Request
     answer: Answer
     stream: bool
+    told: ToldTokens | None = None  # where logprobs were asked for
     output_ids: list[int] = field(default_factory=list)
-    logprobs: list[float] = field(default_factory=list)
     started: bool = False  # it has a row of the batch
     first_token_ms: int | None = None  # server clock
     load_ms: int = 0
@@ -61,24 +62,30 @@ class HeldJob:
         text ends it with that error."""
         try:
             added = self.answer.push(update.token_ids, last=update.finish_reason is not None)
+            told = self._told(update, added.tokens)
         except Exception as error:  # noqa: BLE001  whatever a detokenizer raises is this job's alone
             self.error = error
             return
         if self.first_token_ms is None and added.tokens:
             self.first_token_ms = now_ms
         self.output_ids += update.token_ids[: added.tokens]
-        self.logprobs += update.logprobs[: added.tokens]
         self.finish_reason = FinishReason.STOP_SEQUENCE if self.answer.stopped else update.finish_reason
         self.error = update.error
         if self.stream and (added.tokens or added.text):
-            self.unsent = self._grown(update, added)
+            self.unsent = self._grown(update, added, More(told))
 
     def take_delta(self) -> Delta | None:
         """What was not yet emitted, once."""
         delta, self.unsent = self.unsent, None
         return delta
 
-    def _grown(self, update: Update, added: Added) -> Delta:
+    def _told(self, update: Update, tokens: int) -> tuple[TokenLogprob, ...]:
+        """What there is to tell of the first tokens of an update."""
+        if self.told is None:
+            return ()
+        return self.told.push(update.token_ids[:tokens], update.logprobs[:tokens], update.top[:tokens])
+
+    def _grown(self, update: Update, added: Added, more: More) -> Delta:
         """The unsent delta with this update added: a settler that lags sends fewer, longer deltas."""
         last, token_ids = self.unsent, update.token_ids[: added.tokens]
         return Delta(
@@ -88,6 +95,7 @@ class HeldJob:
             offset=update.offset if last is None else last.offset,
             text=added.text if last is None else last.text + added.text,
             token_ids=token_ids if last is None else last.token_ids + token_ids,
+            more=more if last is None else last.more.joined(more),
         )
 
 

@@ -24,4 +24,6 @@ def resolve(params: SamplingParams, seed: int, eos_ids: Collection[int]) -> Samp
         tuple(sorted(eos_ids)),
         params.ignore_eos,
         params.logprobs,
+        params.top_logprobs,
+        params.logit_bias,
     )

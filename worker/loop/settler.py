@@ -191,7 +191,8 @@ class Settler:
     def _settlement(
         self, job: HeldJob, outcome: Outcome, *, finish_reason: str = "", error: str = "", message: str = ""
     ) -> Settlement:
-        logprobs = job.logprobs if job.request.params.logprobs else None
+        told = None if job.told is None else job.told.all
+        logprobs = None if told is None else [token.logprob for token in told]
         return Settlement(
             job_id=job.claimed.job_id,
             lease=job.claimed.lease,
@@ -207,7 +208,7 @@ class Settler:
             resident=job.resident,
             device=self._device,
             dtype=self._dtype,
-            detail=encode_detail(tuple(job.output_ids), logprobs),
+            detail=encode_detail(job.output_ids, logprobs, told),
         )
 
     def _tell(self, claimed: ClaimedJob, settlement: Settlement, settled: Settled) -> None:

@@ -1,6 +1,6 @@
 """Logits to tokens, every row with its own params.
 
-Names, meanings and order are those of transformers' logits processors: penalties, the end-token ban, temperature,
+Names, meanings and order are those of transformers' logits processors: bias, penalties, the end-token ban, temperature,
 top_k, top_p, min_p. The draw is a hash of (seed, position) inverted over the distribution sorted by falling probability
 (lowest id first among equals): batch mates, retries and preemption cannot move it. Keeps no state between steps.
 """
@@ -14,8 +14,9 @@ from collections.abc import Sequence as Rows
 import torch
 from torch import Tensor
 
-from lorapool.worker.engine.port import Sampling
+from lorapool.worker.engine.port import Alternatives, Sampling
 from lorapool.worker.engine.sequence import Drawn, Sequence
+from lorapool.worker.native.logprobs import Logprobs
 
 _BLOCK = 256  # ids whose highest score is found at once
 _PREFIX = 64  # candidates looked at first; sixteen times as many where they do not decide, and again
@@ -31,11 +32,8 @@ class Sampler:
     """Draws one token a row."""
 
     def draw(self, logits: Tensor, rows: Rows[Sequence]) -> list[Drawn]:
-        """``logits`` [rows, vocab] as the model gave them. A row whose logits are not all numbers gets an error.
-
-        The logprob of a chosen token is its log softmax over the raw logits in float32, before any processor.
-        """
-        raw = {at: logits[at].to(torch.float32, copy=True) for at, row in enumerate(rows) if row.params.logprobs}
+        """``logits`` [rows, vocab] as the model gave them. A row whose logits are not all numbers gets an error."""
+        raw = Logprobs(logits, rows)
         banned = _banned(rows)
         ends = logits[banned]  # put back below: a copy of all logits would cost as much as the rest
         logits[banned] = float("-inf")
@@ -43,10 +41,11 @@ class Sampler:
         best = logits.gather(1, ids[:, None])[:, 0]
         chosen, finite = ids.tolist(), best.isfinite().tolist()
         for at, row in enumerate(rows):
-            if finite[at] and (_penalised(row) or row.params.temperature > 0):
+            if finite[at] and (_changed(row) or row.params.temperature > 0):
                 chosen[at], finite[at] = _choose(logits[at].to(torch.float32, copy=True), row)
         logits[banned] = ends
-        return [_drawn(row, chosen[at], finite[at], raw.get(at)) for at, row in enumerate(rows)]
+        told = raw.told(chosen)
+        return [_drawn(row, chosen[at], finite[at], told.get(at)) for at, row in enumerate(rows)]
 
 
 def _banned(rows: Rows[Sequence]) -> tuple[Tensor, Tensor]:
@@ -74,8 +73,10 @@ def argmax(scores: Tensor) -> Tensor:
 
 
 def _choose(scores: Tensor, row: Sequence) -> tuple[int, bool]:
-    """The token of a row with penalties or temperature, and whether its score is a number; ``scores`` [vocab] in
+    """The token of a row with bias, penalties or temperature, and whether its score is a number; ``scores`` [vocab] in
     float32 are used up."""
+    if row.params.logit_bias:
+        biased(scores, row.params.logit_bias)
     if _penalised(row):
         _penalise(scores, row)
     best = int(scores.argmax())
@@ -83,6 +84,17 @@ def _choose(scores: Tensor, row: Sequence) -> tuple[int, bool]:
     if finite and row.params.temperature > 0:
         return _sample(scores, row.params, uniform(row.params.seed, len(row.output_ids))), True
     return best, finite
+
+
+def _changed(row: Sequence) -> bool:
+    """Its scores are not those of the model."""
+    return bool(row.params.logit_bias) or _penalised(row)
+
+
+def biased(scores: Tensor, bias: tuple[tuple[int, float], ...]) -> None:
+    """What a request adds to the scores of some tokens, in place on [vocab]."""
+    ids, added = zip(*bias, strict=True)
+    scores.index_add_(0, torch.tensor(ids, device=scores.device), torch.tensor(added, device=scores.device))
 
 
 def _penalised(row: Sequence) -> bool:
@@ -112,11 +124,11 @@ def counted(scores: Tensor, generated: list[int], frequency: float, presence: fl
     scores[ids] -= frequency * counts + presence
 
 
-def _drawn(row: Sequence, token: int, finite: bool, raw: Tensor | None) -> Drawn:
+def _drawn(row: Sequence, token: int, finite: bool, told: tuple[float, Alternatives] | None) -> Drawn:
     if not finite:
         return Drawn(row.seq_id, token, error=FloatingPointError("the model gave logits that are not numbers"))
-    logprob = None if raw is None else float(torch.log_softmax(raw, dim=-1)[token])
-    return Drawn(row.seq_id, token, logprob)
+    logprob, top = told or (None, ())
+    return Drawn(row.seq_id, token, logprob, top=top)
 
 
 def _sample(scores: Tensor, params: Sampling, draw: float) -> int:

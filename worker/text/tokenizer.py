@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from lorapool.shared.errors import BaseModelError, InvalidRequest
 from lorapool.shared.job import Job
 from lorapool.shared.prompt_format import PromptFormat
 from lorapool.worker.text.template_process import TemplateEnded, TemplateProcesses
+from lorapool.worker.text.token_bytes import TokenBytes
 
 
 class StreamDetokenizer:
@@ -81,11 +83,14 @@ class Tokenizer:
         return cls(fast, special=data["special"], template=data["template"], eos_ids=frozenset(data["eos_ids"]))
 
     def encode(self, job: Job, form: PromptFormat | None = None) -> list[int]:
-        """Return the prompt's token ids; ``form`` is the adapter's own way to write messages.
+        """Return the prompt's token ids; ``form`` is the adapter's own way to write messages. Ids are taken as they
+        are: whether there are such tokens, the engine knows.
 
         Raises InvalidRequest for an empty prompt or a template that refuses.
         """
-        if job.messages is None:
+        if job.prompt_ids is not None:
+            ids = list(job.prompt_ids)
+        elif job.messages is None:
             ids = self._ids(job.prompt or "")
         elif form is None or form.kind == "chat":
             ids = self._chat(job, form.template if form else "")
@@ -108,6 +113,11 @@ class Tokenizer:
     def detokenizer(self) -> StreamDetokenizer:
         """Return a new sequence's detokenizer."""
         return StreamDetokenizer(self._fast)
+
+    @cached_property
+    def spelling(self) -> TokenBytes:
+        """The bytes of its tokens."""
+        return TokenBytes(self._fast)
 
     def _ids(self, text: str, *, special: bool = True) -> list[int]:
         ids: list[int] = self._fast.encode(text, add_special_tokens=special).ids

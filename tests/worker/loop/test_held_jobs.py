@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
-from lorapool.shared.job import FinishReason
+from lorapool.shared.job import FinishReason, More, TokenLogprob
 from lorapool.shared.queue.protocol import ClaimedJob, Delta
 from lorapool.worker.engine.port import Request, Sampling, Update
 from lorapool.worker.loop.held_jobs import HeldJob, HeldJobs
 from lorapool.worker.text.answer import Answer
-from tests.fake_tokenizer import WordDetokenizer
+from lorapool.worker.text.told_tokens import ToldTokens
+from tests.fake_tokenizer import WordDetokenizer, WordSpelling
 
 
 def held(
@@ -18,6 +21,17 @@ def held(
     claimed = ClaimedJob(job_id, "lease", ref, "d", "agent", 1, 0, 1, 7, 100, 110, deadline_ms, b"")
     request = Request(f"{job_id}:1", ref, [1], Sampling(9))
     return HeldJob(claimed, request, Answer(WordDetokenizer(), (stop,) if stop else ()), stream=stream)
+
+
+def asked(**options: Any) -> HeldJob:
+    """One whose client wants logprobs."""
+    job = held(**options)
+    job.told = ToldTokens(WordSpelling())
+    return job
+
+
+def token(token_id: int, logprob: float, *top: TokenLogprob) -> TokenLogprob:
+    return TokenLogprob(id=token_id, text=f"{token_id} ".encode(), logprob=logprob, top=top)
 
 
 def test_only_one_may_end_a_job() -> None:
@@ -122,13 +136,27 @@ def test_deltas_grow_while_unsent() -> None:
 def test_a_stop_string_ends_the_attempt() -> None:
     """The tokens that make it whole are counted and emitted; those that the engine drew meanwhile are not, nor their
     logprobs, and an end that it reports with them is none."""
-    job = held(stop="2 3")
+    job = asked(stop="2 3")
     job.absorb(Update("0.j:1", (1, 2), 0, logprobs=(-0.1, -0.2)), now_ms=130)
     assert not job.is_over
     job.absorb(Update("0.j:1", (3, 4, 5), 2, FinishReason.LENGTH, logprobs=(-0.3, -0.4, -0.5)), now_ms=140)
     assert (FinishReason.STOP_SEQUENCE, None) == (job.finish_reason, job.error)
-    assert ([1, 2, 3], [-0.1, -0.2, -0.3], "1 ") == (job.output_ids, job.logprobs, job.answer.text)
-    assert Delta("0.j", "lease", 1, 0, "1 ", (1, 2, 3)) == job.take_delta()
+    told = (token(1, -0.1), token(2, -0.2), token(3, -0.3))
+    assert job.told is not None
+    assert ([1, 2, 3], told, "1 ") == (job.output_ids, tuple(job.told.all), job.answer.text)
+    assert Delta("0.j", "lease", 1, 0, "1 ", (1, 2, 3), More(told)) == job.take_delta()
+
+
+def test_what_is_told_of_tokens_goes_with_them() -> None:
+    """Log probabilities, and alternatives spelled too, once each, in the delta that brings the token."""
+    job = asked()
+    job.absorb(Update("0.j:1", (1,), 0, logprobs=(-0.1,), top=(((1, -0.1), (7, -0.9)),)), now_ms=130)
+    job.absorb(Update("0.j:1", (2,), 1, logprobs=(-0.2,), top=(((8, -0.1), (2, -0.2)),)), now_ms=140)
+    first = token(1, -0.1, token(1, -0.1), token(7, -0.9))
+    second = token(2, -0.2, token(8, -0.1), token(2, -0.2))
+    assert Delta("0.j", "lease", 1, 0, "1 2 ", (1, 2), More((first, second))) == job.take_delta()
+    job.absorb(Update("0.j:1", (3,), 2, logprobs=(-0.3,), top=(((3, -0.3),),)), now_ms=150)
+    assert Delta("0.j", "lease", 1, 2, "3 ", (3,), More((token(3, -0.3, token(3, -0.3)),))) == job.take_delta()
 
 
 def test_what_was_held_back_is_shown_at_the_end() -> None:

@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
+from lorapool.shared.codec import Detail, decode_detail
 from lorapool.shared.errors import AdapterUnavailable, InvalidRequest
-from lorapool.shared.job import FinishReason
+from lorapool.shared.job import FinishReason, TokenLogprob
 from lorapool.shared.queue.protocol import ClaimedJob, Delta, JobLease, Settled, Settlement
 from lorapool.worker.adapters.not_here import NotHere
 from lorapool.worker.engine.port import EngineDown, Lost, Report, Request, Sampling, Start, Update
@@ -17,7 +18,8 @@ from lorapool.worker.loop.clock import ServerClock
 from lorapool.worker.loop.held_jobs import HeldJob, HeldJobs
 from lorapool.worker.loop.settler import Settler
 from lorapool.worker.text.answer import Answer
-from tests.fake_tokenizer import WordDetokenizer
+from lorapool.worker.text.told_tokens import ToldTokens
+from tests.fake_tokenizer import WordDetokenizer, WordSpelling
 from tests.fleet import until
 
 
@@ -67,10 +69,13 @@ class Room:
     def abort(self, seq_id: str, *, finished: bool = False) -> None:
         self.aborted.append((seq_id, finished))
 
-    def hold(self, job_id: str, *, stop: tuple[str, ...] = (), stream: bool = False, ref: str = "a@1") -> HeldJob:
+    def hold(
+        self, job_id: str, *, stop: tuple[str, ...] = (), stream: bool = False, ref: str = "a@1", logprobs: bool = False
+    ) -> HeldJob:
         claimed = ClaimedJob(job_id, f"L{job_id}", ref, "", "ada", 1, 0, 1, 7, 100, 110, None, b"")
-        request = Request(f"{job_id}:1", ref, [1, 2], Sampling(9, logprobs=True))
-        self.jobs.add(job := HeldJob(claimed, request, Answer(WordDetokenizer(), stop), stream=stream))
+        request = Request(f"{job_id}:1", ref, [1, 2], Sampling(9, logprobs=logprobs))
+        answer, told = Answer(WordDetokenizer(), stop), ToldTokens(WordSpelling()) if logprobs else None
+        self.jobs.add(job := HeldJob(claimed, request, answer, stream=stream, told=told))
         return job
 
     async def reports(self, *updates: Update) -> None:
@@ -93,7 +98,7 @@ async def room() -> AsyncIterator[Room]:
 
 async def test_an_answer_is_settled_with_all_that_came_of_it(room: Room) -> None:
     """Text, tokens, times, what it took to load, where it ran; the engine is not told of an end that it knows."""
-    room.hold("j")
+    room.hold("j", logprobs=True)
     await room.settler.publish(Report([Start("j:1", 40, resident=False)], [Update("j:1", (4,), 0, logprobs=(-1.0,))]))
     await room.reports(Update("j:1", (5,), 1, FinishReason.LENGTH, logprobs=(-2.0,)))
     end = (await room.settled())["j"]
@@ -103,7 +108,16 @@ async def test_an_answer_is_settled_with_all_that_came_of_it(room: Room) -> None
     assert (500, 40, False, "d", "t", "Lj") == (
         end.first_token_ms, end.load_ms, end.resident, end.device, end.dtype, end.lease
     )  # fmt: skip
+    told = tuple(TokenLogprob(id=at, text=f"{at} ".encode(), logprob=3.0 - at) for at in (4, 5))
+    assert Detail((4, 5), (-1.0, -2.0), told) == decode_detail(end.detail)
     assert [] == room.aborted
+
+
+async def test_log_probabilities_are_stored_where_they_were_asked_for(room: Room) -> None:
+    """Not otherwise: they are most of a record."""
+    room.hold("j")
+    await room.reports(Update("j:1", (4,), 0, FinishReason.LENGTH))
+    assert Detail((4,)) == decode_detail((await room.settled())["j"].detail)
 
 
 async def test_a_stop_string_ends_the_sequence_in_the_engine(room: Room) -> None:

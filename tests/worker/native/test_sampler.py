@@ -33,6 +33,7 @@ PARAMS = st.fixed_dictionaries(
         "frequency_penalty": st.sampled_from([0.0, 0.7]),
         "presence_penalty": st.sampled_from([0.0, -0.5]),
         "min_new_tokens": st.sampled_from([0, 9]),
+        "logit_bias": st.dictionaries(st.integers(0, 19), st.floats(-100, 100, width=32), max_size=4),
     }
 )
 
@@ -48,6 +49,7 @@ def test_the_draw_inverts_the_distribution_transformers_makes(
     prompt = torch.randint(vocabulary, (5,), generator=generator).tolist()
     output = torch.randint(vocabulary, (6,), generator=generator).tolist()
     scores = warped(logits, prompt, output, SamplingParams(**params), [EOS])
+    params["logit_bias"] = tuple(params["logit_bias"].items())
     token = _drawn(logits, prompt, output, seed, **params).token_id
     low, high = interval(scores, token)
     assert scores[token] > float("-inf")
@@ -102,6 +104,41 @@ def test_logprobs_are_of_the_raw_logits(params: dict[str, Any]) -> None:
     logits = torch.randn(40)
     drawn = _drawn(logits, [1], [2, 2], logprobs=True, **params)
     assert drawn.logprob == pytest.approx(float(torch.log_softmax(logits, -1)[drawn.token_id]), abs=1e-6)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_alternatives_are_the_most_probable_by_the_raw_logits(dtype: torch.dtype) -> None:
+    """As many as each row asked for, best first, the lowest id first among equals; whatever bias and penalties do."""
+    logits = (torch.randn(4, 300, generator=torch.Generator().manual_seed(3)) * 2).round(decimals=1).to(dtype)
+    rows = [
+        sequence("three", [1], logprobs=True, top_logprobs=3, logit_bias=((4, 90.0),)),
+        sequence("none", [1], logprobs=True),
+        sequence("twenty", [1], logprobs=True, top_logprobs=20, temperature=1.0, seed=4),
+        sequence("not asked", [1]),
+    ]
+    drawn = Sampler().draw(logits.clone(), rows)
+    table = torch.log_softmax(logits.float(), -1)
+    for at, count in enumerate([3, 0, 20, 0]):
+        order = sorted(range(300), key=lambda token: (-float(table[at, token]), token))[:count]
+        assert order == [token for token, _ in drawn[at].top]
+        assert [float(table[at, token]) for token in order] == pytest.approx([p for _, p in drawn[at].top], abs=1e-6)
+    assert [True, True, True, False] == [row.logprob is not None for row in drawn]
+    assert drawn[0].logprob == pytest.approx(float(table[0, 4]), abs=1e-6)
+
+
+def test_there_are_no_more_alternatives_than_tokens() -> None:
+    """Nor any that cannot be drawn."""
+    logits = torch.tensor([1.0, float("-inf"), 2.0])
+    drawn = _drawn(logits, [1], [], logprobs=True, top_logprobs=20)
+    assert [2, 0] == [token for token, _ in drawn.top]
+
+
+def test_a_bias_moves_the_greedy_token_alone() -> None:
+    """Added before the repetition penalty; a row beside it is as it was."""
+    logits = torch.tensor([[1.0, 3.0, 2.0], [1.0, 3.0, 2.0]], dtype=torch.bfloat16)
+    rows = [sequence("biased", [1], logit_bias=((0, 2.5), (1, -100.0))), sequence("plain", [1])]
+    assert [0, 1] == [row.token_id for row in Sampler().draw(logits, rows)]
+    assert _drawn(torch.tensor([1.0, 3.0]), [0], [], logit_bias=((0, 4.0),), repetition_penalty=2.0).token_id == 1
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
