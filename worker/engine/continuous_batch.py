@@ -63,6 +63,13 @@ class Adapters(Protocol):
     def check_integrity(self) -> None: ...
 
 
+class Compiler(Protocol):
+    """What gives sequences the matchers of their grammars. ``ready`` is False while one is compiled, and raises what is
+    wrong with it."""
+
+    def ready(self, sequence: Sequence) -> bool: ...
+
+
 class _Failed(NamedTuple):
     """A row that failed alone."""
 
@@ -90,8 +97,10 @@ class ContinuousBatch:
         adapters: Adapters,
         scheduler: Scheduler,
         clock: Callable[[], float] = time.monotonic,
+        grammars: Compiler | None = None,
     ) -> None:
         self._runner, self._adapters, self._scheduler, self._clock = runner, adapters, scheduler, clock
+        self._grammars = grammars
         self.entering: Callable[[Iterator[str]], None] = lambda _: None  # told which sequences are computed next
         self._short: tuple[str, float] | None = None  # who is first in line and finds no KV row, since when
         self._held: set[str] = set()  # sequences that hold a KV row and, unless base, an adapter reference
@@ -110,14 +119,16 @@ class ContinuousBatch:
         return len(self._scheduler) > 0
 
     def add(self, sequence: Sequence) -> None:
-        """Queue a sequence. Raises InvalidRequest if its prompt leaves no room for one new token, or names a token that
-        there is not."""
+        """Queue a sequence. Raises InvalidRequest if its prompt leaves no room for one new token or names a token that
+        there is not, or it has a grammar and none is served here."""
         limit, prompt = self._runner.max_model_len, len(sequence.prompt_ids)
         if not prompt or prompt + 1 > limit:
             raise InvalidRequest(
                 f"prompt has {prompt} tokens: expected 1 to {limit - 1} (the context is {limit} tokens)"
             )
         check_vocabulary(sequence.prompt_ids, sequence.params, self._runner.vocabulary)
+        if sequence.grammar is not None and self._grammars is None:
+            raise InvalidRequest("a grammar, for the form of the answer: this engine serves none")
         sequence.max_new_tokens = min(sequence.params.max_new_tokens, limit - prompt)
         self._scheduler.add(sequence)
 
@@ -182,9 +193,11 @@ class ContinuousBatch:
         for sequence in self._scheduler.waiting:
             if not self._scheduler.room:
                 break
-            error = self._failure(sequence)
-            if error is not None:
+            error, matched = self._matched(sequence)
+            if (error := error or self._failure(sequence)) is not None:
                 failed.append(self._fail(sequence, error))
+            elif not matched:
+                continue  # its grammar is compiled
             elif not self._take_slot(sequence):
                 sequence.status = Status.LOADING
             elif self._runner.reserve(sequence.seq_id, len(sequence.prompt_ids) + sequence.max_new_tokens):
@@ -220,6 +233,13 @@ class ContinuousBatch:
                 self.preempt(row.seq_id)
         elif self._short is not None and rows and self._clock() - self._short[1] >= TURN_S:
             self.preempt(rows[-1].seq_id)
+
+    def _matched(self, sequence: Sequence) -> tuple[Exception | None, bool]:
+        """What is wrong with its grammar, and whether it has the matcher that it needs."""
+        try:
+            return None, self._grammars is None or self._grammars.ready(sequence)
+        except Exception as error:  # noqa: BLE001  of one grammar: the others go on
+            return error, False
 
     def _failure(self, sequence: Sequence) -> Exception | None:
         return None if sequence.ref == BASE_REF else self._adapters.failure(sequence.ref)

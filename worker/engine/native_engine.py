@@ -43,7 +43,7 @@ class NativeEngine:
     def add(self, request: Request) -> None:
         if request.source is not None:
             self._adapters.know(request.source)
-        sequence = Sequence(request.seq_id, request.ref, request.prompt_ids, request.params)
+        sequence = Sequence(request.seq_id, request.ref, request.prompt_ids, request.params, grammar=request.grammar)
         self._batch.add(sequence)
         self._arrivals[sequence.seq_id] = _Arrival(sequence)
 

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import Literal, NamedTuple, Protocol, TypeAlias
 
-from lorapool.shared.errors import LorapoolError
+from lorapool.shared.errors import InvalidRequest, LorapoolError
 from lorapool.shared.job import FinishReason
 from lorapool.worker.engine.adapter_source import AdapterSource
 
@@ -108,16 +108,19 @@ class Report:
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """What an engine is; ``more``: whatever else it says of itself, for people."""
+    """What an engine is. ``grammars``: it serves requests with one; ``more``: whatever else it says of itself, for
+    people."""
 
     device: str
     dtype: str
     max_model_len: int  # tokens of prompt and completion together
     more: Mapping[str, str | int | float] = field(default_factory=dict)
+    grammars: bool = False
 
     def fields(self) -> dict[str, str | int | float]:
         """As results and heartbeats say it."""
-        return {**self.more, "device": self.device, "dtype": self.dtype, "max_model_len": self.max_model_len}
+        more = {**self.more, "device": self.device, "dtype": self.dtype, "max_model_len": self.max_model_len}
+        return {**more, "grammars": int(self.grammars)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,6 +171,10 @@ class Health(NamedTuple):
 
 class OutOfMemory(Exception):
     """The device has no memory for so many rows at once; for fewer it may."""
+
+
+class GrammarRefused(InvalidRequest):
+    """A request's grammar is none, or asks for more than the limits leave it."""
 
 
 class EngineSick(LorapoolError):

@@ -9,9 +9,25 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import Protocol
 
 from lorapool.shared.job import FinishReason
 from lorapool.worker.engine.port import Alternatives, Sampling
+
+
+class Matcher(Protocol):
+    """Where a sequence is in its grammar. What breaks in it is kept, and told by ``is_error``."""
+
+    def consume_token(self, sampled_token: int) -> bool:
+        """Go on by a token that was drawn."""
+        ...
+
+    def is_stopped(self) -> bool:
+        """Nothing can follow: the grammar is at its end, or broken."""
+        ...
+
+    def is_error(self) -> bool: ...
+    def get_error(self) -> str: ...
 
 
 class Status(StrEnum):
@@ -36,6 +52,8 @@ class Sequence:
     prompt_ids: list[int]
     params: Sampling
     output_ids: list[int] = field(default_factory=list)
+    grammar: str | None = None
+    matcher: Matcher | None = None
     status: Status = Status.WAITING
     started: bool = False  # it has had a row
     finish_reason: FinishReason | None = None
@@ -56,7 +74,9 @@ class Sequence:
 
     @property
     def bans_eos(self) -> bool:
-        return len(self.output_ids) < self.params.min_new_tokens
+        """In a grammar, an end token that is to be ignored would end nothing: it may not be drawn."""
+        ignores = self.params.ignore_eos and self.matcher is not None
+        return ignores or len(self.output_ids) < self.params.min_new_tokens
 
     def tokens(self, start: int, count: int) -> list[int]:
         """Return ``count`` ids of prompt and output from ``start``."""
@@ -68,12 +88,18 @@ class Sequence:
     def append(self, token_id: int) -> None:
         """Commit a drawn token. Sets ``finish_reason`` when it is the last."""
         self.output_ids.append(token_id)
-        if token_id in self.params.eos_ids and not self.params.ignore_eos:
+        if self._ends_with(token_id):
             self.finish_reason = FinishReason.EOS_TOKEN
         elif len(self.output_ids) >= self.max_new_tokens:
             self.finish_reason = FinishReason.LENGTH
         if self.finish_reason is not None:
             self.status = Status.FINISHED
+
+    def _ends_with(self, token_id: int) -> bool:
+        """By an end token, or where a grammar leaves nothing to follow; one that broke is told by its next mask."""
+        if self.matcher is not None and self.matcher.consume_token(token_id) and self.matcher.is_stopped():
+            return True
+        return token_id in self.params.eos_ids and not self.params.ignore_eos
 
 
 @dataclass(frozen=True, slots=True)

@@ -158,8 +158,8 @@ def error_of(packed: Sequence[str]) -> Exception:
 
 
 def packed_facts(facts: Facts) -> list[Any]:
-    """Three of them, then the rest by name."""
-    return [facts.device, facts.dtype, facts.max_model_len, dict(facts.more)]
+    """Three of them, the rest by name, and whether it serves grammars."""
+    return [facts.device, facts.dtype, facts.max_model_len, dict(facts.more), facts.grammars]
 
 
 def facts_of(packed: Sequence[Any]) -> Facts:

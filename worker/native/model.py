@@ -21,6 +21,7 @@ from lorapool.worker.confinement.bounded_call import BoundedCall
 from lorapool.worker.engine.adapter_cache import AdapterCache
 from lorapool.worker.engine.adapter_source import AdapterSource
 from lorapool.worker.engine.continuous_batch import ContinuousBatch
+from lorapool.worker.engine.grammar import Grammars, vocabulary
 from lorapool.worker.engine.model import Loaded, OnProgress
 from lorapool.worker.engine.native_engine import NativeEngine
 from lorapool.worker.engine.port import Facts
@@ -69,11 +70,12 @@ class NativeModel:
         kv_bytes = config.kv_cache_bytes or default_kv_bytes(
             self._device, self._base.nbytes, config.gpu_memory_utilization
         )
-        runner = self._runner(kv_bytes)
+        grammars = Grammars(vocabulary(tokenizer.packed()["fast"], sorted(tokenizer.eos_ids)))
+        runner = self._runner(kv_bytes, grammars)
         adapters = _Adapters(config, runner)
         load = BoundedCall(adapters.load, LOAD_S, "reading an adapter")
         cache = AdapterCache(runner.lora, load, config.host_cache_bytes)
-        batch = ContinuousBatch(runner, cache, Scheduler(max_batch=config.max_batch))
+        batch = ContinuousBatch(runner, cache, Scheduler(max_batch=config.max_batch), grammars=grammars)
         facts = self._facts(runner, kv_bytes)
         log.info("serving", memory=_memory(config.slots, int(facts.more["slot_bytes"]), kv_bytes), **facts.fields())
         handed = {
@@ -83,7 +85,7 @@ class NativeModel:
         }
         return Loaded(NativeEngine(batch, cache, facts), handed)
 
-    def _runner(self, kv_bytes: int) -> ModelRunner:
+    def _runner(self, kv_bytes: int, grammars: Grammars) -> ModelRunner:
         config = self._config
         return load_runner(
             self._base.folder,
@@ -94,6 +96,7 @@ class NativeModel:
             max_model_len=config.max_model_len,
             kv_cache_bytes=kv_bytes,
             names=self._base.names(),
+            grammars=grammars,
         )
 
     def _facts(self, runner: ModelRunner, kv_bytes: int) -> Facts:
@@ -106,7 +109,7 @@ class NativeModel:
             "kv_cache_bytes": kv_bytes,
             "max_batch": self._config.max_batch,
         }
-        return Facts(self._device, self._dtype, runner.max_model_len, more)
+        return Facts(self._device, self._dtype, runner.max_model_len, more, grammars=True)
 
 
 class _Adapters:

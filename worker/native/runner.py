@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from lorapool.worker.adapters.checkpoint import ModelSpec
+from lorapool.worker.engine.grammar import Grammars
 from lorapool.worker.engine.port import EngineSick, OutOfMemory
 from lorapool.worker.engine.sequence import Batch, Drawn, Segment, Work
 from lorapool.worker.native import attention
@@ -33,7 +34,8 @@ _NO_MEMORY = ("out of memory", "can't allocate memory", "cannot allocate memory"
 class ModelRunner:
     """Implements the engine's Runner. Not thread safe: one thread drives it.
 
-    ``flat``: use the flat forward where it knows the model, rather than Hugging Face's modules.
+    ``flat``: use the flat forward where it knows the model, rather than Hugging Face's modules. ``grammars``: who masks
+    the rows that have one.
     """
 
     def __init__(
@@ -47,13 +49,14 @@ class ModelRunner:
         lora_dtype: torch.dtype | None = None,
         names: Iterable[str] = (),
         flat: bool = True,
+        grammars: Grammars | None = None,
     ) -> None:
         first = next(model.parameters())
         self.model: Any = model.eval()
         self.device, self.dtype = first.device, first.dtype
         self.max_model_len = max_model_len
         self.spec = ModelSpec.of(model, names)
-        self._sampler = Sampler()
+        self._sampler, self._grammars = Sampler(), grammars
         self._wiped: set[str] = set()
         self._expected: Tensor | None = None  # logits of the probe, as they were first
         seen = probe(model)
@@ -102,7 +105,8 @@ class ModelRunner:
         rows = [work.sequence for work in batch.works if work.draws]
         try:
             logits = self.logits(batch)
-            drawn = self._sampler.draw(logits, rows) if rows else []
+            masks = None if self._grammars is None else self._grammars.masks(rows)
+            drawn = self._sampler.draw(logits, rows, masks) if rows else []
         except (RuntimeError, MemoryError) as error:
             if not _wants_memory(error):
                 raise

@@ -14,9 +14,11 @@ from collections.abc import Sequence as Rows
 import torch
 from torch import Tensor
 
+from lorapool.worker.engine.grammar import Masks
 from lorapool.worker.engine.port import Alternatives, Sampling
 from lorapool.worker.engine.sequence import Drawn, Sequence
 from lorapool.worker.native.logprobs import Logprobs
+from lorapool.worker.native.masks import forbid
 
 _BLOCK = 256  # ids whose highest score is found at once
 _PREFIX = 64  # candidates looked at first; sixteen times as many where they do not decide, and again
@@ -31,9 +33,12 @@ def uniform(seed: int, position: int) -> float:
 class Sampler:
     """Draws one token a row."""
 
-    def draw(self, logits: Tensor, rows: Rows[Sequence]) -> list[Drawn]:
-        """``logits`` [rows, vocab] as the model gave them. A row whose logits are not all numbers gets an error."""
+    def draw(self, logits: Tensor, rows: Rows[Sequence], masks: Masks | None = None) -> list[Drawn]:
+        """``logits`` [rows, vocab] as the model gave them. A row whose logits are not all numbers gets an error, one
+        whose grammar gave no mask that one's. What ``masks`` forbid stays forbidden in ``logits``."""
         raw = Logprobs(logits, rows)
+        if masks is not None:
+            forbid(logits, masks)
         banned = _banned(rows)
         ends = logits[banned]  # put back below: a copy of all logits would cost as much as the rest
         logits[banned] = float("-inf")
@@ -45,7 +50,10 @@ class Sampler:
                 chosen[at], finite[at] = _choose(logits[at].to(torch.float32, copy=True), row)
         logits[banned] = ends
         told = raw.told(chosen)
-        return [_drawn(row, chosen[at], finite[at], told.get(at)) for at, row in enumerate(rows)]
+        drawn = [_drawn(row, chosen[at], finite[at], told.get(at)) for at, row in enumerate(rows)]
+        for at, error in masks.refused.items() if masks is not None else ():
+            drawn[at] = Drawn(rows[at].seq_id, chosen[at], error=error)
+        return drawn
 
 
 def _banned(rows: Rows[Sequence]) -> tuple[Tensor, Tensor]:
@@ -145,17 +153,18 @@ def _sample(scores: Tensor, params: Sampling, draw: float) -> int:
 
 
 def _head(scores: Tensor, total: Tensor, size: int) -> tuple[Tensor, Tensor, bool]:
-    """The most probable candidates, sorted by (probability falling, id rising), and whether they are all. Ties with the
-    last are left out unless all are there: which of them the selection found is chance."""
+    """The most probable candidates, sorted by (probability falling, id rising), and whether they are all that
+    can be drawn. Ties with the last are left out unless all are there: which of them the selection found is chance."""
     if size == len(scores):
         values, ids = torch.sort(scores, descending=True, stable=True)
         return torch.exp((values - total).double()), ids, True
     values, ids = torch.topk(scores, size, sorted=False)
-    sure = values > values.min()
+    least = values.min()
+    sure = values > least
     values, ids = values[sure], ids[sure]
     ids, order = torch.sort(ids)
     values, fall = torch.sort(values[order], descending=True, stable=True)
-    return torch.exp((values - total).double()), ids[fall], False
+    return torch.exp((values - total).double()), ids[fall], bool(least == float("-inf"))
 
 
 def _invert(probs: Tensor, ids: Tensor, complete: bool, params: Sampling, draw: float) -> int | None:
