@@ -12,7 +12,7 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
-from lorapool.producer.commands import adapters, fleet, jobs, publishing, schedule, upkeep
+from lorapool.producer.commands import adapters, fleet, jobs, keys, publishing, schedule, upkeep
 from lorapool.producer.commands.cost import cost
 from lorapool.producer.commands.gateway import gateway
 from lorapool.producer.commands.options import Version
@@ -80,6 +80,7 @@ app.add_typer(adapters.app, name="adapters", rich_help_panel="Pool")
 adapters.app.command()(publishing.publish)
 adapters.app.command("import")(publishing.import_)
 adapters.app.command()(publishing.verify)
+app.add_typer(keys.app, name="keys", rich_help_panel="Pool")
 app.command(rich_help_panel="Pool")(fleet.stats)
 app.command(rich_help_panel="Pool")(fleet.workers)
 app.command(rich_help_panel="Pool")(cost)

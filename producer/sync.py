@@ -24,6 +24,8 @@ from lorapool.producer.client.stream import TextDelta
 from lorapool.producer.operator.cost import Bill
 from lorapool.producer.operator.tariff import Tariff
 from lorapool.producer.operator.upkeep import PoolUpkeep as AsyncPoolUpkeep
+from lorapool.shared.access.key import Key, KeyUse
+from lorapool.shared.access.key_book import KeyBook
 from lorapool.shared.catalog.aliases import Move
 from lorapool.shared.catalog.catalog import AdapterRecord, PoolConfig
 from lorapool.shared.errors import ClientClosed, ForeignClient, LorapoolError
@@ -205,6 +207,25 @@ class Schedules:
         self._thread.run(self._schedules.remove(name))
 
 
+class Keys:
+    """API keys; see ``lorapool.shared.access.key_book.KeyBook``."""
+
+    def __init__(self, thread: LoopThread, keys: KeyBook) -> None:
+        self._thread, self._keys = thread, keys
+
+    def add(self, name: str, **arguments: Any) -> str:
+        return self._thread.run(self._keys.add(name, **arguments))
+
+    def list(self) -> Sequence[KeyUse]:
+        return self._thread.run(self._keys.list())
+
+    def get(self, name: str) -> Key:
+        return self._thread.run(self._keys.get(name))
+
+    def revoke(self, name: str, *, by: str = "cli") -> None:
+        self._thread.run(self._keys.revoke(name, by=by))
+
+
 class Client:
     """``with Client("redis://localhost:6379", pool="default") as pool: pool.submit("cfo", "…").result()``."""
 
@@ -214,6 +235,7 @@ class Client:
         self.adapters = Adapters(self._thread, self._client.adapters)
         self.upkeep = PoolUpkeep(self._thread, self._client.upkeep)
         self.schedules = Schedules(self._thread, self._client.schedules)
+        self.keys = Keys(self._thread, self._client.keys)
 
     def __enter__(self) -> Self:
         try:

@@ -11,6 +11,9 @@ LorapoolError                 .job_id: the job it is about; .fate: what surely b
 ├── AdapterInUse              cannot be removed yet (.aliases .waiting .running)
 ├── JobConflict               the job id exists with another request
 ├── QueueFull                 backpressure (.scope .depth .limit .retry_after_s)
+├── QuotaExceeded             an API key has used its quota up (.key .limit_name .limit .used .retry_after_s)
+├── UnknownKey                no API key of that name, or a revoked one
+├── KeyConflict               that name is another API key's
 ├── UnknownJob                never existed here
 ├── ResultExpired             existed, its result's TTL has passed
 ├── JobLost                   accepted, and the server has no record of it any more: it lost data
@@ -158,6 +161,27 @@ class QueueFull(LorapoolError):
         self.scope, self.depth, self.limit, self.retry_after_s = scope, depth, limit, retry_after_s
 
 
+class QuotaExceeded(LorapoolError):
+    """An API key has used up what it may.
+
+    ``limit_name`` is ``jobs_per_minute`` or ``tokens_per_day``; ``limit`` and ``used`` count those, reserved ones with
+    them. There is room again after ``retry_after_s``, unless the job alone is more than the limit.
+    """
+
+    def __init__(self, message: str, *, key: str, limit_name: str, limit: int, used: int, retry_after_s: float) -> None:
+        super().__init__(message)
+        self.key, self.limit_name, self.limit, self.used = key, limit_name, limit, used
+        self.retry_after_s = retry_after_s
+
+
+class UnknownKey(LorapoolError, LookupError):
+    """The pool has no API key of that name, or it was revoked."""
+
+
+class KeyConflict(LorapoolError):
+    """That name is another API key's."""
+
+
 class UnknownJob(LorapoolError, LookupError):
     """No job of that id was ever accepted here (or it is long forgotten)."""
 
@@ -281,4 +305,4 @@ class BaseModelError(LorapoolError):
 
 
 # Errors that do not by themselves say that nothing was queued.
-_LEAVE_DOUBT = (QueueFull, RedisUnreachable, RedisFull, ClientClosed, ForeignClient)
+_LEAVE_DOUBT = (QueueFull, QuotaExceeded, RedisUnreachable, RedisFull, ClientClosed, ForeignClient)

@@ -54,6 +54,7 @@ class Client:
         self.history, self.onlooker = parts.history, parts.onlooker
         self.responses = parts.responses
         self.files, self.batches = parts.files, parts.batches
+        self.keys, self.audit = parts.keys, parts.audit
 
     async def __aenter__(self) -> Self:
         try:
@@ -120,12 +121,12 @@ class Client:
         with the same request returns the existing job. ``wait=True`` waits for room instead of raising QueueFull.
         ``on_lost="resubmit"`` keeps the request: while the job is awaited or its stream read, and the server turns out
         to have lost it, it is submitted again by the same id, up to three times, instead of raising JobLost. ``key`` is
-        whose quota it is charged to.
+        the name of the API key whose quota it is charged to; where that is used up, nothing waits.
 
         Raises InvalidRequest, UnknownAdapter, AdapterNotReady, AdapterRefused, AdapterClosed, JobConflict, QueueFull,
-        RedisFull, RedisUnreachable, ClientClosed. Each says by ``fate`` whether the job was surely not queued or may
-        have been, and the same ``job_id`` again, which it has too, settles it. Cancelled, the call cannot say: give a
-        ``job_id`` of your own where that matters.
+        QuotaExceeded, UnknownKey, RedisFull, RedisUnreachable, ClientClosed. Each says by ``fate`` whether the job was
+        surely not queued or may have been, and the same ``job_id`` again, which it has too, settles it. Cancelled, the
+        call cannot say: give a ``job_id`` of your own where that matters.
         """
         request = Request(
             adapter,

@@ -17,6 +17,8 @@ from lorapool.producer.client.outbox import Outbox
 from lorapool.producer.client.schedules import Schedules
 from lorapool.producer.client.sender import Sender
 from lorapool.producer.operator.upkeep import PoolUpkeep
+from lorapool.shared.access.audit import Audit
+from lorapool.shared.access.key_book import KeyBook
 from lorapool.shared.batches.batch_book import BatchBook
 from lorapool.shared.batches.file_book import FileBook
 from lorapool.shared.catalog.catalog import Catalog
@@ -60,6 +62,8 @@ class Parts:
     responses: Responses
     files: FileBook
     batches: BatchBook
+    keys: KeyBook
+    audit: Audit
 
 
 def compose(redis_url: str | None, pool: str | None, *, agent: str, client: str) -> Parts:
@@ -95,6 +99,8 @@ def compose(redis_url: str | None, pool: str | None, *, agent: str, client: str)
         responses=Responses(partition),
         files=FileBook(connection),
         batches=BatchBook(connection),
+        keys=KeyBook(partition),
+        audit=Audit(partition),
     )
 
 

@@ -16,6 +16,13 @@ from lorapool.shared import __version__
 from lorapool.shared.job import Priority
 
 
+class Role(StrEnum):
+    """Of an API key."""
+
+    AGENT = "agent"
+    OPERATOR = "operator"
+
+
 def flag(name: str, text: str, *more: str, **options: Any) -> Any:
     """A typer Option whose environment variable follows from its name."""
     variable = "LORAPOOL_" + name.removeprefix("--").replace("-", "_").upper()
@@ -121,6 +128,25 @@ Limit = Annotated[int, flag("--limit", "At most N.", min=1)]
 Waiting = Annotated[bool, flag("--waiting", "Cancel the jobs that wait for ADAPTER instead.")]
 OlderThan = Annotated[float | None, flag("--older-than", "Only what died SECONDS ago or earlier.", min=0)]
 All = Annotated[bool, flag("--all", "Dead letters of every adapter.")]
+
+_KEY = {"rich_help_panel": "What it may"}
+# A variable of its own: LORAPOOL_AGENT is who asks.
+KeyAgent = Annotated[
+    str | None,
+    flag("--key-agent", "Who its jobs are counted under (default: its name).", "--agent", **_KEY),
+]
+KeyAdapters = Annotated[
+    list[str] | None,
+    flag("--adapters", "Ids that it may ask, such as 'cfo*' or _base; repeat for more (default: all).", **_KEY),
+]
+KeyRole = Annotated[Role, flag("--role", "An operator may also see all and use the console.", **_KEY)]
+JobsPerMinute = Annotated[str | None, flag("--jobs-per-minute", "At most N jobs submitted a minute.", **_KEY)]
+TokensPerDay = Annotated[
+    str | None, flag("--tokens-per-day", "At most N tokens of prompts and answers a day (UTC), such as 1e6.", **_KEY)
+]
+KeyWindow = Annotated[
+    str | None, flag("--window", "At most N undelivered jobs on one adapter, instead of its --agent-window.", **_KEY)
+]
 
 _LISTEN = {"rich_help_panel": "Listening"}
 _BOUNDS = {"rich_help_panel": "Bounds"}

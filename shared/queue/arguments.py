@@ -39,6 +39,7 @@ def of_job(job: Job) -> records.Enqueue:
         cost=_prompt_tokens(job) + job.params.max_new_tokens,  # until settled and known
         delay_ms=job.delay_ms,
         deadline_ms=job.deadline_ms or 0,
+        key=job.key or "",
         payload=payload,
     )
 

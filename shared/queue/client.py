@@ -43,7 +43,8 @@ class ClientQueue:
     async def enqueue(self, job: Job) -> Enqueued:
         """Accept a job, or find that the same request is there already.
 
-        Raises JobConflict, UnknownAdapter, AdapterNotReady, AdapterClosed, QueueFull, InvalidRequest, PayloadTooLarge.
+        Raises JobConflict, UnknownAdapter, AdapterNotReady, AdapterClosed, QueueFull, UnknownKey, QuotaExceeded,
+        InvalidRequest, PayloadTooLarge.
         """
         [outcome] = await self.enqueue_many([job])
         if isinstance(outcome, LorapoolError):

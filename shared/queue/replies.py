@@ -20,7 +20,9 @@ from lorapool.shared.errors import (
     LorapoolError,
     MalformedEntry,
     QueueFull,
+    QuotaExceeded,
     UnknownAdapter,
+    UnknownKey,
 )
 from lorapool.shared.job import Job, JobState, check_name
 from lorapool.shared.malformed import UNREADABLE, readable, required, step_over, text_map
@@ -63,7 +65,7 @@ def enqueued(answer: str, job: Job, keys: Keys) -> Enqueued | LorapoolError:
 
 
 def refusal(answer: str, ref: str, agent: str) -> LorapoolError:
-    """Why an adapter takes no job of that agent (admission.lua)."""
+    """Why an adapter takes no job of that agent, or a key may not be charged with it (admission.lua)."""
     word, _, rest = answer.partition(" ")
     match word:
         case "unknown":
@@ -72,6 +74,10 @@ def refusal(answer: str, ref: str, agent: str) -> LorapoolError:
             return AdapterNotReady(f"adapter {ref} is not validated yet")
         case "full":
             return required("a refusal", lambda: _queue_full(rest, ref, agent))
+        case "quota":
+            return required("a refusal", lambda: _quota_exceeded(rest))
+        case "no_key":
+            return UnknownKey(f"no API key {rest!r} in this pool, or it was revoked: see `lorapool keys ls`")
     return AdapterClosed(f"adapter {ref} is {word} and takes no new jobs")
 
 
@@ -86,6 +92,21 @@ def _queue_full(rest: str, ref: str, agent: str) -> QueueFull:
         scope=full.scope,
         depth=int(full.depth),
         limit=int(full.limit),
+        retry_after_s=retry_s,
+    )
+
+
+def _quota_exceeded(rest: str) -> QuotaExceeded:
+    quota = answers.Quota(*rest.split())
+    what, of = ("jobs", "minute") if quota.limit_name == "jobs_per_minute" else ("tokens", "day (UTC)")
+    retry_s = int(quota.retry_ms) / 1000
+    return QuotaExceeded(
+        f"key {quota.key} has used {quota.used} of its {quota.limit} {what} for this {of} and has no room for this "
+        f"job; the {of} ends in {retry_s:g} s",
+        key=quota.key,
+        limit_name=quota.limit_name,
+        limit=int(quota.limit),
+        used=int(quota.used),
         retry_after_s=retry_s,
     )
 

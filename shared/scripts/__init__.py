@@ -21,7 +21,7 @@ from lorapool.shared.server.terms import Terms
 NOW = "return math.floor(t[1] * 1000 + t[2] / 1000)"  # the line of the prelude that tests replace
 
 # A full server refuses these; all others may still settle, cancel and tidy up.
-_NEW_WORK = frozenset({"enqueue", "redrive", "register", "schedule_add", "file_begin", "batch_add"})
+_NEW_WORK = frozenset({"enqueue", "redrive", "register", "schedule_add", "file_begin", "batch_add", "key_add"})
 
 
 @dataclass(frozen=True, slots=True)

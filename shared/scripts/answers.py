@@ -74,6 +74,16 @@ class Full(NamedTuple):
     retry_ms: str
 
 
+class Quota(NamedTuple):
+    """After the word: which limit of a key is met."""
+
+    key: str
+    limit_name: str
+    limit: str
+    used: str
+    retry_ms: str
+
+
 class Letter(NamedTuple):
     """A dead letter."""
 
@@ -139,7 +149,7 @@ QUEUED = (
 )  # fmt: skip
 RUNNING = (
     "state", "lease", "ref", "agent", "attempts", "cost", "submitted_ms", "stream", "deadline_ms", "worker", "client",
-    "lost", "digest", "seed", "started_ms",
+    "lost", "digest", "seed", "key", "started_ms",
 )  # fmt: skip
 JOB = (
     *RUNNING, "fence", "cancel", "lane", "entry", "priority", "settled", "first_token_ms", "lifted", "lost_leases",
@@ -152,5 +162,5 @@ RECORDS: Records = {
     "RUNNING": RUNNING,
     "JOB": JOB,
     "JUDGING": JUDGING,
-    **fields_by_name(Holder, Head, Looked, Waiting, Renewal, Full, Letter, Limits, Result),
+    **fields_by_name(Holder, Head, Looked, Waiting, Renewal, Full, Quota, Letter, Limits, Result),
 }

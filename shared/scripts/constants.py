@@ -15,7 +15,15 @@ from lorapool.shared.job import BASE_REF, Priority
 from lorapool.shared.scripts.records import RECORDS
 from lorapool.shared.scripts.rows import in_order
 from lorapool.shared.server.keys import LANES, OVER_QUOTA
-from lorapool.shared.server.terms import CONTROL_MAX, MAX_JOBS, POOL_TTL_MS, TTL_MS, WAKE_WORKER_TTL_MS, Terms
+from lorapool.shared.server.terms import (
+    AUDIT_MAX,
+    CONTROL_MAX,
+    MAX_JOBS,
+    POOL_TTL_MS,
+    TTL_MS,
+    WAKE_WORKER_TTL_MS,
+    Terms,
+)
 
 Members = Mapping[str, str]  # Lua by name
 
@@ -52,7 +60,7 @@ def written_in(text: str, terms: Terms) -> str:
 
 
 def _terms(terms: Terms) -> Members:
-    named = {**asdict(terms), "control_max": CONTROL_MAX, "max_jobs": MAX_JOBS}
+    named = {**asdict(terms), "audit_max": AUDIT_MAX, "control_max": CONTROL_MAX, "max_jobs": MAX_JOBS}
     return {name.upper(): str(value) for name, value in named.items()}
 
 

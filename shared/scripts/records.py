@@ -30,6 +30,7 @@ class Enqueue(NamedTuple):
     cost: int  # tokens
     delay_ms: int
     deadline_ms: int  # from now; 0: none
+    key: str  # whose quota it is charged to; "": nobody's
     payload: bytes
 
 
@@ -303,6 +304,35 @@ class ChoreBegin(NamedTuple):
     worker: str
 
 
+class KeyAdd(NamedTuple):
+    """Then field, value, ..."""
+
+    name: str
+    digest: str
+    by: str
+    note: str
+
+
+class KeyRevoke(NamedTuple):
+    name: str
+    id: str  # of the act
+    by: str
+
+
+class KeyList(NamedTuple):
+    seen: int
+    wanted: int
+
+
+class Audit(NamedTuple):
+    id: str  # of the act
+    who: str
+    what: str
+    on: str
+    outcome: str
+    note: str
+
+
 class Replace(NamedTuple):
     """Then field, value, ..."""
 
@@ -419,6 +449,7 @@ RECORDS: Records = {
         *(Join, Beat, Total, Leave, ScheduleAdd, ScheduleMove, ChoreBegin, Replace),
         *(FileBegin, FileEnd, BatchAdd, BatchTake, BatchRenew, BatchRelease, BatchMove, BatchCommit, BatchFinish),
         *(BatchFile, BatchClose, Shed),
+        *(KeyAdd, KeyRevoke, KeyList, Audit),
     ),
     **answers.RECORDS,
 }

@@ -37,6 +37,9 @@ ONCE = {
     "reaper": "string: when leases were last looked after, so that an outage can be told from dead workers.",
     "here": "zset: workers that came by lately, by when.",
     "apart": "zset: workers that run suspects and nothing else, by until when they keep that place.",
+    "keys": "zset: names of API keys, by when they were added; where there is one, the gateway asks for a key.",
+    "secrets": "hash: sha256 of an API key's secret → its name; gone when it is revoked.",
+    "audit": "stream: who did what to the pool: keys added and revoked, acts in the console; the last 10,000 or so.",
     "rested": "string: when the only worker last ended a suspect, so that others' work comes first.",
 }
 # What only scripts name, a key for each worker, client or alias.
@@ -100,6 +103,14 @@ class Keys:
     def agent(self, agent: str) -> str:
         """hash: the counters of one agent over all adapters; kept for 30 days after its last job."""
         return f"{self.prefix}agent:{agent}"
+
+    def key(self, key: str) -> str:
+        """hash: an API key: agent, adapters, role, quotas, sha256 of its secret; kept for 30 days once revoked."""
+        return f"{self.prefix}key:{key}"
+
+    def quota(self, key: str) -> str:
+        """hash: what an API key has used: jobs since `minute_ms`, tokens since `day_ms`, reserved ones with them."""
+        return f"{self.prefix}quota:{key}"
 
     def inbox(self, client: str) -> str:
         """stream: notices that a client's jobs have ended, a short answer with them; bounded, and kept for an hour."""

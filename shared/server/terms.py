@@ -19,6 +19,7 @@ TTL_MS: Mapping[str, int] = MappingProxyType(
         "idle": _MINUTE,
         "last_worker": _DAY,
         "malformed": 7 * _DAY,
+        "quota": 2 * _DAY,
         "reaped": 10_000,  # so long after a loss, what its worker loses besides was lost together with it
         "reaper": _HOUR,
         "report": _HOUR,
@@ -42,6 +43,7 @@ POOL_TTL_MS: Mapping[str, int] = MappingProxyType(
 
 MAX_JOBS = 64  # of one script call
 CONTROL_MAX = 1_000  # requests to a worker that are kept
+AUDIT_MAX = 10_000  # acts that are kept, about
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +57,8 @@ class Terms:
     inbox_max: int = 10_000  # entries
     inbox_bytes: int = 2 << 20  # so much unread, a client hears of states alone
     inbox_unread: int = 256  # entries that then stay
-    agent_ttl_ms: int = 30 * 24 * 3_600_000  # an agent's counters, from its last job on; adapters' keep the sums
+    # An agent's counters, from its last job on (adapters' keep the sums); and a revoked key's record.
+    agent_ttl_ms: int = 30 * 24 * 3_600_000
     notice_bytes: int = 512
     max_attempts: int = 3
     max_lost: int = 3

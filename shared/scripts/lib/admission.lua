@@ -1,4 +1,4 @@
--- uses: counters lanes record unit_of_work wake
+-- uses: counters lanes quotas record unit_of_work wake
 -- Whether an adapter takes a job, and taking it: what enqueue and redrive share.
 local adapters = {}
 
@@ -34,7 +34,8 @@ local function full(scope, depth, limit, ref)
     limit = string.format('%d', limit), retry_ms = string.format('%d', retry) }, ' ')
 end
 
-local function refusal(adapter, ref, agent)
+local function refusal(adapter, job)
+  local ref, agent = job.ref, job.agent
   if not adapter.state then
     return 'unknown'
   end
@@ -46,12 +47,14 @@ local function refusal(adapter, ref, agent)
     return full('adapter', depth, adapter.max_depth, ref)
   end
   local undelivered = gauge('window:' .. ref, agent)
-  if undelivered >= adapter.agent_window then
-    return full('agent', undelivered, adapter.agent_window, ref)
+  local window = window_for(job.key, adapter.agent_window)
+  if undelivered >= window then
+    return full('agent', undelivered, window, ref)
   end
   if pool_limit() < math.huge and gauge('waiting', '*') >= pool_limit() then
     return full('pool', gauge('waiting', '*'), pool_limit(), ref)
   end
+  return quota_refusal(job)
 end
 
 -- A new job in its place; delay and deadline in ms from now, 0 is none; ... are more fields of the record.
@@ -62,7 +65,7 @@ local function accept(job, adapter, delay, deadline, payload, ...)
     state, due = 'delayed', NOW + delay
     call('ZADD', P .. 'delayed', due, job.id)
   else
-    enter_by_priority(job, gauge('window:' .. job.ref, job.agent), adapter.agent_window)
+    enter_by_priority(job, gauge('window:' .. job.ref, job.agent), window_for(job.key, adapter.agent_window))
     entry = job.entry
   end
   if deadline > 0 then
@@ -71,11 +74,12 @@ local function accept(job, adapter, delay, deadline, payload, ...)
   end
   counted_window(job, 1)
   count(job, 'submitted', 1)
+  reserve(job)
   -- What claim and settle read comes first: a small hash is searched from its beginning.
   call('HSET', P .. 'job:' .. job.id, 'state', state, 'lease', '', 'ref', job.ref, 'agent', job.agent, 'attempts', 0,
     'cost', job.cost, 'submitted_ms', NOW, 'stream', job.stream, 'deadline_ms', limit, 'worker', '', 'client', job.client,
-    'lost', 0, 'fence', 0, 'digest', adapter.digest or '', 'seed', job.seed, 'priority', job.priority,
-    'lane', job.lane, 'entry', entry, 'retries', 0, 'due_ms', due, 'turn_ms', job.turn or '',
+    'lost', 0, 'fence', 0, 'digest', adapter.digest or '', 'seed', job.seed, 'key', job.key,
+    'priority', job.priority, 'lane', job.lane, 'entry', entry, 'retries', 0, 'due_ms', due, 'turn_ms', job.turn or '',
     'fingerprint', job.fingerprint, ...)
   call('SET', P .. 'payload:' .. job.id, payload)
   return state

@@ -1,4 +1,4 @@
--- uses: counters inbox
+-- uses: counters inbox quotas
 -- How a job ends.
 
 local answered = {} -- keys of payloads that are needed no more
@@ -27,7 +27,8 @@ local function count_end(job, state)
   end
 end
 
--- The one way into a terminal state. The caller has taken the job out of its place; ... are more fields of the record.
+-- The one way into a terminal state. The caller has taken the job out of its place, and says what it `used`, in tokens;
+-- ... are more fields of the record.
 local function end_job(job, state, ttl_ms, ...)
   local key = P .. 'job:' .. job.id
   call('HSET', key, 'state', state, 'finished_ms', AT, 'lease', '', ...)
@@ -38,6 +39,7 @@ local function end_job(job, state, ttl_ms, ...)
   job.state = state
   notify(job, state)
   count_end(job, state)
+  correct(job)
 end
 
 local function finish(job, state, ...)

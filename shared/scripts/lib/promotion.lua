@@ -1,4 +1,4 @@
--- uses: counters lanes record waiting wake
+-- uses: counters lanes quotas record waiting wake
 -- Delayed jobs that are due.
 
 local MOST_PROMOTED = 100
@@ -19,7 +19,7 @@ local function promote_one(job)
     end
     return
   end
-  enter_by_priority(job, gauge('window:' .. job.ref, job.agent) - 1, window_of(job.ref))
+  enter_by_priority(job, gauge('window:' .. job.ref, job.agent) - 1, window_for(job.key, window_of(job.ref)))
   call('HSET', P .. 'job:' .. job.id, 'state', 'queued', 'lane', job.lane, 'entry', job.entry,
     'turn_ms', job.turn or '')
   wake(job.ref)

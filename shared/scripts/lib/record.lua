@@ -55,5 +55,5 @@ local function load_job(id)
     priority = v[JOB.priority] or 'normal', settled = v[JOB.settled], digest = v[JOB.digest] or '',
     seed = v[JOB.seed] or '0', started = number(v[JOB.started_ms]), first_token = number(v[JOB.first_token_ms]),
     lifted = number(v[JOB.lifted]) or 0, lost_leases = v[JOB.lost_leases] or '', due = number(v[JOB.due_ms]),
-    spared = v[JOB.spared] }
+    spared = v[JOB.spared], key = v[JOB.key] or '' }
 end

@@ -3,7 +3,8 @@
 -- KEYS[1] partition prefix
 -- ARGV ENQUEUE for each job
 -- returns for each job one text: 'new STATE' | 'same STATE' | 'conflict' | 'unknown' | 'STATE' of the adapter that
---      refuses | 'full ' and FULL | 'invalid FIELD': not as this client's library would send it
+--      refuses | 'full ' and FULL | 'no_key KEY' | 'quota ' and QUOTA | 'invalid FIELD': not as this client's library
+--      would send it
 local PRIORITIES = { PRIORITY.ALL }
 
 local function is_plain(text)
@@ -31,6 +32,7 @@ local CHECKS = {
   { 'cost', ENQUEUE.cost, is_whole },
   { 'delay', ENQUEUE.delay_ms, is_whole },
   { 'deadline', ENQUEUE.deadline_ms, is_whole },
+  { 'key', ENQUEUE.key, function(text) return text == '' or is_plain(text) end },
   { 'payload', ENQUEUE.payload, function(text) return text ~= '' end },
 }
 
@@ -51,14 +53,15 @@ local function enqueue(at)
   end
   local job = { id = ARGV[at + ENQUEUE.id], fingerprint = ARGV[at + ENQUEUE.fingerprint], ref = ARGV[at + ENQUEUE.ref],
     agent = ARGV[at + ENQUEUE.agent], client = ARGV[at + ENQUEUE.client], priority = ARGV[at + ENQUEUE.priority],
-    stream = ARGV[at + ENQUEUE.stream], seed = ARGV[at + ENQUEUE.seed], cost = ARGV[at + ENQUEUE.cost] }
+    stream = ARGV[at + ENQUEUE.stream], seed = ARGV[at + ENQUEUE.seed], cost = ARGV[at + ENQUEUE.cost],
+    key = ARGV[at + ENQUEUE.key] }
   local known, state = unpack(call('HMGET', P .. 'job:' .. job.id, 'fingerprint', 'state'))
   if known then
     return known == job.fingerprint and 'same ' .. (state or 'failed') or 'conflict'
   end
   local adapter = adapter_of(job.ref)
   local delay, deadline = tonumber(ARGV[at + ENQUEUE.delay_ms]), tonumber(ARGV[at + ENQUEUE.deadline_ms])
-  return refusal(adapter, job.ref, job.agent)
+  return refusal(adapter, job)
     or 'new ' .. accept(job, adapter, delay, deadline, ARGV[at + ENQUEUE.payload])
 end
 

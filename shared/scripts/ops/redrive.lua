@@ -20,13 +20,13 @@ elseif not payload then
   return { 'gone' }
 end
 local adapter = adapter_of(job.ref)
-local refused = refusal(adapter, job.ref, job.agent)
+local deadline = job.deadline and job.deadline - job.submitted or 0 -- counted anew
+local fresh = { id = ARGV[REDRIVE.new_id], fingerprint = fingerprint, ref = job.ref, agent = job.agent, client = job.client,
+  priority = job.priority, stream = job.stream, seed = job.seed, cost = job.cost, key = job.key }
+local refused = refusal(adapter, fresh)
 if refused then
   return { refused, '', '', job.ref, job.agent }
 end
-local deadline = job.deadline and job.deadline - job.submitted or 0 -- counted anew
-local fresh = { id = ARGV[REDRIVE.new_id], fingerprint = fingerprint, ref = job.ref, agent = job.agent, client = job.client,
-  priority = job.priority, stream = job.stream, seed = job.seed, cost = job.cost }
 local state = accept(fresh, adapter, 0, deadline, payload, 'redrive_of', job.id)
 call('HSET', key, 'redriven', fresh.id)
 announce()

@@ -14,7 +14,8 @@ local function load_running(id)
   return { id = id, state = state, lease = v[RUNNING.lease], ref = ref, agent = agent, attempts = attempts, cost = cost,
     submitted = submitted, stream = v[RUNNING.stream], deadline = number(v[RUNNING.deadline_ms]),
     worker = v[RUNNING.worker] or '', client = v[RUNNING.client], lost = lost, digest = v[RUNNING.digest] or '',
-    seed = v[RUNNING.seed] or '', started = number(v[RUNNING.started_ms]) and v[RUNNING.started_ms] }
+    seed = v[RUNNING.seed] or '', started = number(v[RUNNING.started_ms]) and v[RUNNING.started_ms],
+    key = v[RUNNING.key] or '' }
 end
 
 local function field(job, name)
@@ -84,7 +85,8 @@ end
 local function end_attempt(job, at)
   local outcome, error, message = ARGV[at + SETTLE.outcome], ARGV[at + SETTLE.error], ARGV[at + SETTLE.message]
   leave_running(job)
-  charge(job, ARGV[at + SETTLE.prompt_tokens] + ARGV[at + SETTLE.completion_tokens] - job.cost)
+  job.used = ARGV[at + SETTLE.prompt_tokens] + ARGV[at + SETTLE.completion_tokens]
+  charge(job, job.used - job.cost)
   if outcome == 'retry' then
     job.cancel = field(job, 'cancel')
     outcome = unwanted(job) or outcome

@@ -36,7 +36,7 @@ def test_a_job() -> None:
     assert {
         "id": "job1", "fingerprint": codec.fingerprint(asked), "ref": "cfo@1", "agent": "board", "client": "c1",
         "priority": "high", "stream": 1, "seed": 7, "cost": len("hello you") // 4 + 10, "delay_ms": 5,
-        "deadline_ms": 900,
+        "deadline_ms": 900, "key": "",
     } == given  # fmt: skip
 
 

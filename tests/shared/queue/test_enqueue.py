@@ -256,7 +256,7 @@ async def test_the_servers_own_clock_is_used(redis) -> None:
     await queue.close()
 
 
-RAW = ("mine", "f", "cfo@1", "ada", "", "normal", "0", "5", "10", "0", "0", b"payload")
+RAW = ("mine", "f", "cfo@1", "ada", "", "normal", "0", "5", "10", "0", "0", "", b"payload")
 
 
 @pytest.mark.parametrize(
@@ -278,7 +278,9 @@ RAW = ("mine", "f", "cfo@1", "ada", "", "normal", "0", "5", "10", "0", "0", b"pa
         ("cost", 8, "nan"),
         ("delay", 9, "-1"),
         ("deadline", 10, "1e300"),
-        ("payload", 11, b""),
+        ("key", 11, "a:b"),
+        ("key", 11, "*"),
+        ("payload", 12, b""),
     ],
 )
 async def test_what_a_raw_client_sends_is_looked_at(bench: Bench, field: str, index: int, value: str | bytes) -> None:

@@ -35,8 +35,8 @@ SETTLED = records.Settle(
 )  # fmt: skip
 IN_ORDER = (
     "ENQUEUE", "CLAIM", "SETTLE", "EMIT", "HELD", "REDRIVE", "DEAD", "PURGE_WAITING", "RETIRE", "OPEN",
-    "SET_ADAPTER_STATE", "TALLY", "COUNTED", "PAIR", "HEAD", "LOOKED", "WAITING", "RENEWAL", "FULL", "LETTER", "LIMITS",
-    "ANSWER", "RESULT",
+    "SET_ADAPTER_STATE", "TALLY", "COUNTED", "PAIR", "HEAD", "LOOKED", "WAITING", "RENEWAL", "FULL", "QUOTA", "LETTER",
+    "LIMITS", "ANSWER", "RESULT", "KEY_ADD", "KEY_LIST", "AUDIT",
 )  # fmt: skip
 
 
@@ -57,6 +57,7 @@ class Life:
         await self._be_lost()
         await self._die()
         await self._be_full()
+        await self._use_up_a_quota()
         counted = records.Counted(key="stats:cfo@1", field="loads", n=4)
         await self._run("tally", *records.Tally(reporter="w1", report="r1"), *counted)
         self.seen["report"] = await self._redis.get(KEYS.one("report:w1"))
@@ -143,6 +144,17 @@ class Life:
         [answer] = await self._run("enqueue", *arguments.of_job(jobs[2]))
         refused = replies.enqueued(answer.decode(), jobs[2], KEYS)
         self.seen["refused"] = (str(refused), vars(refused))
+
+    async def _use_up_a_quota(self) -> None:
+        key = records.KeyAdd(name="board-7", digest="d2", by="ops", note="n")
+        await self._run("key_add", *key, "tokens_per_day", 20, "agent", "ada")
+        await self._run("audit", *records.Audit(id="a", who="cli", what="did", on="it", outcome="done", note="so"))
+        self.seen["acts"] = [fields for _, fields in await self._redis.xrange(KEYS.one("audit"))]
+        jobs = [Job.parse(**{**REQUEST, "id": job_id, "ref": "_base", "key": "board-7"}) for job_id in ("paid", "dear")]
+        _, answer = await self._run("enqueue", *(arg for job in jobs for arg in arguments.of_job(job)))
+        refused = replies.enqueued(answer.decode(), jobs[1], KEYS)
+        self.seen["beyond quota"] = (str(refused), vars(refused))
+        self.seen["keys"] = await self._run("key_list", *records.KeyList(seen=0, wanted=5))
 
 
 @pytest.fixture
