@@ -14,6 +14,7 @@ from lorapool.producer.gateway.caller import Anyone
 from lorapool.producer.gateway.entry import Entry
 from lorapool.producer.gateway.errors import ApiError, respond
 from lorapool.producer.gateway.models import Models
+from lorapool.producer.gateway.responses import routes as responses
 from lorapool.producer.gateway.settings import GatewaySettings
 from lorapool.shared.errors import LorapoolError
 
@@ -28,5 +29,5 @@ def create_app(client: Client, settings: GatewaySettings) -> Starlette:
 
 
 def _routes() -> list[BaseRoute]:
-    served = (models, completions, health)
+    served = (models, completions, responses, health)
     return [route for module in served for route in module.routes()] + not_served.routes()

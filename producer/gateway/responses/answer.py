@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from lorapool.producer.gateway.errors import CALLERS_FAULT
 from lorapool.producer.gateway.responses.items import Item
 from lorapool.shared.job import FinishReason, JobState, Result, TokenLogprob
 from lorapool.shared.responses.response_record import ResponseRecord
@@ -23,8 +24,7 @@ _STATUS = {
     JobState.CANCELLED: "cancelled",
     JobState.EXPIRED: "failed",
 }
-# Errors of jobs that are the caller's to mend; all others are a server_error.
-_OF_INPUT = frozenset({"InvalidRequest", "PayloadTooLarge", "PromptTooLong"})
+LATE = "it was not answered in time"
 
 
 def response_id(job_id: str) -> str:
@@ -63,8 +63,8 @@ def unfinished(record: ResponseRecord, state: JobState) -> dict[str, Any]:
 
 
 def failed(record: ResponseRecord, error: str, message: str) -> dict[str, Any]:
-    """One whose job failed with that error, or expired."""
-    code = "invalid_prompt" if error in _OF_INPUT else "server_error"
+    """One whose job failed with that error, or expired. What is the caller's to mend is an invalid_prompt."""
+    code = "invalid_prompt" if error in CALLERS_FAULT else "server_error"
     return {**head(record), "status": "failed", "error": {"code": code, "message": message}}
 
 

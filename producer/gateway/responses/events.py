@@ -1,7 +1,8 @@
-"""Narrator: a response's stream of events, made of the deltas of its job.
+"""Narrator: a response's stream of events, made of the pieces of its job's answer.
 
-The same deltas make the same events with the same numbers, at any replica and whenever it is told again: that is how a
-stream is resumed after a number. Pure: knows neither HTTP nor the queue, and no time.
+An event's number is a place: each event counts one, a delta its characters. So the numbers do not depend on how the
+text came in pieces, which differs from one reading to the next, and a stream is gone on with after any number, at any
+replica, nothing twice. Pure: knows neither HTTP nor the queue, and no time.
 """
 
 from __future__ import annotations
@@ -9,7 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from lorapool.producer.client.stream import TextDelta
+from lorapool.producer.gateway.cursor import Piece
+from lorapool.producer.gateway.errors import ApiError
 from lorapool.producer.gateway.responses import answer
 from lorapool.producer.gateway.responses.items import Item
 from lorapool.shared.job import FinishReason, JobState, Result, TokenLogprob
@@ -17,6 +19,14 @@ from lorapool.shared.responses.response_record import ResponseRecord
 from lorapool.shared.tools import ToolCall, ToolCallDelta
 
 Event = dict[str, Any]
+
+
+def since(event: Event, after: int) -> Event | None:
+    """What of an event comes after that number: of a delta, the characters that do."""
+    number, delta = event["sequence_number"], event.get("delta", "")
+    if number <= after:
+        return None
+    return {**event, "delta": delta[max(0, after - number + len(delta)) :]} if delta else event
 
 
 @dataclass(slots=True)
@@ -43,33 +53,32 @@ class Narrator:
 
     def __init__(self, record: ResponseRecord) -> None:
         self._record = record
-        self._number = 0
+        self._counted = 0
+        self._waits = record.background  # and nothing has come yet
         self._output: list[Item] = []  # as it stands at each item's end
         self._message: _Message | None = None
         self._calls: dict[int, _Call] = {}
         self._silent: list[TokenLogprob] = []  # of tokens that have brought no text yet
 
     def opening(self) -> list[Event]:
-        """What comes before the first token."""
-        background, queued = self._record.background, answer.unfinished(self._record, JobState.QUEUED)
-        running = answer.unfinished(self._record, JobState.RUNNING)
-        created = self._event("response.created", response=queued if background else running)
-        waiting = [self._event("response.queued", response=queued)] if background else []
-        return [created, *waiting, self._event("response.in_progress", response=running)]
+        """What comes at once."""
+        state = JobState.QUEUED if self._waits else JobState.RUNNING
+        created = self._event("response.created", response=answer.unfinished(self._record, state))
+        return [created, self._event(**self._standing())]
 
-    def tell(self, delta: TextDelta) -> list[Event]:
-        """What one delta brings; an event of type ``error``, the last, where it voids what was told."""
-        if delta.restart and (self._message or self._calls):
-            return [self._error()]
-        self._silent += delta.more.logprobs
-        events = self._tell_text(delta.text) if delta.text else []
-        for call in delta.more.tool_calls:
+    def tell(self, piece: Piece) -> list[Event]:
+        """What one piece brings."""
+        events = self._begun()
+        self._silent += piece.logprobs
+        if piece.text:
+            events += self._tell_text(piece.text)
+        for call in piece.calls:
             events += self._tell_call(call)
         return events
 
     def finish(self, result: Result) -> list[Event]:
         """The end of a job that was answered: what is open is closed, as the result has it."""
-        events = self._tell_rest(result)
+        events = self._begun() + self._tell_rest(result)
         cut = result.finish_reason is FinishReason.LENGTH
         if self._message is not None:
             events += self._end_message(self._message, "incomplete" if cut else "completed")
@@ -82,19 +91,29 @@ class Narrator:
         """The end of a job that was not: ``response`` says why."""
         return [self._event("response.failed", response=response)]
 
+    def error(self, error: ApiError) -> Event:
+        """The end of a stream that cannot go on, though the job may."""
+        return self._event("error", code=error.code, message=str(error), param=error.param)
+
     def ping(self) -> Event:
         """A sign of life, for clients that count what they can read. It has the number of the event before, so that
         who resumes after it misses nothing and gets nothing twice."""
-        running = answer.unfinished(self._record, JobState.RUNNING)
-        return {"type": "response.in_progress", "sequence_number": self._number - 1, "response": running}
+        standing = self._standing()
+        return {"type": standing.pop("kind"), "sequence_number": self._counted - 1, **standing}
 
     def _event(self, kind: str, **fields: Any) -> Event:
-        self._number += 1
-        return {"type": kind, "sequence_number": self._number - 1, **fields}
+        self._counted += max(1, len(fields.get("delta", "")))
+        return {"type": kind, "sequence_number": self._counted - 1, **fields}
 
-    def _error(self) -> Event:
-        message = "another attempt gave another answer than what was streamed: retrieve the response for the whole"
-        return self._event("error", code="server_error", message=message, param=None)
+    def _standing(self) -> dict[str, Any]:
+        state, kind = (JobState.QUEUED, "queued") if self._waits else (JobState.RUNNING, "in_progress")
+        return {"kind": f"response.{kind}", "response": answer.unfinished(self._record, state)}
+
+    def _begun(self) -> list[Event]:
+        if not self._waits:
+            return []
+        self._waits = False
+        return [self._event(**self._standing())]
 
     # -- the text
 
@@ -154,12 +173,15 @@ class Narrator:
     # -- both
 
     def _tell_rest(self, result: Result) -> list[Event]:
-        """What the result has and no delta brought."""
-        events: list[Event] = []
+        """What the result has and no piece brought."""
+        had = self._message.text if self._message else ""
+        heard = len(self._message.logprobs) if self._message else 0
+        self._silent += (result.token_logprobs or ())[heard + len(self._silent) :]
+        events = self._tell_text(result.text[len(had) :]) if len(result.text) > len(had) else []
         for index, call in enumerate(result.tool_calls):
-            told = self._calls.get(index)
-            if told is None or (call.arguments != told.arguments and call.arguments.startswith(told.arguments)):
-                rest = call.arguments[len(told.arguments) :] if told else call.arguments
+            begun = self._calls.get(index)
+            rest = call.arguments[len(begun.arguments) :] if begun else call.arguments
+            if begun is None or rest:
                 events += self._tell_call(ToolCallDelta(index=index, id=call.id, name=call.name, arguments=rest))
         if self._message is None and not self._calls:
             self._message, began = self._begin_message()

@@ -9,191 +9,176 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from lorapool.producer.gateway.caller import Caller
 from lorapool.producer.gateway.errors import ApiError
+from lorapool.producer.gateway.fields import Neutral, check_known, flag, given, metadata_of, model_of, shown, whole
+from lorapool.producer.gateway.parameters import KNOWN, sampling, stated
 from lorapool.producer.gateway.responses.items import Item, input_items
 
 LOGPROBS = "message.output_text.logprobs"
 Body = Mapping[str, Any]
 
-# What may be said of things that are not served, for it asks for nothing: the values besides null.
-_NEUTRAL: Mapping[str, tuple[Any, ...]] = {
-    "access_programs": (),
-    "background_options": ({}, {"completion_window": "soonest"}),
-    "context_management": ([],),
-    "conversation": (),
-    "image": (),
-    "max_tool_calls": (),
-    "moderation": (),
-    "prompt": (),
-    "prompt_cache_options": ({},),
-    "reasoning": ({}, {"effort": None}, {"summary": None}, {"effort": None, "summary": None}, {"effort": "none"}),
-    "service_tier": ("auto", "default"),
-    "truncation": ("disabled",),
-}
-# What says something of the request and asks for nothing.
-_TOLD = ("prompt_cache_key", "prompt_cache_retention", "safety_identifier")
-_OBJECTS = {"stream_options": ("include_obfuscation",), "text": ("format", "verbosity")}
-_SERVED = (
-    "background", "include", "input", "instructions", "max_output_tokens", "metadata", "model", "parallel_tool_calls",
-    "previous_response_id", "store", "stream", "stream_options", "temperature", "text", "tool_choice", "tools",
-    "top_logprobs", "top_p", "user",
-)  # fmt: skip
-_KINDS: Mapping[str, tuple[type, ...]] = {
-    "background": (bool,),
-    "instructions": (str,),
-    "max_output_tokens": (int,),
-    "model": (str,),
-    "parallel_tool_calls": (bool,),
-    "previous_response_id": (str,),
-    "prompt_cache_key": (str,),
-    "prompt_cache_retention": (str,),
-    "safety_identifier": (str,),
-    "store": (bool,),
-    "stream": (bool,),
-    "temperature": (int, float),
-    "top_logprobs": (int,),
-    "top_p": (int, float),
-    "user": (str,),
-    "tools": (list,),
-    "include": (list,),
-    "metadata": (dict,),
-    "text": (dict,),
-    "stream_options": (dict,),
-    "tool_choice": (str, dict),
+_OF_RESPONSES = frozenset({
+    "background", "include", "input", "instructions", "max_output_tokens", "parallel_tool_calls",
+    "previous_response_id", "store", "text", "tool_choice", "tools", "top_logprobs",
+})  # fmt: skip
+_OF_CHATS = frozenset({"n", "max_tokens", "max_completion_tokens"})
+_NOT_SERVED = ("access_programs", "conversation", "image", "max_tool_calls", "moderation", "prompt")
+# What is not served, and the values of it that ask for nothing.
+_NEUTRAL: Mapping[str, Neutral] = {
+    "background_options": lambda value: value in ({}, {"completion_window": "soonest"}),
+    "context_management": lambda value: value == [],
+    "prompt_cache_key": lambda value: isinstance(value, str),
+    "prompt_cache_options": lambda value: isinstance(value, dict),
+    "prompt_cache_retention": lambda value: isinstance(value, str),
+    "reasoning": lambda value: isinstance(value, dict) and all(v in (None, "none") for v in value.values()),
+    "safety_identifier": lambda value: isinstance(value, str),
+    "service_tier": lambda value: value in ("auto", "default"),
+    "truncation": lambda value: value == "disabled",
+    **dict.fromkeys(
+        ("access_programs", "conversation", "image", "max_tool_calls", "moderation", "prompt"), lambda _: False
+    ),
 }
 _REPEATED = (
-    "instructions", "max_output_tokens", "metadata", "previous_response_id", "prompt_cache_key",
-    "prompt_cache_retention", "safety_identifier", "temperature", "top_logprobs", "top_p", "user",
+    "instructions", "max_output_tokens", "metadata", "previous_response_id", "prompt_cache_key", "safety_identifier",
+    "temperature", "top_logprobs", "top_p", "user",
 )  # fmt: skip
+_TOOL = ("type", "name", "description", "parameters", "strict")
 
 
 @dataclass(frozen=True, slots=True)
 class CreateRequest:
-    """``arguments``: what ``Client.submit`` takes of it, besides the chat. ``echo``: what the response repeats."""
+    """``options``: a Request's, besides its chat and its params. ``echo``: what the response repeats."""
 
-    model: str
     items: list[Item]
     instructions: str | None
     previous: str | None
     background: bool
-    stream: bool
     store: bool
-    user: str | None
-    arguments: dict[str, Any]
+    options: dict[str, Any]
+    params: dict[str, Any]
     echo: dict[str, Any]
 
+    @property
+    def stream(self) -> bool:
+        return bool(self.options["stream"])
 
-def create_request(body: Body) -> CreateRequest:
+
+def create_request(body: Body, caller: Caller, *, default_max_tokens: int) -> CreateRequest:
     """Raises ApiError."""
-    _judge(body)
-    given = {name: value for name, value in body.items() if value is not None}
-    if "model" not in given:
-        raise refused("model", None, "expected the name of an adapter, an alias, or the base model")
+    fields = given(body)
+    check_known(fields, (KNOWN | _OF_RESPONSES) - _OF_CHATS, _NEUTRAL)
+    model_of(fields)
+    metadata_of(fields)
+    _check_streaming(fields)
     request = CreateRequest(
-        model=given["model"],
-        items=input_items(given.get("input")),
-        instructions=given.get("instructions"),
-        previous=given.get("previous_response_id"),
-        background=given.get("background", False),
-        stream=given.get("stream", False),
-        store=given.get("store", True),
-        user=given.get("user"),
-        arguments=_arguments(given),
-        echo=_echo(given),
+        items=input_items(fields.get("input")),
+        instructions=_text(fields, "instructions"),
+        previous=_text(fields, "previous_response_id"),
+        background=flag(fields, "background"),
+        store=flag(fields, "store", default=True),
+        options=stated(fields, caller) | _of_tools(fields) | {"response_format": _format(fields)},
+        params=_params(fields, default_max_tokens),
+        echo=_echo(fields),
     )
     if request.background and not request.store:
-        raise refused("store", given["store"], "a response in the background is stored")
+        raise refused("store", fields["store"], "a response in the background is stored")
     return request
 
 
 def refused(name: str, value: object, why: str, code: str = "invalid_value") -> ApiError:
     """The 400 that names a field."""
-    return ApiError(400, f"{name} = {value!r:.60}: {why}", param=name, code=code)
+    return ApiError(400, f"{name} = {shown(value)}: {why}", param=name, code=code)
 
 
-def _judge(body: Body) -> None:
-    """Every field is known and served, or asks for nothing."""
-    for name, value in body.items():
-        if name in _NEUTRAL:
-            if value is not None and value not in _NEUTRAL[name]:
-                raise refused(name, value, "not served here; leave it out", "unsupported_parameter")
-        elif name not in _SERVED and name not in _TOLD:
-            raise refused(name, value, "unknown parameter", "unknown_parameter")
-        elif name in _KINDS and value is not None and not _is_a(value, _KINDS[name]):
-            raise refused(name, value, f"expected {' or '.join(kind.__name__ for kind in _KINDS[name])}")
-        elif name in _OBJECTS and (unknown := set(value or ()) - set(_OBJECTS[name])):
-            raise refused(f"{name}.{min(unknown)}", value[min(unknown)], "unknown parameter", "unknown_parameter")
-    _judge_metadata(body.get("metadata") or {})
-    for at, wanted in enumerate(body.get("include") or ()):
+def _not_served(name: str, value: object, served: str) -> ApiError:
+    return refused(name, value, f"not served; served is {served}", "unsupported_parameter")
+
+
+def _check_streaming(fields: Body) -> None:
+    flag(fields, "stream")
+    options = _object(fields, "stream_options")
+    check_known(options, (), {"include_obfuscation": lambda value: isinstance(value, bool)})
+
+
+def _params(fields: Body, default_max_tokens: int) -> dict[str, Any]:
+    limit = {"max_tokens": fields["max_output_tokens"]} if "max_output_tokens" in fields else {}
+    top = whole(fields, "top_logprobs", 0, 0, 20)
+    asked = _includes_logprobs(fields) or top > 0
+    return sampling({**fields, **limit}, default_max_tokens) | {"logprobs": asked, "top_logprobs": top}
+
+
+def _includes_logprobs(fields: Body) -> bool:
+    include = fields.get("include", [])
+    if not isinstance(include, list):
+        raise refused("include", include, "expected a list")
+    for at, wanted in enumerate(include):
         if wanted not in (LOGPROBS, "reasoning.encrypted_content"):  # there is never any reasoning to encrypt
-            raise refused(f"include[{at}]", wanted, f"not served here; served is {LOGPROBS}", "unsupported_parameter")
+            raise _not_served(f"include[{at}]", wanted, LOGPROBS)
+    return LOGPROBS in include
 
 
-def _is_a(value: object, kinds: tuple[type, ...]) -> bool:
-    return isinstance(value, kinds) and (bool in kinds or not isinstance(value, bool))
-
-
-def _judge_metadata(metadata: Mapping[str, Any]) -> None:
-    if len(metadata) > 16:
-        raise refused("metadata", len(metadata), "expected at most 16 pairs")
-    for name, value in metadata.items():
-        if len(name) > 64 or not isinstance(value, str) or len(value) > 512:
-            raise refused(f"metadata.{name:.64}", value, "expected names of up to 64 characters, texts of up to 512")
-
-
-def _arguments(given: Body) -> dict[str, Any]:
-    text = given.get("text", {})
-    if text.get("verbosity") not in (None, "medium"):
-        raise refused("text.verbosity", text["verbosity"], "not served here; leave it out", "unsupported_parameter")
-    logprobs = LOGPROBS in given.get("include", ()) or bool(given.get("top_logprobs"))
-    arguments = {
-        "response_format": _format(text.get("format")),
-        "tools": [_tool(tool, at) for at, tool in enumerate(given.get("tools", ()))],
-        "tool_choice": _tool_choice(given.get("tool_choice", "auto")),
-        "parallel_tool_calls": given.get("parallel_tool_calls", True),
-        "temperature": given.get("temperature"),
-        "top_p": given.get("top_p"),
-        "max_new_tokens": given.get("max_output_tokens"),
-        "logprobs": logprobs or None,
-        "top_logprobs": given.get("top_logprobs") if logprobs else None,
+def _of_tools(fields: Body) -> dict[str, Any]:
+    tools = fields.get("tools", [])
+    if not isinstance(tools, list):
+        raise refused("tools", tools, "expected a list")
+    choice = fields.get("tool_choice", "auto")
+    if isinstance(choice, dict) and choice.get("type") not in ("function", "allowed_tools"):
+        raise _not_served("tool_choice.type", choice.get("type"), "function and allowed_tools")
+    return {
+        "tools": [_tool(tool, f"tools[{at}]") for at, tool in enumerate(tools)],
+        "tool_choice": choice,
+        "parallel_tool_calls": flag(fields, "parallel_tool_calls", default=True),
     }
-    return {name: value for name, value in arguments.items() if value is not None}
 
 
-def _format(given: object) -> object:
-    kind = given.get("type") if isinstance(given, dict) else given
-    if given is not None and kind not in ("text", "json_schema", "json_object"):
-        raise refused("text.format", given, 'expected {"type": "text"}, json_schema or json_object')
-    if kind == "json_schema" and isinstance(given, dict) and not isinstance(given.get("schema"), dict):
-        raise refused("text.format.schema", given.get("schema"), "expected a JSON schema, an object")
-    return None if kind == "text" else given
+def _tool(tool: object, where: str) -> dict[str, Any]:
+    kind = tool.get("type") if isinstance(tool, dict) else None
+    if not isinstance(tool, dict) or kind != "function":
+        raise _not_served(f"{where}.type", kind, "function")
+    for name, value in tool.items():
+        if name not in _TOOL and value not in (None, False, ["direct"]):
+            raise _not_served(f"{where}.{name[:64]}", value, "a function's name, description, parameters and strict")
+    return {name: tool[name] for name in _TOOL if name in tool}
 
 
-def _tool(given: object, at: int) -> dict[str, Any]:
-    kind = given.get("type") if isinstance(given, dict) else None
-    if not isinstance(given, dict) or kind != "function":
-        raise refused(f"tools[{at}].type", kind, "not served here; served is function", "unsupported_parameter")
-    for name in ("async", "defer_loading", "allowed_callers", "output_schema"):
-        if given.get(name) not in (None, False, ["direct"]):
-            raise refused(f"tools[{at}].{name}", given[name], "not served here; leave it out", "unsupported_parameter")
-    return {name: given[name] for name in given if name in ("type", "name", "description", "parameters", "strict")}
+def _format(fields: Body) -> Any:
+    text = _object(fields, "text")
+    named = {f"text.{name}": value for name, value in text.items()}
+    check_known(named, ("text.format",), {"text.verbosity": lambda value: value == "medium"})
+    form = text.get("format")
+    kind = form.get("type") if isinstance(form, dict) else form
+    if form is not None and kind not in ("text", "json_schema", "json_object"):
+        raise _not_served("text.format", form, "of type text, json_schema or json_object")
+    if isinstance(form, dict) and kind == "json_schema" and not isinstance(form.get("schema"), dict):
+        raise refused("text.format.schema", form.get("schema"), "expected a JSON schema, an object")
+    return form
 
 
-def _tool_choice(given: str | dict[str, Any]) -> str | dict[str, Any]:
-    if isinstance(given, dict) and given.get("type") not in ("function", "allowed_tools"):
-        raise refused("tool_choice.type", given.get("type"), "not served here; served are function and allowed_tools")
-    return given
+def _object(fields: Body, name: str) -> dict[str, Any]:
+    value = fields.get(name, {})
+    if not isinstance(value, dict):
+        raise refused(name, value, "expected an object")
+    return given(value)
 
 
-def _echo(given: Body) -> dict[str, Any]:
-    echo = {name: given[name] for name in _REPEATED if name in given}
-    tools = [{"description": None, "parameters": {}, "strict": False, **tool} for tool in given.get("tools", ())]
+def _text(fields: Body, name: str) -> str | None:
+    value = fields.get(name)
+    if value is not None and not isinstance(value, str):
+        raise refused(name, value, "expected a text")
+    return value
+
+
+def _echo(fields: Body) -> dict[str, Any]:
+    """Read once all of it is known to be sound."""
+    tools = [{"description": None, "parameters": {}, "strict": False, **tool} for tool in fields.get("tools", ())]
     return {
         "metadata": {},
-        **echo,
-        "model": given["model"],
-        "parallel_tool_calls": given.get("parallel_tool_calls", True),
-        "text": {"format": {"type": "text"}, "verbosity": "medium", **given.get("text", {})},
-        "tool_choice": given.get("tool_choice", "auto"),
+        **{name: fields[name] for name in _REPEATED if name in fields},
+        "model": fields["model"],
+        "parallel_tool_calls": fields.get("parallel_tool_calls", True),
+        "store": fields.get("store", True),
+        "text": {"format": {"type": "text"}, "verbosity": "medium", **fields.get("text", {})},
+        "tool_choice": fields.get("tool_choice", "auto"),
         "tools": tools,
     }

@@ -7,12 +7,17 @@ from typing import Any
 import pytest
 
 from lorapool.producer.client.request import Request
+from lorapool.producer.gateway.caller import ANYONE
 from lorapool.producer.gateway.errors import ApiError
 from lorapool.producer.gateway.responses.items import messages_of
-from lorapool.producer.gateway.responses.request import create_request
+from lorapool.producer.gateway.responses.request import CreateRequest, create_request
 
 TOOL = {"type": "function", "name": "cash", "parameters": {"type": "object", "properties": {}}, "strict": True}
 SCHEMA = {"type": "json_schema", "name": "answer", "schema": {"type": "object"}, "strict": True}
+
+
+def asked(body: dict[str, Any]) -> CreateRequest:
+    return create_request(body, ANYONE, default_max_tokens=64)
 
 
 def body(**fields: Any) -> dict[str, Any]:
@@ -21,14 +26,14 @@ def body(**fields: Any) -> dict[str, Any]:
 
 def test_all_that_is_served_becomes_a_job() -> None:
     """Its arguments are those of ``submit``: tools, format and sampling are the job's."""
-    request = create_request(
+    request = asked(
         body(
             tools=[TOOL], tool_choice={"type": "function", "name": "cash"}, text={"format": SCHEMA}, temperature=0.5,
             top_p=0.9, max_output_tokens=7, parallel_tool_calls=False, top_logprobs=3,
             include=["message.output_text.logprobs"],
         )
     )  # fmt: skip
-    given = Request.from_arguments({"adapter": "cfo", "messages": messages_of(request.items), **request.arguments})
+    given = Request(messages=messages_of(request.items), params=request.params, **request.options)
     job = given.job(ref="cfo@1", agent="a", client="c")
     assert (0.5, 0.9, 7, True, 3) == (
         job.params.temperature, job.params.top_p, job.params.max_new_tokens, job.params.logprobs,
@@ -48,7 +53,7 @@ def test_what_says_nothing_is_taken() -> None:
         "reasoning": {"effort": None},
         "safety_identifier": "u",
     }
-    request = create_request(body(**nothing | neutral | {"include": ["reasoning.encrypted_content"]}))
+    request = asked(body(**nothing | neutral | {"include": ["reasoning.encrypted_content"]}))
     assert request.store
     assert not request.background
 
@@ -72,7 +77,6 @@ def test_what_says_nothing_is_taken() -> None:
         ({"text": {"format": {"type": "json_schema", "name": "x"}}}, "text.format.schema"),
         ({"text": {"colour": "red"}}, "text.colour"),
         ({"stream": "yes"}, "stream"),
-        ({"temperature": True}, "temperature"),
         ({"metadata": {"k": 1}}, "metadata.k"),
         ({"metadata": {str(at): "" for at in range(17)}}, "metadata"),
         ({"seed_": 1}, "seed_"),
@@ -82,6 +86,6 @@ def test_what_says_nothing_is_taken() -> None:
 def test_what_is_not_served_is_named(fields: dict[str, Any], named: str) -> None:
     """The 400 names the field."""
     with pytest.raises(ApiError) as refusal:
-        create_request(body(**fields))
+        asked(body(**fields))
     assert (400, named) == (refusal.value.status, refusal.value.param)
     assert str(refusal.value).startswith(named)
