@@ -6,15 +6,18 @@ the worker's.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, StringConstraints
+from pydantic import Field, StringConstraints, field_validator
 
 from lorapool.shared.wire import Wire, parsed
 
 ToolName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_.-]{1,64}$")]
 CallId = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_.-]{1,128}$")]
+MAX_DEPTH = 32  # of a schema's objects and lists within each other
+_LARGEST = 2**63  # what every reader of JSON and msgpack takes
 
 
 class Tool(Wire):
@@ -25,6 +28,14 @@ class Tool(Wire):
     description: Annotated[str, Field(max_length=16_384)] = ""
     parameters: dict[str, Any] = Field(default_factory=dict)
     strict: bool = False
+
+    @field_validator("parameters")
+    @classmethod
+    def _schema_of_an_object(cls, given: dict[str, Any]) -> dict[str, Any]:
+        if given.get("type", "object") != "object":
+            raise ValueError(f"type {given['type']!r:.60}: arguments are an object")
+        _check_json(given)
+        return given
 
     @classmethod
     def of(cls, given: Tool | Mapping[str, Any]) -> Tool:
@@ -58,11 +69,11 @@ class ToolChoice(Wire):
             return parsed(cls, "tool_choice", {"mode": given})
         fields = dict(given) if isinstance(given, Mapping) else given
         if isinstance(fields, dict) and fields.get("type") == "function":
-            name = (fields.get("function") or fields).get("name")
-            return parsed(cls, "tool_choice", {"mode": "required", "names": (name,)})
+            return parsed(cls, "tool_choice", {"mode": "required", "names": (_name_of(fields),)})
         if isinstance(fields, dict) and fields.get("type") == "allowed_tools":
-            allowed = fields.get("allowed_tools") or fields
-            names = tuple((tool.get("function") or tool).get("name") for tool in allowed.get("tools", ()))
+            allowed = _within(fields, "allowed_tools")
+            tools = allowed.get("tools")
+            names = tuple(map(_name_of, tools)) if isinstance(tools, list | tuple) else tools
             return parsed(cls, "tool_choice", {"mode": allowed.get("mode", "auto"), "names": names})
         return parsed(cls, "tool_choice", fields)
 
@@ -82,3 +93,40 @@ class ToolCallDelta(Wire):
     id: str = ""
     name: str = ""
     arguments: str = ""
+
+
+def _within(fields: Mapping[str, Any], key: str) -> Mapping[str, Any]:
+    """What lies below ``key``, as OpenAI's chat API has it, or the same flat, as its responses API does."""
+    inner = fields.get(key)
+    return inner if isinstance(inner, Mapping) else fields
+
+
+def _name_of(tool: Any) -> Any:
+    return _within(tool, "function").get("name") if isinstance(tool, Mapping) else tool
+
+
+def _check_json(schema: dict[str, Any]) -> None:
+    """Raise ValueError for what is no JSON, or lies too deep. Level by level: depth costs no stack."""
+    level: list[Any] = [schema]
+    for _ in range(MAX_DEPTH):
+        for value in level:
+            if not _is_json(value):
+                raise ValueError(f"{value!r:.60}: expected JSON, with text as keys and integers below 2**63")
+        level = [inner for value in level for inner in _inside(value)]
+        if not level:
+            return
+    raise ValueError(f"it is more than {MAX_DEPTH} levels deep")
+
+
+def _is_json(value: Any) -> bool:
+    if isinstance(value, dict):
+        return all(isinstance(key, str) for key in value)
+    if isinstance(value, float):
+        return math.isfinite(value)
+    if isinstance(value, int):
+        return abs(value) < _LARGEST
+    return value is None or isinstance(value, str | list | tuple)
+
+
+def _inside(value: Any) -> list[Any]:
+    return list(value.values()) if isinstance(value, dict) else list(value) if isinstance(value, list | tuple) else []

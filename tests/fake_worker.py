@@ -51,8 +51,11 @@ class FakeTokenizer:
         assert not job.prompt.startswith(UNREADABLE)
         return prompt_ids(job.prompt)
 
-    def detokenizer(self) -> WordDetokenizer:
+    def detokenizer(self, *, tools: bool = False) -> WordDetokenizer:
         return WordDetokenizer()
+
+    def tool_use(self, job: Job, job_id: str, form: PromptFormat | None = None) -> None:
+        """No tools here."""
 
 
 class FakeHost:

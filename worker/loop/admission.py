@@ -32,6 +32,7 @@ from lorapool.worker.loop.settler import Settler
 from lorapool.worker.loop.slow_prompts import SlowPrompts
 from lorapool.worker.text.answer import Answer, Detokenizer
 from lorapool.worker.text.told_tokens import Spelling, ToldTokens
+from lorapool.worker.text.tool_use import ToolUse
 
 log = structlog.get_logger()
 
@@ -46,8 +47,12 @@ class Tokenizer(Protocol):
     @property
     def eos_ids(self) -> frozenset[int]: ...
     def encode(self, job: Job, form: PromptFormat | None = None) -> list[int]: ...
-    def detokenizer(self) -> Detokenizer:
-        """A new answer's."""
+    def detokenizer(self, *, tools: bool = False) -> Detokenizer:
+        """A new answer's; with ``tools`` marks of their calls are part of the text."""
+        ...
+
+    def tool_use(self, job: Job, job_id: str, form: PromptFormat | None = None) -> ToolUse | None:
+        """What the job's tools ask of its answer; None where it may call none."""
         ...
 
     @property
@@ -165,8 +170,10 @@ class Admission:
         claimed = read.claimed
         seq_id = f"{claimed.job_id}:{claimed.fence}"
         params = resolve(read.job.params, claimed.seed, self._tokenizer.eos_ids)
-        request = Request(seq_id, claimed.ref, prompt_ids, params, read.source)
-        answer = Answer(self._tokenizer.detokenizer(), read.job.params.stop)
+        tools = self._tokenizer.tool_use(read.job, claimed.job_id, read.form)
+        request = Request(seq_id, claimed.ref, prompt_ids, params, read.source, tools and tools.grammar)
+        detokenizer = self._tokenizer.detokenizer(tools=tools is not None)
+        answer = Answer(detokenizer, read.job.params.stop, tools and tools.parser)
         self._settler.drop_lost([claimed.job_id])  # held under an older lease: it was lost while nobody looked
         told = ToldTokens(self._tokenizer.spelling) if params.logprobs else None
         held = HeldJob(claimed, request, answer, stream=read.job.stream, told=told)

@@ -71,8 +71,8 @@ class HeldJob:
         self.output_ids += update.token_ids[: added.tokens]
         self.finish_reason = FinishReason.STOP_SEQUENCE if self.answer.stopped else update.finish_reason
         self.error = update.error
-        if self.stream and (added.tokens or added.text):
-            self.unsent = self._grown(update, added, More(told))
+        if self.stream and (added.tokens or added.text or added.calls):
+            self.unsent = self._grown(update, added, More(told, added.calls))
 
     def take_delta(self) -> Delta | None:
         """What was not yet emitted, once."""

@@ -208,7 +208,7 @@ class Settler:
             resident=job.resident,
             device=self._device,
             dtype=self._dtype,
-            detail=encode_detail(job.output_ids, logprobs, told),
+            detail=encode_detail(job.output_ids, logprobs, told, job.answer.tool_calls),
         )
 
     def _tell(self, claimed: ClaimedJob, settlement: Settlement, settled: Settled) -> None:

@@ -1,8 +1,8 @@
-"""Answer: the text of an answer, as its token ids come.
+"""Answer: the text of an answer, as its token ids come, and the calls of tools in it.
 
-Two things hold text back: half a UTF-8 character (the detokenizer's work), and what may be the beginning of a stop
-string (HeldText). A stop string ends the answer here: an engine knows tokens only, so that no two engines differ in
-this. Knows no job and no batch.
+Three things hold text back: half a UTF-8 character (the detokenizer's work), what may be the beginning of a stop
+string (HeldText), and what may be a call (ToolCalls). A stop string ends the answer here: an engine knows tokens only,
+so that no two engines differ in this. Knows no job and no batch.
 """
 
 from __future__ import annotations
@@ -10,7 +10,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import NamedTuple, Protocol
 
+from lorapool.shared.tools import ToolCall, ToolCallDelta
 from lorapool.worker.text.held_text import HeldText
+from lorapool.worker.text.tool_calls import CallParser, Parsed
 
 
 class Detokenizer(Protocol):
@@ -26,17 +28,25 @@ class Added(NamedTuple):
 
     tokens: int
     text: str
+    calls: tuple[ToolCallDelta, ...] = ()
 
 
 class Answer:
-    """``text``: what may be shown so far; after the end, the whole answer, cut before a stop string."""
+    """``text``: what may be shown so far; after the end, the whole answer, cut before a stop string, without the calls
+    that ``parser`` finds in it."""
 
-    def __init__(self, detokenizer: Detokenizer, stop: tuple[str, ...] = ()) -> None:
-        self._detokenizer, self._held = detokenizer, HeldText(stop)
+    def __init__(self, detokenizer: Detokenizer, stop: tuple[str, ...] = (), parser: CallParser | None = None) -> None:
+        self._detokenizer, self._held, self._parser = detokenizer, HeldText(stop), parser
+        self._content: list[str] = []  # where a parser is
+        self._finished = False
 
     @property
     def text(self) -> str:
-        return self._held.visible
+        return self._held.visible if self._parser is None else "".join(self._content)
+
+    @property
+    def tool_calls(self) -> tuple[ToolCall, ...]:
+        return () if self._parser is None else self._parser.calls
 
     @property
     def stopped(self) -> bool:
@@ -51,4 +61,15 @@ class Answer:
                 break
             text += self._held.push(self._detokenizer.push(token_id))
             tokens += 1
-        return Added(tokens, text + self._held.flush() if last else text)
+        text = text + self._held.flush() if last else text
+        if self._parser is None:
+            return Added(tokens, text)
+        return Added(tokens, *self._parsed(self._parser, text, last or self.stopped))
+
+    def _parsed(self, parser: CallParser, text: str, last: bool) -> Parsed:
+        parsed = parser.push(text) if text else Parsed()
+        if last and not self._finished:
+            self._finished, rest = True, parser.finish()
+            parsed = Parsed(parsed.text + rest.text, parsed.calls + rest.calls)
+        self._content.append(parsed.text)
+        return parsed

@@ -10,20 +10,20 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from transformers.utils.chat_template_utils import render_jinja_template
-
 from lorapool.worker.confinement.limits import bound_memory, bound_time, serve
+from lorapool.worker.text import chat_template
+from lorapool.worker.text.chat import Chat, Plain
 
 MORE_BYTES = 512 << 20  # on top of what an idle process takes
 MAX_CHARACTERS = 4 << 20
 
 
-def rendered(template: str, messages: Sequence[Mapping[str, str]], tokens: Mapping[str, Any]) -> dict[str, str]:
+def rendered(
+    template: str, messages: Sequence[Plain], tokens: Mapping[str, Any], tools: Sequence[Plain] = ()
+) -> dict[str, str]:
     """``text``, or in ``error`` what the template did: whatever that is becomes words."""
     try:
-        [text], _ = render_jinja_template(
-            [list(messages)], chat_template=template, add_generation_prompt=True, **tokens
-        )
+        text = chat_template.rendered(template, Chat(list(messages), list(tools)), tokens)
         text.encode()
     except Exception as error:  # noqa: BLE001  a program of someone else's may raise anything
         return {"error": f"{type(error).__name__}: {_message(error)}"}
@@ -45,7 +45,7 @@ def main(seconds: float) -> None:
 
     def answer(request: dict[str, Any]) -> dict[str, Any]:
         bound_time(seconds)
-        return rendered(request["template"], request["messages"], request["tokens"])
+        return rendered(**request)
 
     serve(lambda _: answer)
 

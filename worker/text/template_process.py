@@ -13,6 +13,7 @@ from typing import Any
 
 from lorapool.shared.errors import InvalidRequest
 from lorapool.worker.confinement.process import ConfinedProcess, NoAnswer, ProcessEnded
+from lorapool.worker.text.chat import Plain
 
 COMPUTES_S = 5.0  # of its own time, one rendering
 TIMEOUT_S = 20.0  # of ours, on a busy machine
@@ -33,14 +34,17 @@ class TemplateProcesses:
             module = "lorapool.worker.text.template_child"
             self._idle.put(ConfinedProcess(module, str(computes_s), timeout_s=max(TIMEOUT_S, 4 * computes_s)))
 
-    def render(self, template: str, messages: Sequence[Mapping[str, str]], tokens: Mapping[str, Any]) -> str:
-        """The prompt's text, special ``tokens`` being variables.
+    def render(
+        self, template: str, messages: Sequence[Plain], tokens: Mapping[str, Any], tools: Sequence[Plain] = ()
+    ) -> str:
+        """The prompt's text, special ``tokens`` being variables; ``messages`` and ``tools`` as a Chat has them.
 
         Raises InvalidRequest with what the template did, TemplateEnded where it had to be stopped.
         """
         try:
             with self._one() as process:
-                answer = process.ask({"template": template, "messages": list(messages), "tokens": dict(tokens)})
+                request = {"template": template, "messages": messages, "tokens": dict(tokens), "tools": tools}
+                answer = process.ask(request)
         except (ProcessEnded, NoAnswer) as error:
             raise TemplateEnded(f"it may compute for {self._computes_s:g} s, and was {error}") from None
         if "error" in answer:

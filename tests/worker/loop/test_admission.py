@@ -75,7 +75,12 @@ class Desk:
         self.entered: list[str] = []
         self.cancelled: list[str] = []
         self.refused: list[tuple[str, str]] = []
-        tokenizer: Any = SimpleNamespace(encode=encode, eos_ids=frozenset(), detokenizer=WordDetokenizer)
+        tokenizer: Any = SimpleNamespace(
+            encode=encode,
+            eos_ids=frozenset(),
+            detokenizer=lambda **_: WordDetokenizer(),
+            tool_use=lambda *_: None,
+        )
         engine: Any = SimpleNamespace(add=self._add, order=lambda work: None)
         self.admission = Admission(self.jobs, engine, self, catalog, tokenizer, max_model_len=8)
 

@@ -1,0 +1,105 @@
+"""CallGrammar: the grammar that calls of tools are held to while they are written, as llguidance reads it.
+
+Required calls are all of the answer; where they are free, text comes before and after, and only a call that has begun
+is held. Pure: whether a grammar is small enough to be served is judged elsewhere. Knows no model.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from lorapool.shared.tools import Tool
+from lorapool.worker.text.call_syntax import HERMES, CallSyntax
+from lorapool.worker.text.tool_calls import MAX_CALLS
+
+_AS_TRAINED = {  # as json.dumps writes it, which is what models have seen
+    "whitespace_flexible": False,
+    "item_separator": ", ",
+    "key_separator": ": ",
+    "coerce_one_of": True,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class CallGrammar:
+    """Of calls of ``tools``, in this syntax; ``several`` after each other, or one. ``marks``: ids of those of the
+    syntax's marks that are tokens of their own."""
+
+    tools: Sequence[Tool]
+    several: bool
+    syntax: CallSyntax = HERMES
+    marks: Mapping[str, int] = field(default_factory=dict)
+
+    def required(self) -> str:
+        """Nothing but calls."""
+        return _grammars(f"start: {self._calls()}", *self._rules(), *self._schemas())
+
+    def instead_of(self, answer: str) -> str:
+        """Calls, or an ``answer`` by that grammar, without calls."""
+        return _grammars(
+            f"start: {self._calls()} | @answer", *self._rules(), *self._schemas(), _named("answer", answer)
+        )
+
+    def free(self) -> str:
+        """Any text, with calls in it; a single one ends the answer."""
+        shape = "segment* text" if self.several else "segment | text"
+        mark = self.marks.get(self.syntax.open)
+        if mark is None:
+            lead = [f"segment: before body {self._mark(self.syntax.close)}"]
+            lead += [f"before[lazy]: /(.|\\n)*{_escaped(self.syntax.open)}/"]
+        else:
+            lead = [f"segment: text <[{mark}]> body {self._mark(self.syntax.close)}"]
+        return _grammars(f"start: {shape}", "text: /(.|\\n)*/", *lead, *self._bodies(), *self._schemas())
+
+    def _calls(self) -> str:
+        return f'call ("\\n" call){{0,{MAX_CALLS - 1}}}' if self.several else "call"
+
+    def _rules(self) -> list[str]:
+        return [f"call: {self._mark(self.syntax.open)} body {self._mark(self.syntax.close)}", *self._bodies()]
+
+    def _bodies(self) -> list[str]:
+        heads = (json.dumps(self.syntax.head(tool.name)) for tool in self.tools)
+        bodies = [f"{head} @arguments_{index}" for index, head in enumerate(heads)]
+        tail = json.dumps(self.syntax.tail)
+        return [f"body: ({' | '.join(bodies)}) {tail}"]
+
+    def _schemas(self) -> list[dict[str, Any]]:
+        return [
+            {"name": f"arguments_{index}", "json_schema": _schema_of(tool)} for index, tool in enumerate(self.tools)
+        ]
+
+    def _mark(self, text: str) -> str:
+        token_id = self.marks.get(text)
+        return json.dumps(text) if token_id is None else f"<[{token_id}]>"
+
+
+def _schema_of(tool: Tool) -> dict[str, Any]:
+    """Of its arguments: an object, of the named properties alone unless it says otherwise. What llguidance cannot hold
+    refuses a strict tool, and is left out of another's."""
+    given = tool.parameters or {"properties": {}}
+    closed = {"additionalProperties": False} if "properties" in given else {}
+    return {**closed, **given, "type": "object", "x-guidance": {**_AS_TRAINED, "lenient": not tool.strict}}
+
+
+def _grammars(*parts: str | dict[str, Any]) -> str:
+    """Rules of the first grammar as text, others by their names."""
+    rules = "\n".join(part for part in parts if isinstance(part, str))
+    others = [part for part in parts if not isinstance(part, str)]
+    return json.dumps({"grammars": [{"name": "calls", "lark_grammar": rules}, *others]})
+
+
+def _named(name: str, grammar: str) -> dict[str, Any]:
+    """A grammar of its own as a part: Lark, or JSON with one inside."""
+    try:
+        [inner] = json.loads(grammar)["grammars"]
+    except (ValueError, KeyError, TypeError):
+        inner = {"lark_grammar": grammar}
+    return {**inner, "name": name}
+
+
+def _escaped(text: str) -> str:
+    return re.escape(text).replace("/", "\\/")
