@@ -110,7 +110,7 @@ class JobHandle:
                 if delta is not None:
                     yield delta
             state = (items[-1].state or state) if items else await self._outlast(self._see_state, give_up_at)
-        rest = splicer.rest((await self.result(_remaining(give_up_at))).text)
+        rest = splicer.rest(await self.result(_remaining(give_up_at)))
         if rest is not None:
             yield rest
 

@@ -23,7 +23,7 @@ from lorapool.shared.connection import PoolConnection
 from lorapool.shared.errors import InvalidRequest
 from lorapool.shared.fleet.membership import Membership
 from lorapool.shared.fleet.requests import WorkerRequests
-from lorapool.shared.job import BASE_REF, FinishReason, Job
+from lorapool.shared.job import BASE_REF, NO_MORE, FinishReason, Job, More, SamplingParams, TokenLogprob
 from lorapool.shared.queue.operator import OperatorQueue
 from lorapool.shared.queue.protocol import ClaimedJob, Delta, JobLease, Settlement
 from lorapool.shared.queue.worker import WorkerQueue
@@ -38,7 +38,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class CannedRequest:
-    """A job as it reached the pool. ``adapter`` is its id; ``text`` the prompt, or the last message."""
+    """A job as it reached the pool. ``adapter`` is its id; ``text`` the prompt, its token ids, or the last message."""
 
     job_id: str
     adapter: str | None
@@ -194,10 +194,12 @@ class CannedPool:
         first, *rest = text.split(" ")
         words = [first, *(f" {word}" for word in rest)]
         kept = words[: job.params.max_new_tokens]
+        told = _told(kept, job.params) if job.params.logprobs else None
         for offset, word in enumerate(kept):
             await asyncio.sleep(self.delay_s / len(kept))
             if job.stream:
-                delta = Delta(claimed.job_id, claimed.lease, claimed.attempt, offset, word, (offset,))
+                more = More(told[offset : offset + 1]) if told else NO_MORE
+                delta = Delta(claimed.job_id, claimed.lease, claimed.attempt, offset, word, (offset,), more)
                 await self._queue.emit([delta])
         reason = FinishReason.EOS_TOKEN if len(kept) == len(words) else FinishReason.LENGTH
         return Settlement(
@@ -206,13 +208,17 @@ class CannedPool:
             "succeeded",
             text="".join(kept),
             finish_reason=reason,
-            prompt_tokens=len(_text_of(job).split()),
+            prompt_tokens=len(job.prompt_ids or _text_of(job).split()),
             completion_tokens=len(kept),
             first_token_ms=round(time.time() * 1000),
             device="cpu",
             dtype="float32",
             resident=True,
-            detail=encode_detail(range(len(kept)), [-0.5] * len(kept) if job.params.logprobs else None),
+            detail=encode_detail(
+                range(len(kept)),
+                None if told is None else [token.logprob for token in told],
+                told,
+            ),
         )
 
 
@@ -223,4 +229,23 @@ def _request(claimed: ClaimedJob, job: Job) -> CannedRequest:
 
 
 def _text_of(job: Job) -> str:
+    if job.prompt_ids is not None:
+        return " ".join(map(str, job.prompt_ids))
     return job.prompt if job.prompt is not None else job.messages[-1].content if job.messages else ""
+
+
+def _told(words: Sequence[str], params: SamplingParams) -> tuple[TokenLogprob, ...]:
+    """Each word is the most probable, and those after it are the next; they are numbered from 0."""
+    known = [word.encode() for word in words]
+    return tuple(
+        TokenLogprob(
+            id=place,
+            text=word,
+            logprob=-0.5,
+            top=tuple(
+                TokenLogprob(id=place + beside, text=known[(place + beside) % len(known)], logprob=-0.5 - beside)
+                for beside in range(params.top_logprobs)
+            ),
+        )
+        for place, word in enumerate(known)
+    )

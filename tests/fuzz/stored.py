@@ -18,13 +18,14 @@ from lorapool.shared import codec, malformed
 from lorapool.shared.catalog.adapter_record import AdapterRecord
 from lorapool.shared.catalog.aliases import _move
 from lorapool.shared.errors import MalformedEntry
-from lorapool.shared.job import Job
+from lorapool.shared.job import FinishReason, Job, Result, Timings, Usage
 from lorapool.shared.malformed import readable, required, text_map
 from lorapool.shared.queue import replies
 from lorapool.shared.queue.explain import explanation
 from lorapool.shared.queue.fsck import checked
 from lorapool.shared.server.keys import Keys
 from lorapool.shared.timetable.timetable import _entry_or_error
+from lorapool.shared.tools import ToolCall
 from lorapool.worker import cli
 from tests.fuzz import mutation
 from tests.fuzz.target import Target
@@ -108,6 +109,13 @@ def _bytes(random: Random, value: Any) -> bytes:
     return mutation.junk(random)
 
 
+ENDED = Result(
+    job_id="0.j1", text="text", finish_reason=FinishReason.LENGTH, usage=Usage(prompt_tokens=1, completion_tokens=1),
+    timings=Timings(), adapter="a@1", digest="", agent="ada", attempts=1, worker="w", device="cpu", dtype="float32",
+    seed=1, resident=True, tool_calls=(ToolCall(id="call_1", name="f", arguments="{}"),),
+)  # fmt: skip
+
+
 def claimed(answer: Any) -> None:
     """A claim: sound jobs come, whatever the others are, and each head is accounted for or counted."""
     claim = replies.claim(answer, "lease", KEYS)
@@ -124,7 +132,7 @@ def entries(fields: Any) -> None:
         item = replies.token_item("1-0", {**named, "kind": kind})
         splicer.take(item)
     assert "1-0" == replies.token_item("1-0", named).entry_id
-    splicer.rest("text")
+    splicer.rest(ENDED)
     replies.control(named, KEYS)
 
 

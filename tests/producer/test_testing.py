@@ -53,6 +53,20 @@ async def test_failures_come_on_demand(lorapool_pool: CannedPool) -> None:
             await (await pool.submit("cto", "x")).result(10)
 
 
+async def test_log_probabilities_come_where_they_are_asked_for(lorapool_pool: CannedPool) -> None:
+    """In the result and, each once, in the stream; a prompt of token ids is answered like its numbers."""
+    lorapool_pool.answer("cfo", {"5 6": "Eleven months of runway."})
+    asked = {"prompt_ids": [5, 6], "logprobs": True, "top_logprobs": 2}
+    async with lorapool_pool.client() as pool:
+        job = await pool.submit("cfo", stream=True, **asked)
+        streamed = [token async for delta in job.stream(10) for token in delta.more.logprobs]
+        result = await job.result(10)
+    assert result.token_logprobs == tuple(streamed)
+    assert result.text.encode() == b"".join(token.text for token in streamed)
+    assert [2] * 4 == [len(token.top) for token in streamed]
+    assert (2, (-0.5,) * 4) == (result.usage.prompt_tokens, result.logprobs)
+
+
 async def test_answers_stream_word_by_word(lorapool_pool: CannedPool) -> None:
     """And end where max_new_tokens says."""
     lorapool_pool.answer("cfo", "Eleven months of runway.")
