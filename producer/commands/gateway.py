@@ -58,7 +58,8 @@ def gateway(
 
     async def run() -> None:
         async with Client(redis_url, pool=pool, agent="gateway") as client:
-            await serve(client, settings, ready=_say_where)
+            keyed = await client.keys.any()
+            await serve(client, settings, ready=lambda url: _say_where(url, keyed=keyed))
 
     logs.configure("info")
     try:
@@ -71,5 +72,8 @@ def gateway(
         raise typer.Exit(1) from None
 
 
-def _say_where(url: str) -> None:
-    note(f"lorapool gateway: {url}/v1 (without keys: for this machine alone)", style="")
+def _say_where(url: str, *, keyed: bool) -> None:
+    note(
+        f"lorapool gateway: {url}/v1 ({'asks for an API key' if keyed else 'without keys: for this machine alone'})",
+        style="",
+    )

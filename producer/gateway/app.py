@@ -9,8 +9,8 @@ from starlette.routing import BaseRoute
 
 from lorapool.producer.client.client import Client
 from lorapool.producer.gateway import completions, health, models, not_served
+from lorapool.producer.gateway.access import Access
 from lorapool.producer.gateway.body import BodyLimit
-from lorapool.producer.gateway.caller import Anyone
 from lorapool.producer.gateway.entry import Entry
 from lorapool.producer.gateway.errors import ApiError, respond
 from lorapool.producer.gateway.models import Models
@@ -21,10 +21,11 @@ from lorapool.shared.errors import LorapoolError
 
 def create_app(client: Client, settings: GatewaySettings) -> Starlette:
     """``client`` is open; whoever opened it closes it. Handlers find both in ``request.app.state``."""
-    middleware = [Middleware(Entry), Middleware(BodyLimit, settings), Middleware(Anyone)]
+    middleware = [Middleware(Entry), Middleware(Access, client.keys), Middleware(BodyLimit, settings)]
     handlers = {ApiError: respond, LorapoolError: respond, HTTPException: not_served.respond}
     app = Starlette(routes=_routes(), middleware=middleware, exception_handlers=handlers)
-    app.state.client, app.state.settings, app.state.models = client, settings, Models(client)
+    app.state.client, app.state.keys, app.state.settings = client, client.keys, settings
+    app.state.models = Models(client)
     return app
 
 

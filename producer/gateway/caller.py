@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
 from starlette.requests import Request
-from starlette.types import ASGIApp, Receive, Scope, Send
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,15 +34,3 @@ def caller_of(request: Request) -> Caller:
     """As ``access.py`` found it."""
     caller: Caller = request.state.caller
     return caller
-
-
-class Anyone:
-    """ASGI middleware of a pool without keys: whoever asks may."""
-
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http":
-            scope.setdefault("state", {})["caller"] = ANYONE
-        await self._app(scope, receive, send)

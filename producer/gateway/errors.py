@@ -53,6 +53,9 @@ def of_error(error: BaseException) -> ApiError:
     """What a caller is told of any error."""
     if isinstance(error, ApiError):
         return error
+    if isinstance(error, e.QuotaExceeded) and error.limit_name != "jobs_per_minute":
+        headers = {**retry_after(error.retry_after_s), **NEVER}  # not before tomorrow
+        return ApiError(429, str(error), kind="insufficient_quota", code="insufficient_quota", headers=headers)
     if (wait_s := getattr(error, "retry_after_s", None)) is not None:  # a queue or a quota is full
         return ApiError(
             429, str(error), kind="rate_limit_error", code="rate_limit_exceeded", headers=retry_after(wait_s)
@@ -106,6 +109,7 @@ _NAMES = (e.UnknownAdapter, e.AdapterNotReady, e.AdapterRefused, e.AdapterClosed
 _INVALID, _SERVER = "invalid_request_error", "server_error"
 _TOLD: tuple[tuple[Any, int, str, str, Any], ...] = (
     (_NAMES, 404, _INVALID, "model_not_found", _nothing),
+    (e.UnknownKey, 401, _INVALID, "invalid_api_key", lambda _: {"www-authenticate": "Bearer"}),
     (e.JobConflict, 422, _INVALID, "idempotency_key_reused", _nothing),
     ((e.UnknownJob, e.ResultExpired), 404, _INVALID, "not_found", _nothing),
     (e.JobExpired, 408, "timeout_error", "deadline_passed", _never),

@@ -77,7 +77,7 @@ class Models:
         except (UnknownAdapter, InvalidRequest):
             record = await self._named_base(name, caller)
         except (AdapterNotReady, AdapterRefused, AdapterClosed):
-            if not caller.may_ask(name.partition("@")[0]):
+            if not caller.may_ask((await self._client.adapters.get(name)).id):
                 raise await self._unknown(name, caller) from None
             raise
         if not caller.may_ask(record.id):

@@ -30,9 +30,10 @@ BACKLOG = 1024
 async def serve(client: Client, settings: GatewaySettings, *, ready: Ready = lambda _: None) -> None:
     """Serve until cancelled, or told to end by a signal. ``client`` is open, and stays open.
 
-    Raises InvalidRequest for a host that strangers reach, and OSError where it cannot listen.
+    Raises InvalidRequest for a host that strangers reach while the pool has no keys, OSError where it cannot listen.
     """
-    check_host(settings.host)
+    if not await client.keys.any():
+        check_host(settings.host)
     with _listening(settings) as listener:
         url = _url(settings.host, listener.getsockname()[1])
         server = _Server(_config(create_app(client, settings), settings), lambda: ready(url))
