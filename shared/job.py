@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from enum import StrEnum
 from typing import Annotated, Any, NamedTuple
 
-from pydantic import Field, StringConstraints, ValidationError, field_validator, model_validator
+from pydantic import Field, StringConstraints, ValidationError, field_serializer, field_validator, model_validator
 
 from lorapool.shared.errors import InvalidRequest
 from lorapool.shared.response_format import ResponseFormat
@@ -208,13 +208,18 @@ class Timings(Wire):
 
 
 class TokenLogprob(Wire):
-    """A token at one place of an answer: its id, its bytes, the log probability that it had by the raw logits; ``top``:
-    the most probable tokens there, best first, as many as were asked for."""
+    """A token at one place of an answer: its id, its bytes (in JSON a list of numbers, for it may be half a character),
+    the log probability that it had by the raw logits; ``top``: the most probable tokens there, best first, as many as
+    were asked for."""
 
     id: int
     text: bytes
     logprob: float
     top: tuple[TokenLogprob, ...] = ()
+
+    @field_serializer("text", when_used="json")
+    def _numbers(self, text: bytes) -> list[int]:
+        return list(text)
 
 
 class More(NamedTuple):

@@ -45,7 +45,9 @@ def refused() -> None:
 
 def asyncio_client() -> None:
     async def ask() -> str:
-        return str((await AsyncClient(sys.argv[1]).generate(PROMPT, adapter_id="cfo", max_new_tokens=12)).generated_text)
+        return str(
+            (await AsyncClient(sys.argv[1]).generate(PROMPT, adapter_id="cfo", max_new_tokens=12)).generated_text
+        )
 
     assert asyncio.run(ask()) == client.generate(PROMPT, adapter_id="cfo", max_new_tokens=12).generated_text
 

@@ -20,7 +20,11 @@ from typer.testing import Result as Outcome
 
 from lorapool.producer import Result
 from lorapool.producer.cli import app
+from lorapool.producer.testing import lorapool_pool, lorapool_server
+from lorapool.producer.testing.canned import CannedPool
 from lorapool.shared.catalog.catalog import AdapterRecord
+
+__all__ = ["lorapool_pool", "lorapool_server"]
 
 Run = Callable[..., Outcome]
 Make = Callable[..., Path]
@@ -46,6 +50,20 @@ def test_submit_and_result_bring_the_answer(run: Run, threaded_worker: None) -> 
         assert part in outcome.stderr
     run("submit", "_base", "later", "--job-id", "mine")
     assert run("result", "mine").stdout == "_base heard: later\n"
+
+
+def test_log_probabilities_and_biases_are_asked_for(run: Run, lorapool_pool: CannedPool) -> None:
+    """By flags; the answer's tokens are in its JSON, to the byte. What is no bias is said."""
+    lorapool_pool.answer(None, "Élan vital.")
+    flags = ["--logprobs", "--top-logprobs", "2", "--logit-bias", "5=-100", "--logit-bias", "7=1.5"]
+    where = ["--redis-url", lorapool_pool.redis_url, "--pool", lorapool_pool.name]
+    told = _json(run("submit", "_base", "x", "--wait", "--json", *flags, *where))["token_logprobs"]
+    assert "Élan vital.".encode() == b"".join(bytes(token["text"]) for token in told)
+    assert [2, 2] == [len(token["top"]) for token in told]
+    [request] = lorapool_pool.requests
+    assert ((5, -100.0), (7, 1.5)) == request.job.params.logit_bias
+    assert "expected TOKEN_ID=BIAS" in run("submit", "_base", "x", "--logit-bias", "five=1").stderr
+    assert "top_logprobs 2 needs logprobs" in run("submit", "_base", "x", "--top-logprobs", "2").stderr
 
 
 def test_submit_streams_the_text(run: Run, threaded_worker: None) -> None:
