@@ -59,13 +59,17 @@ def _copy_sources(source: Path, target: Path) -> None:
             (target / path.relative_to(source)).write_bytes(path.read_bytes())
 
 
+def _is_of_a_page(path: Path) -> bool:
+    return path.is_file() and bool({"assets", "templates"} & set(path.parts))
+
+
 def test_wheel_holds_every_source_file(wheel):
-    """Each Python file, Lua script and type marker of the three packages is in the wheel, none is forgotten."""
+    """Each Python file, Lua script, type marker and file of a page is in the wheel, none is forgotten."""
     expected = {
         f"lorapool/{path.relative_to(ROOT)}"
         for side in SIDES
         for path in (ROOT / side).rglob("*")
-        if path.suffix in {".py", ".lua"} or path.name == "py.typed"
+        if path.suffix in {".py", ".lua"} or path.name == "py.typed" or _is_of_a_page(path)
     }
     shipped = {name for name in wheel.namelist() if not name.split("/")[0].endswith(".dist-info")}
     assert shipped == expected

@@ -17,7 +17,7 @@ All that lorapool keeps in Redis. Keys of one partition share the hash tag `{<po
 POOL, PARTITION = PoolKeys("<pool>"), Keys("<pool>")
 PARAMETERS = {"job_id": "<job>", "ref": "<ref>", "agent": "<agent>", "client": "<client>", "worker": "<worker>",
               "alias": "<alias>", "name": "<name>", "lane": "<lane>", "file_id": "<file>", "batch_id": "<batch>",
-              "key": "<key>"}  # fmt: skip
+              "key": "<key>", "digest": "<sha256>"}  # fmt: skip
 Row = tuple[str, str]
 
 

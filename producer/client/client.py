@@ -54,7 +54,7 @@ class Client:
         self.history, self.onlooker = parts.history, parts.onlooker
         self.responses = parts.responses
         self.files, self.batches = parts.files, parts.batches
-        self.keys, self.audit = parts.keys, parts.audit
+        self.keys, self.audit, self.sessions = parts.keys, parts.audit, parts.sessions
 
     async def __aenter__(self) -> Self:
         try:
@@ -268,6 +268,19 @@ class Client:
     async def workers(self) -> list[dict[str, Any]]:
         """Live workers: id, device, rows, tok/s, resident adapters, heartbeat age in ms."""
         return await self._members.all()
+
+    @property
+    def pool(self) -> str:
+        """Its name."""
+        return self._parts.connection.pool
+
+    async def worker_names(self) -> list[str]:
+        """Their names alone, sorted: of a thousand in one small reply."""
+        return await self._members.names()
+
+    async def workers_of(self, names: Sequence[str]) -> list[dict[str, Any]]:
+        """As ``workers``, of those names that live: for a page of them."""
+        return await self._members.some([name.encode() for name in names])
 
     async def config(self) -> PoolConfig | None:
         """The pool's base model, dtype and layout; None before its first worker."""

@@ -19,6 +19,7 @@ from lorapool.producer.client.sender import Sender
 from lorapool.producer.operator.upkeep import PoolUpkeep
 from lorapool.shared.access.audit import Audit
 from lorapool.shared.access.key_book import KeyBook
+from lorapool.shared.access.sessions import Sessions
 from lorapool.shared.batches.batch_book import BatchBook
 from lorapool.shared.batches.file_book import FileBook
 from lorapool.shared.catalog.catalog import Catalog
@@ -64,6 +65,7 @@ class Parts:
     batches: BatchBook
     keys: KeyBook
     audit: Audit
+    sessions: Sessions
 
 
 def compose(redis_url: str | None, pool: str | None, *, agent: str, client: str) -> Parts:
@@ -79,6 +81,7 @@ def compose(redis_url: str | None, pool: str | None, *, agent: str, client: str)
     catalog = Catalog(connection, WorkerRequests(partition, members), lambda _: operators)
     adapters = Adapters(catalog, members, operators, settings.pool)
     inbox, outbox = Inbox(queue, client, home), Outbox(queue, home)
+    keys = KeyBook(partition)
     return Parts(
         settings,
         home,
@@ -99,8 +102,9 @@ def compose(redis_url: str | None, pool: str | None, *, agent: str, client: str)
         responses=Responses(partition),
         files=FileBook(connection),
         batches=BatchBook(connection),
-        keys=KeyBook(partition),
+        keys=keys,
         audit=Audit(partition),
+        sessions=Sessions(partition, keys),
     )
 
 

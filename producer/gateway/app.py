@@ -5,9 +5,10 @@ from __future__ import annotations
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
-from starlette.routing import BaseRoute
+from starlette.routing import BaseRoute, Mount
 
 from lorapool.producer.client.client import Client
+from lorapool.producer.console.app import create_console
 from lorapool.producer.gateway import completions, health, models, not_served
 from lorapool.producer.gateway.access import Access
 from lorapool.producer.gateway.body import BodyLimit
@@ -23,12 +24,16 @@ def create_app(client: Client, settings: GatewaySettings) -> Starlette:
     """``client`` is open; whoever opened it closes it. Handlers find both in ``request.app.state``."""
     middleware = [Middleware(Entry), Middleware(Access, client.keys), Middleware(BodyLimit, settings)]
     handlers = {ApiError: respond, LorapoolError: respond, HTTPException: not_served.respond}
-    app = Starlette(routes=_routes(), middleware=middleware, exception_handlers=handlers)
+    app = Starlette(routes=_routes(client), middleware=middleware, exception_handlers=handlers)
     app.state.client, app.state.keys, app.state.settings = client, client.keys, settings
     app.state.models = Models(client)
     return app
 
 
-def _routes() -> list[BaseRoute]:
+def _routes(client: Client) -> list[BaseRoute]:
+    """The console has its own way in: an operator's key, or this machine while there are none."""
     served = (models, completions, responses, health)
-    return [route for module in served for route in module.routes()] + not_served.routes()
+    return [route for module in served for route in module.routes()] + [
+        Mount("/console", create_console(client)),
+        *not_served.routes(),
+    ]

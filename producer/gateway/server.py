@@ -17,6 +17,7 @@ import uvicorn
 from starlette.types import ASGIApp
 
 from lorapool.producer.client.client import Client
+from lorapool.producer.console.recorder import recording
 from lorapool.producer.gateway.app import create_app
 from lorapool.producer.gateway.connection import connections
 from lorapool.producer.gateway.settings import GatewaySettings
@@ -37,15 +38,20 @@ async def serve(client: Client, settings: GatewaySettings, *, ready: Ready = lam
     with _listening(settings) as listener:
         url = _url(settings.host, listener.getsockname()[1])
         server = _Server(_config(create_app(client, settings), settings), lambda: ready(url))
-        serving = asyncio.create_task(server.serve(sockets=[listener]))
-        try:
-            await asyncio.shield(serving)
-        except asyncio.CancelledError:
-            server.should_exit = True
-            await asyncio.wait((serving,))
-            raise
-        finally:
-            await cancel_and_wait(serving)
+        async with recording(client):
+            await _until_told(server, listener)
+
+
+async def _until_told(server: uvicorn.Server, listener: socket.socket) -> None:
+    serving = asyncio.create_task(server.serve(sockets=[listener]))
+    try:
+        await asyncio.shield(serving)
+    except asyncio.CancelledError:
+        server.should_exit = True
+        await asyncio.wait((serving,))
+        raise
+    finally:
+        await cancel_and_wait(serving)
 
 
 def check_host(host: str) -> None:

@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from lorapool.shared.errors import InvalidRequest
 from lorapool.shared.job import check_name
 from lorapool.shared.queue.operator import MAX_PAGE, POOL, OperatorQueue
-from lorapool.shared.queue.protocol import DeadLetter, Enqueued, Finding, Limits
+from lorapool.shared.queue.protocol import DeadLetter, DeadPage, Enqueued, Finding, Limits
 from lorapool.shared.server.keys import split_id
 
 
@@ -49,6 +49,10 @@ class PoolUpkeep:
             if len(letters) == n:
                 break
         return letters
+
+    async def dead_page(self, adapter: str | None = None, cursor: str = "", n: int = 50) -> DeadPage:
+        """Up to ``n`` dead letters, newest first, and where to go on: for a page of them."""
+        return await self._queue.dead(None if adapter is None else await self._ref_of(adapter), cursor, n)
 
     async def redrive(self, job_id: str) -> Enqueued:
         """Submit a dead letter's request again, as a new job; a repeat finds that job.

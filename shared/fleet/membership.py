@@ -114,6 +114,10 @@ class Membership:
         """Live workers by name: their last beat's fields, ``worker``, and ``age_ms`` of it by the server's clock."""
         return await self.some(await self._names())
 
+    async def names(self) -> list[str]:
+        """Those that live, sorted, without their beats."""
+        return sorted(name.decode(errors="replace") for name in await self._names())
+
     async def some(self, names: Sequence[bytes]) -> Beats:
         """The same of those names that live."""
         texts = sorted(name.decode(errors="replace") for name in names)

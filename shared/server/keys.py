@@ -136,6 +136,10 @@ class Keys:
         """A key that the partition has once, of ONCE."""
         return f"{self.prefix}{name}"
 
+    def session(self, digest: str) -> str:
+        """string: the key that a reader of the console signed in with, by the hash of the session's token."""
+        return f"{self.prefix}session:{digest}"
+
     def full_id(self, bare: str) -> str:
         return f"{self.partition}.{bare}"
 
