@@ -1,4 +1,4 @@
-"""CallGrammar: the grammar that calls of tools are held to while they are written, as llguidance reads it.
+"""CallGrammar: the grammar that calls of tools are held to while they are written, as llguidance reads it: Lark text.
 
 Required calls are all of the answer; where they are free, text comes before and after, and only a call that has begun
 is held. Pure: whether a grammar is small enough to be served is judged elsewhere. Knows no model.
@@ -36,13 +36,12 @@ class CallGrammar:
 
     def required(self) -> str:
         """Nothing but calls."""
-        return _grammars(f"start: {self._calls()}", *self._rules(), *self._schemas())
+        return _rules_of(f"start: {self._calls()}", *self._rules(), *self._schemas())
 
     def instead_of(self, answer: str) -> str:
         """Calls, or an ``answer`` by that grammar, without calls."""
-        return _grammars(
-            f"start: {self._calls()} | @answer", *self._rules(), *self._schemas(), _named("answer", answer)
-        )
+        nested = f"answer: %lark {{\n{answer}\n}}"
+        return _rules_of(f"start: {self._calls()} | answer", *self._rules(), *self._schemas(), nested)
 
     def free(self) -> str:
         """Any text, with calls in it; a single one ends the answer."""
@@ -53,7 +52,7 @@ class CallGrammar:
             lead += [f"before[lazy]: /(.|\\n)*{_escaped(self.syntax.open)}/"]
         else:
             lead = [f"segment: text <[{mark}]> body {self._mark(self.syntax.close)}"]
-        return _grammars(f"start: {shape}", "text: /(.|\\n)*/", *lead, *self._bodies(), *self._schemas())
+        return _rules_of(f"start: {shape}", "text: /(.|\\n)*/", *lead, *self._bodies(), *self._schemas())
 
     def _calls(self) -> str:
         return f'call ("\\n" call){{0,{MAX_CALLS - 1}}}' if self.several else "call"
@@ -63,14 +62,12 @@ class CallGrammar:
 
     def _bodies(self) -> list[str]:
         heads = (json.dumps(self.syntax.head(tool.name)) for tool in self.tools)
-        bodies = [f"{head} @arguments_{index}" for index, head in enumerate(heads)]
+        bodies = [f"{head} arguments_{index}" for index, head in enumerate(heads)]
         tail = json.dumps(self.syntax.tail)
         return [f"body: ({' | '.join(bodies)}) {tail}"]
 
-    def _schemas(self) -> list[dict[str, Any]]:
-        return [
-            {"name": f"arguments_{index}", "json_schema": _schema_of(tool)} for index, tool in enumerate(self.tools)
-        ]
+    def _schemas(self) -> list[str]:
+        return [f"arguments_{index}: %json {json.dumps(_schema_of(tool))}" for index, tool in enumerate(self.tools)]
 
     def _mark(self, text: str) -> str:
         token_id = self.marks.get(text)
@@ -85,20 +82,8 @@ def _schema_of(tool: Tool) -> dict[str, Any]:
     return {**closed, **given, "type": "object", "x-guidance": {**_AS_TRAINED, "lenient": not tool.strict}}
 
 
-def _grammars(*parts: str | dict[str, Any]) -> str:
-    """Rules of the first grammar as text, others by their names."""
-    rules = "\n".join(part for part in parts if isinstance(part, str))
-    others = [part for part in parts if not isinstance(part, str)]
-    return json.dumps({"grammars": [{"name": "calls", "lark_grammar": rules}, *others]})
-
-
-def _named(name: str, grammar: str) -> dict[str, Any]:
-    """A grammar of its own as a part: Lark, or JSON with one inside."""
-    try:
-        [inner] = json.loads(grammar)["grammars"]
-    except (ValueError, KeyError, TypeError):
-        inner = {"lark_grammar": grammar}
-    return {**inner, "name": name}
+def _rules_of(*rules: str) -> str:
+    return "\n".join(rules) + "\n"
 
 
 def _escaped(text: str) -> str:
