@@ -7,7 +7,6 @@ serve the weights is the worker's word, which ``register`` waits for. Resolved n
 from __future__ import annotations
 
 import asyncio
-import re
 import secrets
 import time
 from collections import defaultdict
@@ -25,6 +24,7 @@ from lorapool.producer.client.publishing import (
     read_manifest,
     verify_files,
 )
+from lorapool.producer.client.registration import described
 from lorapool.producer.client.slices import Slices
 from lorapool.shared.catalog.adapter_record import BASE_RECORD, AdapterRecord
 from lorapool.shared.catalog.aliases import Move
@@ -50,7 +50,6 @@ CACHE_NAMES = 50_000  # kept: a name has as many spellings as letters
 UNREACHED_AFTER_S = 2.0  # others may be about to look
 NO_WORKER_AFTER_S = 3.0  # a worker that has just started is not seen at once
 DEFAULT_VERSION = "1.0.0"
-_PARENT = re.compile(r"[\w./@-]{1,256}")
 
 
 class Adapters:
@@ -87,7 +86,7 @@ class Adapters:
         AdapterNotReady (no worker can reach it, and why, or after ``timeout`` seconds: it stays pending). With
         ``wait=False`` the pending record comes back at once.
         """
-        record = _record(
+        record = described(
             adapter_id,
             version,
             aliases=aliases,
@@ -118,7 +117,7 @@ class Adapters:
         source = absolute(folder)
         name = check_name("adapter id", source.name if adapter_id is None else adapter_id)
         place = f"{str(to).rstrip('/')}/{name}/{version}"
-        record = _record(name, version, **traits)
+        record = described(name, version, **traits)
         facts = await asyncio.to_thread(publish_files, source, place)
         return await self._register(record, facts, wait=wait, timeout=timeout)
 
@@ -336,30 +335,6 @@ def unreached(record: AdapterRecord) -> str:
     return "cannot be reached: " + "; ".join(f"by {worker}: {why}" for worker, why in sorted(record.not_here.items()))
 
 
-def _record(
-    adapter_id: str,
-    version: str,
-    *,
-    aliases: Sequence[str] = (),
-    metadata: Mapping[str, str] | None = None,
-    prompt_format: PromptFormat | Mapping[str, str] | str | None = None,
-    parents: Sequence[str] = (),
-    owner: str = "",
-) -> AdapterRecord:
-    """What the caller says of a version, before its files are looked at. Raises InvalidRequest."""
-    return AdapterRecord(
-        id=check_name("adapter id", adapter_id),
-        version=check_name("version", version),
-        digest="",
-        uri="",
-        aliases=tuple(check_name("alias", alias) for alias in aliases),
-        metadata=dict(metadata or {}),
-        prompt_format=None if prompt_format is None else PromptFormat.of(prompt_format),
-        parents=tuple(_parent(name) for name in parents),
-        owner=owner,
-    )
-
-
 def _by_ref(aliases: Mapping[str, str]) -> Mapping[str, Sequence[str]]:
     """The aliases of each ref, sorted."""
     names: defaultdict[str, list[str]] = defaultdict(list)
@@ -381,12 +356,6 @@ def _usable(record: AdapterRecord) -> str:
     if record.status == "removed":
         raise AdapterClosed(f"adapter {record.ref} was removed and takes no new jobs; another version may serve")
     return record.ref
-
-
-def _parent(name: str) -> str:
-    if isinstance(name, str) and _PARENT.fullmatch(name):
-        return name
-    raise InvalidRequest(f"parents: {name!r:.60}: expected a ref, an adapter id or a model's name")
 
 
 def _exact(ref: str) -> str:

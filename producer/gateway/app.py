@@ -9,7 +9,14 @@ from starlette.routing import BaseRoute, Mount
 
 from lorapool.producer.client.client import Client
 from lorapool.producer.console.app import create_console
-from lorapool.producer.gateway import completions, health, models, not_served
+from lorapool.producer.gateway import (
+    completions,
+    generate,
+    health,
+    models,
+    not_served,
+    openapi,
+)
 from lorapool.producer.gateway.access import Access
 from lorapool.producer.gateway.body import BodyLimit
 from lorapool.producer.gateway.entry import Entry
@@ -32,7 +39,14 @@ def create_app(client: Client, settings: GatewaySettings) -> Starlette:
 
 def _routes(client: Client) -> list[BaseRoute]:
     """The console has its own way in: an operator's key, or this machine while there are none."""
-    served = (models, completions, responses, health)
+    served = (
+        models,
+        completions,
+        responses,
+        generate,
+        health,
+        openapi,
+    )
     return [route for module in served for route in module.routes()] + [
         Mount("/console", create_console(client)),
         *not_served.routes(),

@@ -20,7 +20,7 @@ from lorapool.shared.job import Result
 from lorapool.shared.tools import ToolCall
 
 DEFAULT_MAX_TOKENS = 2048
-_OF_CHATS = frozenset(
+CHAT_FIELDS = frozenset(
     {"messages", "response_format", "tools", "tool_choice", "parallel_tool_calls", "logprobs", "top_logprobs"}
 )
 
@@ -33,7 +33,7 @@ def chat_request(
     Ranges and schemas are judged at submission: ``parameters.as_asked`` says that in the caller's words.
     """
     fields = given(body)
-    check_known(fields, KNOWN | _OF_CHATS, NEUTRAL)
+    check_known(fields, KNOWN | CHAT_FIELDS, NEUTRAL)
     model_of(fields)
     metadata_of(fields)
     check_streaming(fields)

@@ -19,7 +19,7 @@ from lorapool.producer.gateway.parameters import KNOWN, MAX_ANSWERS, NEUTRAL, dr
 from lorapool.shared.job import Result
 
 MAX_TOKENS = 16  # OpenAI's own default for plain completions
-_OF_PLAIN = frozenset({"prompt", "echo", "logprobs", "response_format", "best_of"})
+PLAIN_FIELDS = frozenset({"prompt", "echo", "logprobs", "response_format", "best_of"})
 _NOT_PLAIN: Mapping[str, Neutral] = {"suffix": lambda value: value == ""}
 Prompt = str | list[int]
 
@@ -29,7 +29,7 @@ def completion_request(
 ) -> list[Request]:
     """A request for each answer, prompt by prompt. Raises ApiError, which names the field."""
     fields = given(body)
-    check_known(fields, KNOWN | _OF_PLAIN, {**NEUTRAL, **_NOT_PLAIN})
+    check_known(fields, KNOWN | PLAIN_FIELDS, {**NEUTRAL, **_NOT_PLAIN})
     model_of(fields)
     metadata_of(fields)
     check_streaming(fields)

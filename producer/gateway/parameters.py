@@ -121,7 +121,7 @@ def drawn(params: Mapping[str, Any], index: int) -> dict[str, Any]:
 def as_asked(error: InvalidRequest, fields: Mapping[str, Any]) -> ApiError:
     """The refusal with the names that the caller used."""
     told = str(error)
-    limit = next((name for name in (*_LIMITS, "max_output_tokens") if name in fields), _LIMITS[0])
+    limit = next((name for name in ("max_new_tokens", "max_output_tokens", *_LIMITS) if name in fields), _LIMITS[0])
     for ours, theirs in (("max_new_tokens", limit), ("min_new_tokens", "min_tokens")):
         told = told.replace(ours, theirs)
     return invalid(told, code=of_error(error).code)
