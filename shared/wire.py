@@ -31,7 +31,14 @@ def explain_validation(error: ValidationError) -> str:
     """One line: each bad field, its value (shortened) and what was expected."""
     parts = []
     for item in error.errors(include_url=False):
-        where, value = ".".join(str(part) for part in item["loc"]), repr(item["input"])
+        where, value = ".".join(str(part) for part in item["loc"]), _shown(item["input"])
         place = f"{where} = {value if len(value) <= 60 else value[:57] + '...'}: " if where else ""
         parts.append(place + item["msg"].removeprefix("Value error, "))
     return "; ".join(parts)
+
+
+def _shown(value: Any) -> str:
+    try:
+        return repr(value)
+    except RecursionError:  # it lies deeper than the stack
+        return f"a {type(value).__name__} that lies too deep"

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from lorapool.producer.client.client import Client
-from lorapool.shared.job import More, Result
+from lorapool.shared.job import Result
 from lorapool.shared.tools import ToolCall
 
 WEATHER = {
@@ -68,7 +68,7 @@ async def test_a_streamed_call_comes_in_pieces(pool: Client) -> None:
     job = await pool.submit(
         None, messages=QUESTION, tools=[WEATHER], tool_choice="required", parallel_tool_calls=False, stream=True
     )
-    pieces = [piece async for delta in job.stream(timeout=120) for piece in (delta.more or More()).tool_calls]
+    pieces = [piece async for delta in job.stream(timeout=120) for piece in delta.more.tool_calls]
     result = await job.result(timeout=120)
     [call] = result.tool_calls
     assert (0, call.id, "get_weather") == (pieces[0].index, pieces[0].id, pieces[0].name)
