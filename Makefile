@@ -25,7 +25,7 @@ PIP := $(VENV)/bin/python -m pip --disable-pip-version-check -qq
 TYPING := .cache/typing/lorapool
 BENCH := .cache/bench
 
-.PHONY: help setup demo csuite test test-all chaos fuzz parity bench check lint types arrows format reference docs lock dist clean
+.PHONY: help setup demo csuite test test-all chaos fuzz parity clients bench check lint types arrows format reference docs lock dist clean
 .DELETE_ON_ERROR:
 
 help:
@@ -36,6 +36,7 @@ help:
 	@echo 'make chaos      20,000 jobs under 280 faults, twice; one thing broken at a time, at length; the claim protocol against its model'
 	@echo 'make fuzz       ten minutes of junk in everything foreign: files, requests, replies, every key of a live pool'
 	@echo 'make parity     random adapters on random models against PEFT, at length; PARITY_EXAMPLES=60'
+	@echo 'make clients    openai, openai-agents, pydantic-ai, LangGraph, litellm, huggingface_hub and lorax-client at the gateway'
 	@echo 'make bench      queue, engine, and one through the other, in short; $(BENCH)/*.json'
 	@echo 'make check      lint, format, types, import arrows'
 	@echo 'make format     what make check would have you change, where a tool can; and the reference'
@@ -96,6 +97,10 @@ fuzz: setup
 
 parity: setup
 	@LORAPOOL_PARITY_EXAMPLES=$(or $(PARITY_EXAMPLES),60) $(BIN)/python -m pytest -q --timeout 1800 tests/parity tests/e2e/test_parity.py $(ARGS)
+
+# Each client in an environment of its own, below LORAPOOL_CACHE; the first time it asks the package index for minutes.
+clients: setup
+	@LORAPOOL_CLIENTS=1 $(PATIENT) $(BIN)/python -m pytest -q -n 0 -s --timeout 900 tests/clients $(ARGS)
 
 bench: setup
 	@mkdir -p $(BENCH)

@@ -12,7 +12,7 @@ from pydantic import BaseModel
 
 set_default_openai_client(AsyncOpenAI(base_url=f"{sys.argv[1]}/v1", api_key="none"))
 set_tracing_disabled(True)  # traces go to OpenAI
-BRIEF = ModelSettings(temperature=0, max_tokens=24)
+BRIEF = ModelSettings(temperature=0, max_tokens=300)  # an answer that is cut is an error here
 
 
 class Verdict(BaseModel):

@@ -144,11 +144,12 @@ def responses_background() -> None:
             break
     response_id, last = events[0].response.id, events[-1].sequence_number
     events += client.responses.retrieve(response_id, stream=True, starting_after=last)
-    assert list(range(len(events))) == [event.sequence_number for event in events]
+    numbers = [event.sequence_number for event in events]
+    assert numbers == sorted(set(numbers))
     text = "".join(event.delta for event in events if event.type == "response.output_text.delta")
     assert text == events[-1].response.output_text == client.responses.retrieve(response_id).output_text
 
-    endless = client.responses.create(**asked, max_output_tokens=2000)
+    endless = client.responses.create(**asked, max_output_tokens=300)
     cancelled = client.responses.cancel(endless.id)
     assert cancelled.status in ("cancelled", "completed", "incomplete"), cancelled.status
 

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from typing import Any
 
 import httpx
 import pytest
 
 from lorapool.producer.client.client import Client
-from lorapool.producer.gateway.caller import ANYONE, Caller
 from lorapool.producer.testing import CannedFailure, CannedPool
 from tests.fleet import until
 from tests.producer.gateway.responses.conftest import asking
@@ -232,23 +229,30 @@ async def test_number_that_is_none_is_named(http: httpx.AsyncClient) -> None:
     assert (400, "starting_after") == (answer.status_code, answer.json()["error"]["param"])
 
 
-@asynccontextmanager
-async def as_caller(client: Client, caller: Caller) -> AsyncIterator[httpx.AsyncClient]:
-    """A gateway that knows everybody as that caller."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("lorapool.producer.gateway.caller.ANYONE", caller)
-        async with asking(client) as http:
-            yield http
-
-
-async def test_of_another_caller_is_not_found(client: Client) -> None:
+async def test_of_another_caller_is_not_found(http: httpx.AsyncClient, client: Client) -> None:
     """Who has another key, and so is another agent, finds nothing and goes on from nothing; an operator finds it."""
-    async with as_caller(client, Caller("k1", "board-7")) as http:
-        body = await made(http, user="someone")
-    async with as_caller(client, Caller("k2", "board-8")) as http:
-        for method, path in (("GET", ""), ("GET", "/input_items"), ("POST", "/cancel"), ("DELETE", "")):
-            assert 404 == (await http.request(method, f"/v1/responses/{body['id']}{path}")).status_code
-        asked = {"model": "cfo", "input": "Why?", "previous_response_id": body["id"]}
-        assert 400 == (await http.post("/v1/responses", json=asked)).status_code
-    async with as_caller(client, ANYONE) as http:
-        assert body == await retrieved(http, body["id"])
+    secrets = [
+        await client.keys.add(name, role=role) for name, role in (("a", "agent"), ("b", "agent"), ("o", "operator"))
+    ]
+    mine, others, operators = ({"Authorization": f"Bearer {secret}"} for secret in secrets)
+    asked = {"model": "cfo", "input": "How long?", "user": "someone"}
+    body = (await http.post("/v1/responses", json=asked, headers=mine)).json()
+    path = f"/v1/responses/{body['id']}"
+    for method, below in (("GET", ""), ("GET", "/input_items"), ("POST", "/cancel"), ("DELETE", "")):
+        assert 404 == (await http.request(method, path + below, headers=others)).status_code
+        assert 401 == (await http.request(method, path + below)).status_code
+    next_turn = {"model": "cfo", "input": "Why?", "previous_response_id": body["id"]}
+    assert 400 == (await http.post("/v1/responses", json=next_turn, headers=others)).status_code
+    assert body == (await http.get(path, headers=operators)).json() == (await http.get(path, headers=mine)).json()
+
+
+async def test_over_quota_leaves_nothing(http: httpx.AsyncClient, client: Client) -> None:
+    """A job that the key's quota refuses is 429 with a time to come again, and no response is stored of it."""
+    secret = await client.keys.add("a", jobs_per_minute=1)
+    headers = {"Authorization": f"Bearer {secret}"}
+    asked = {"model": "cfo", "input": "How long?"}
+    assert 200 == (await http.post("/v1/responses", json=asked, headers=headers)).status_code
+    refusal = await http.post("/v1/responses", json=asked, headers=headers)
+    assert 429 == refusal.status_code
+    assert int(refusal.headers["retry-after"]) > 0
+    assert 1 == len(await client._parts.connection.server.scan("lp:*:response:*"))
