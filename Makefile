@@ -6,6 +6,7 @@
 #   AGENTS=200           the demo with many agents instead of the five
 #   REDIS_URL=redis://…  the demo on a server of yours instead of the embedded one
 #   PORT=6379            where the demo's embedded server listens; unset, on a free port
+#   HTTP_PORT=8080       where its gateway listens; unset, on a free port
 #   KEEP=1               the demo stays up until you press Enter
 #   ARGS="-k broker"     more arguments for pytest; for make chaos: --seed 7 --seeds 1 --jobs 2000 --rounds 2
 #   PROCESSES=4          how many processes share the tests (3): more than cores, for they often wait
@@ -72,7 +73,7 @@ $(DONE)/lorapool: $(DONE)/torch pyproject.toml
 	@touch $@
 
 demo: setup
-	@$(BIN)/python -m examples.demo $(if $(AGENTS),--agents $(AGENTS)) $(if $(REDIS_URL),--redis-url $(REDIS_URL)) $(if $(PORT),--port $(PORT)) $(if $(KEEP),--keep)
+	@$(BIN)/python -m examples.demo $(if $(HTTP_PORT),--http-port $(HTTP_PORT)) $(if $(AGENTS),--agents $(AGENTS)) $(if $(REDIS_URL),--redis-url $(REDIS_URL)) $(if $(PORT),--port $(PORT)) $(if $(KEEP),--keep)
 
 csuite: setup
 	@$(BIN)/python -m examples.csuite

@@ -1,8 +1,8 @@
 """Five agents, five LoRA adapters, one base model, one command: ``make demo``.
 
 Starts an embedded server and one worker whose device holds fewer adapters than there are, registers the adapters,
-lets all agents ask at once, shows answers and counters, and stops what it started. ``--agents N`` asks with N agents
-instead (see ``fleet.py``); ``--redis-url`` uses a server that is there already.
+lets all agents ask at once, shows answers and counters, asks once more over HTTP, and stops what it started.
+``--agents N`` asks with N agents instead (see ``fleet.py``); ``--redis-url`` uses a server that is there already.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from urllib.parse import urlsplit
 from redis.asyncio import Redis
 
 from examples.base_model import prepare
+from examples.by_http import ask_by_curl, gateway
 from examples.fleet import BEAT_S, fleet
 from examples.screen import COLOURS, Screen, counters_table, facts_table, provenance, residency, times
 from examples.voices import UNSEEN, VOICES
@@ -72,6 +73,9 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--agents", type=_count, metavar="N", help="N agents with an adapter each, instead of the five")
     parser.add_argument("--redis-url", metavar="URL", help="a server that is there, instead of the embedded one")
     parser.add_argument("--port", type=int, metavar="N", help="port of the embedded server (default: a free one)")
+    parser.add_argument(
+        "--http-port", type=int, metavar="N", default=0, help="port of the gateway (default: a free one)"
+    )
     parser.add_argument("--pool", help="default: `default`; on a server of yours `demo`")
     parser.add_argument("--slots", type=_count, metavar="N", help="adapters on the device at once (3, or N / 10)")
     parser.add_argument("--keep", action="store_true", help="wait for Enter before stopping, to look with redis-cli")
@@ -125,6 +129,15 @@ async def _ask(options: argparse.Namespace, screen: Screen, folder: Path, url: s
         await _while_alive(worker, asking)
         if not options.agents:
             await _show_counters(pool, url, options.pool, screen)
+            async with gateway(pool, options.http_port) as http:
+                screen.say(f"gateway: OpenAI's API on {http}/v1, the pool in your browser on {http}/console")
+                await _while_alive(worker, ask_by_curl(http, STREAMER, QUESTION, screen))
+                await _kept(options, screen)
+        else:
+            await _kept(options, screen)
+
+
+async def _kept(options: argparse.Namespace, screen: Screen) -> None:
     if options.keep:
         screen.say("kept running for you to look; press Enter to stop")
         await asyncio.to_thread(sys.stdin.readline)

@@ -17,6 +17,7 @@ from lorapool.producer.commands.cost import cost
 from lorapool.producer.commands.gateway import gateway
 from lorapool.producer.commands.options import Version
 from lorapool.producer.commands.render import failure
+from lorapool.producer.commands.up import up
 
 USAGE = 2
 
@@ -84,6 +85,7 @@ app.add_typer(keys.app, name="keys", rich_help_panel="Pool")
 app.command(rich_help_panel="Pool")(fleet.stats)
 app.command(rich_help_panel="Pool")(fleet.workers)
 app.command(rich_help_panel="Pool")(cost)
+app.command(rich_help_panel="Pool")(up)
 app.command(rich_help_panel="Pool")(gateway)
 for command in (upkeep.pause, upkeep.resume, upkeep.limits, upkeep.dead, upkeep.redrive, upkeep.purge, upkeep.fsck):
     app.command(rich_help_panel="Upkeep")(command)

@@ -8,15 +8,16 @@ is better off with ``lorapool.producer.Client``.
 """
 
 from lorapool.producer.aos.adapter_info import AdapterInfo
-from lorapool.producer.aos.agents import IMLService, PoolChatClient, PoolMLService
+from lorapool.producer.aos.agents import HttpChatClient, IMLService, PoolChatClient, PoolMLService
 from lorapool.producer.aos.config import LoRAxConfig, MLConfig
-from lorapool.producer.aos.errors import IgnoredSetting, NotRunning, UnknownAdapterId
+from lorapool.producer.aos.errors import IgnoredSetting, NotRunning, RequestRefused, UnknownAdapterId
 from lorapool.producer.aos.pipeline import MLPipelineManager
 from lorapool.producer.aos.registry import LoRAxAdapterRegistry
 from lorapool.producer.aos.server import LoRAxServer
 
 __all__ = [
     "AdapterInfo",
+    "HttpChatClient",
     "IMLService",
     "IgnoredSetting",
     "LoRAxAdapterRegistry",
@@ -27,5 +28,6 @@ __all__ = [
     "NotRunning",
     "PoolChatClient",
     "PoolMLService",
+    "RequestRefused",
     "UnknownAdapterId",
 ]

@@ -31,9 +31,8 @@ _AT_LEAST_ONE = (
 )  # fmt: skip
 _ABOVE_ZERO = ("start_timeout_s", "request_timeout_s", "drain_timeout_s")
 _FLEET = "it acts on workers that this process spawns (spawn_local); those of the fleet have their own {}"
+_NO_DOOR = "a facade opens a gateway beside workers that it spawns (spawn_local); the fleet's is `lorapool gateway`"
 _IGNORED = {
-    "host": "there is no HTTP gateway yet: agents reach the pool through Redis",
-    "port": "there is no HTTP gateway yet: agents reach the pool through Redis",
     "use_flash_attention": "the engine chooses its attention by device",
     "use_paged_attention": "the engine chooses its KV cache by device",
     "swap_space_gb": "the engine swaps no KV cache; a worker's --host-cache-bytes bounds adapters in host memory",
@@ -57,13 +56,14 @@ class LoRAxConfig:
 
     ``base_model`` is what the pool must serve: another one is refused. ``max_concurrent_requests`` bounds what this
     facade has under way; what exceeds it waits. ``adapter_base_path`` is where relative adapter paths lie.
+    Beside workers of its own it opens a gateway on ``host`` and ``port``, without keys for this machine alone.
     ``spawn_local`` workers are started as subprocesses, with the cache size, batch size, memory share, sequence length
     and dtype given here (dtype only if it was set: a worker knows its device's best). Raises InvalidRequest.
     """
 
     base_model: str = DEFAULT_BASE_MODEL
     base_model_revision: str | None = None
-    host: str = "0.0.0.0"  # noqa: S104 - AOS's default; no socket is opened
+    host: str = "0.0.0.0"  # noqa: S104 - AOS's default; this machine alone until the pool has keys
     port: int = 8080
     max_concurrent_requests: int = 128
     max_batch_size: int = 32
@@ -122,6 +122,7 @@ class LoRAxConfig:
         reasons = dict(_IGNORED)
         if not self.spawn_local:
             reasons |= {name: _FLEET.format(flag) for name, flag in _SPAWNED.items()}
+            reasons |= dict.fromkeys(("host", "port"), _NO_DOOR)
         for name, reason in reasons.items():
             if self.is_set(name):
                 yield f"{name} = {getattr(self, name)!r} has no effect: {reason}"
@@ -163,7 +164,7 @@ class MLConfig:
     mlflow_experiment_prefix: str = "aos_dpo"
     enable_lorax: bool = True
     lorax_base_model: str = DEFAULT_BASE_MODEL
-    lorax_host: str = "0.0.0.0"  # noqa: S104 - AOS's default; no socket is opened
+    lorax_host: str = "0.0.0.0"  # noqa: S104 - AOS's default; this machine alone until the pool has keys
     lorax_port: int = 8080
     lorax_adapter_cache_size: int = 100
     lorax_max_concurrent_requests: int = 128

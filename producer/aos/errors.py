@@ -20,6 +20,14 @@ class UnknownAdapterId(UnknownAdapter, ValueError):
     """No adapter of that id, or none for that role."""
 
 
+class RequestRefused(LorapoolError):
+    """A gateway answered with an error. ``status`` is HTTP's."""
+
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+
+
 class IgnoredSetting(UserWarning):
     """A setting that AOS offered has no effect here; the message says why and what has one."""
 

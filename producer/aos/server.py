@@ -17,6 +17,7 @@ from lorapool.producer.aos.admission import Admission
 from lorapool.producer.aos.attachment import Attachment
 from lorapool.producer.aos.base_model import served_instead
 from lorapool.producer.aos.config import LoRAxConfig
+from lorapool.producer.aos.door import Door
 from lorapool.producer.aos.errors import IgnoredSetting, NotRunning, error_name
 from lorapool.producer.aos.inference import Ask, Inference
 from lorapool.producer.aos.local_workers import LocalWorkers
@@ -53,6 +54,7 @@ class LoRAxServer:
         self._attachment = Attachment(self.config.redis_url, self.config.pool)
         self._registry = LoRAxAdapterRegistry(self.config, self._attachment)
         self._local = LocalWorkers(self.config)
+        self._door = Door(self.config)
         self._admission: Admission | None = None
         self._inference: Inference | None = None
         self._latencies_ms: deque[float] = deque(maxlen=KEPT_LATENCIES)
@@ -69,6 +71,11 @@ class LoRAxServer:
     def adapter_registry(self) -> LoRAxAdapterRegistry:
         """The newer AOS's name of it."""
         return self._registry
+
+    @property
+    def url(self) -> str | None:
+        """Where its gateway speaks OpenAI's API; None without workers of its own."""
+        return self._door.url
 
     @property
     def attached(self) -> bool:
@@ -98,9 +105,10 @@ class LoRAxServer:
     async def start(self) -> bool:
         """Attach: True once a worker of the configured base model can serve; repeated, whether one still can.
 
-        False, with the reason in ``last_error``, when Redis is not to be reached, the pool serves another base model,
-        or no worker is there within ``start_timeout_s``: nothing is left behind then. True with a ``last_error`` when
-        an adapter that was registered before has been refused since.
+        With workers of its own it opens a gateway as well, at ``url``. False, with the reason in ``last_error``, when
+        Redis is not to be reached, the pool serves another base model, or no worker is there within
+        ``start_timeout_s``: nothing is left behind then. True with a ``last_error`` when an adapter that was registered
+        before has been refused since, or the gateway has no place to listen.
         """
         async with self._changing:
             return await self._start()
@@ -118,13 +126,18 @@ class LoRAxServer:
             if not again:
                 await self._detach(drain_s=0.0)
             return False
-        try:
-            await self._within_start(
-                self._registry.validated, "workers have not validated all adapters registered here"
-            )
-        except LorapoolError as error:
-            self.last_error = error
+        for then in (self._check_adapters, self._open_door):
+            try:
+                await then()
+            except LorapoolError as error:
+                self.last_error = error
         return True
+
+    async def _check_adapters(self) -> None:
+        await self._within_start(self._registry.validated, "workers have not validated all adapters registered here")
+
+    async def _open_door(self) -> None:
+        await self._attachment.call(self._door.open)
 
     async def stop(self) -> bool:
         """Detach: no new requests, those under way end (or are cancelled after ``drain_timeout_s``).
@@ -286,6 +299,8 @@ class LoRAxServer:
         """Back to the state before ``start``; what had to be cut off, in words."""
         admission, cut = self._admission, []
         try:
+            if self._attachment.is_open:
+                await self._attachment.call(self._door.close)
             if admission is not None and self._attachment.is_open:
                 cancelled = await self._attachment.call(lambda _: admission.close(drain_s))
                 cut += [f"{cancelled} requests were cancelled"] if cancelled else []

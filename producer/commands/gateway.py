@@ -37,13 +37,10 @@ def gateway(
     A request is a job of the queue. SIGTERM lets what is under way end, then ends with 0. Without keys it listens on
     this machine alone.
     """
-    try:
-        from lorapool.producer.gateway.server import serve
-        from lorapool.producer.gateway.settings import GatewaySettings
-    except ModuleNotFoundError as missing:
-        message = f"the gateway needs {missing.name}: pip install 'lorapool[gateway]'"
-        failure("ModuleNotFoundError", message, as_json=as_json)
-        raise typer.Exit(1) from None
+    check_installed(as_json=as_json)
+    from lorapool.producer.gateway.server import serve
+    from lorapool.producer.gateway.settings import GatewaySettings
+
     settings = GatewaySettings(
         host=host,
         port=port,
@@ -69,6 +66,16 @@ def gateway(
         refuse(error, as_json=as_json)
     except OSError as error:
         failure("OSError", f"cannot listen on {host} port {port}: {error.strerror or error}", as_json=as_json)
+        raise typer.Exit(1) from None
+
+
+def check_installed(*, as_json: bool) -> None:
+    """Ends the program, saying what to install, where the extra is not there."""
+    try:
+        import lorapool.producer.gateway.server  # noqa: F401 - to see whether it can be
+    except ModuleNotFoundError as missing:
+        message = f"the gateway needs {missing.name}: pip install 'lorapool[gateway]'"
+        failure("ModuleNotFoundError", message, as_json=as_json)
         raise typer.Exit(1) from None
 
 

@@ -63,7 +63,8 @@ async def serve(redis_url: str) -> AsyncIterator[Serve]:
     made: list[LoRAxServer] = []
 
     def make(**settings: Any) -> LoRAxServer:
-        made.append(LoRAxServer(LoRAxConfig(**{"base_model": "fake", "redis_url": redis_url, **settings})))
+        port = {"port": 0} if settings.get("spawn_local") else {}  # a free one
+        made.append(LoRAxServer(LoRAxConfig(**{"base_model": "fake", "redis_url": redis_url, **port, **settings})))
         return made[-1]
 
     yield make

@@ -119,8 +119,6 @@ def test_a_mistyped_variable_is_pointed_out() -> None:
 
 
 ALWAYS = {
-    "host": ("127.0.0.1", "no HTTP gateway yet"),
-    "port": (9000, "no HTTP gateway yet"),
     "use_flash_attention": (False, "the engine chooses"),
     "use_paged_attention": (False, "the engine chooses"),
     "swap_space_gb": (8, "swaps no KV cache"),
@@ -129,6 +127,8 @@ ALWAYS = {
     "metrics_port": (9999, "lorapool stats"),
 }
 IN_A_FLEET = {
+    "host": ("127.0.0.1", "lorapool gateway"),
+    "port": (9000, "lorapool gateway"),
     "adapter_cache_size": (5, "--slots"),
     "max_batch_size": (5, "--max-batch"),
     "max_sequence_length": (512, "--max-model-len"),
@@ -150,7 +150,7 @@ def test_a_setting_without_effect_says_so(name: str, value: object, reason: str)
 
 def test_a_variable_without_effect_says_so_at_its_default_too() -> None:
     """AOS_LORAX_PORT=8080 is AOS's default, and still somebody's wish."""
-    with pytest.warns(IgnoredSetting, match="port = 8080 has no effect: there is no HTTP gateway yet"):
+    with pytest.warns(IgnoredSetting, match="port = 8080 has no effect: a facade opens a gateway beside"):
         MLPipelineManager(MLConfig.from_env({"AOS_LORAX_PORT": "8080"}))
 
 

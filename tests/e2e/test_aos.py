@@ -12,9 +12,17 @@ import pytest
 from examples import aos_example
 from examples.aos_example import COMMON, DOMAINS, run
 from examples.base_model import BASE_MODEL
+from examples.by_http import gateway
 from examples.voices import UNSEEN, VOICES
 from lorapool.producer import AdapterRefused, Client, Result
-from lorapool.producer.aos import LoRAxConfig, LoRAxServer, MLConfig, MLPipelineManager, PoolChatClient
+from lorapool.producer.aos import (
+    HttpChatClient,
+    LoRAxConfig,
+    LoRAxServer,
+    MLConfig,
+    MLPipelineManager,
+    PoolChatClient,
+)
 from tests.e2e.conftest import ADAPTERS, RealPool
 
 OPENINGS = {role: VOICES[role.lower()].opening for role in DOMAINS}
@@ -80,6 +88,17 @@ async def test_complete_is_shaped_as_openai_does(pipeline: MLPipelineManager) ->
     assert 16 == reply["usage"]["completion_tokens"] == reply["usage"]["total_tokens"] - reply["usage"]["prompt_tokens"]
     base = await client.complete(messages, max_tokens=4, temperature=0.0)
     assert "smollm2-135m-instruct" == base["model"]
+
+
+async def test_complete_over_http_is_the_same(pipeline: MLPipelineManager, pool: Client) -> None:
+    """An agent that has the gateway's address alone gets what the injected client gives, word for word."""
+    assert pipeline.lorax_server is not None
+    messages, body = [{"role": "user", "content": UNSEEN[1]}], {"persona": "CFO", "agent_id": "board-7"}
+    ours = await PoolChatClient(pipeline.lorax_server).complete(messages, 12, 0.0, extra_body=body)
+    async with gateway(pool, 0) as url:
+        reply = await HttpChatClient(f"{url}/v1").complete(messages, 12, 0.0, extra_body=body)
+    assert ours["choices"][0]["message"]["content"] == reply["choices"][0]["message"]["content"]
+    assert ours["usage"] == {name: reply["usage"][name] for name in ours["usage"]}
 
 
 def foreign(folder: Path) -> Path:
