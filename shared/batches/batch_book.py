@@ -19,7 +19,7 @@ from lorapool.shared.connection import PoolConnection
 from lorapool.shared.errors import InvalidRequest, QueueFull, UnknownBatch, UnknownFile
 from lorapool.shared.job import check_name
 from lorapool.shared.malformed import required, text_map
-from lorapool.shared.scripts import records
+from lorapool.shared.scripts import batches as records
 
 MAX_OPEN = 50  # batches of one agent
 PER_AGENT = 4  # held at a time, so that one agent's flood leaves feeders for others

@@ -14,7 +14,7 @@ from lorapool.shared.connection import PoolConnection
 from lorapool.shared.errors import FileInUse, InvalidRequest, QueueFull, UnknownFile
 from lorapool.shared.job import check_name
 from lorapool.shared.malformed import required, text_map
-from lorapool.shared.scripts import records
+from lorapool.shared.scripts import batches as records
 
 MAX_FILES = 1_000  # of one agent
 UPLOAD_S = 3_600  # within which the content must be there
