@@ -82,10 +82,14 @@ class FileBook:
         index = self._keys.files if agent is None else self._keys.files_of(check_name("agent", agent))
         return await page(self._server, index, self._keys.file, wanted, after=after, limit=limit, ascending=ascending)
 
-    async def remove(self, file_id: str) -> None:
-        """Forget it; harmless to repeat. Raises FileInUse."""
-        if not await self._scripts.run("file_remove", check_name("file", file_id)):
+    async def begin_removal(self, file_id: str) -> None:
+        """Nobody finds it any more; its content is about to be removed. Raises FileInUse."""
+        if not await self._scripts.run("file_remove", *records.FileRemove(id=file_id, step="begin")):
             raise FileInUse(f"file {file_id} is read by a batch that has not ended; cancel the batch first")
+
+    async def end_removal(self, file_id: str) -> None:
+        """Forget it: its content is gone."""
+        await self._scripts.run("file_remove", *records.FileRemove(id=file_id, step="end"))
 
     async def due(self, most: int) -> list[str]:
         """Ids of files whose time is over."""

@@ -18,10 +18,11 @@ StoreName = Annotated[str, StringConstraints(pattern=rf"^{STORE_NAME}$", max_len
 
 
 class FileStatus(StrEnum):
-    """uploading → processed; one that is not through within the hour is forgotten."""
+    """uploading → processed → removing; one that is not through within the hour is removed."""
 
     UPLOADING = "uploading"
     PROCESSED = "processed"
+    REMOVING = "removing"
 
 
 class FileRecord(BaseModel):

@@ -23,6 +23,11 @@ class FileEnd(NamedTuple):
     sha256: str
 
 
+class FileRemove(NamedTuple):
+    id: str
+    step: str  # begin | end
+
+
 class BatchAdd(NamedTuple):
     """Then field, value, ..."""
 
@@ -99,6 +104,17 @@ class BatchClose(NamedTuple):
 
 
 RECORDS: Records = fields_by_name(
-    *(FileBegin, FileEnd, BatchAdd, BatchTake, BatchRenew, BatchRelease, BatchMove, BatchCommit, BatchFinish),
+    *(
+        FileBegin,
+        FileEnd,
+        FileRemove,
+        BatchAdd,
+        BatchTake,
+        BatchRenew,
+        BatchRelease,
+        BatchMove,
+        BatchCommit,
+        BatchFinish,
+    ),
     *(BatchFile, BatchClose),
 )

@@ -1,18 +1,27 @@
--- Forget a file, unless an open batch reads it. Its content has been removed, or is about to be.
+-- Remove a file, in two steps with that of its content between: nobody finds it from the first on, and a removal that
+-- was cut off is found by its being due.
 -- KEYS[1] pool prefix
--- ARGV id
--- returns 1, or 0 where it is in use
-local key = P .. 'file:' .. ARGV[1]
-for _, batch in ipairs(call('SMEMBERS', P .. 'file_users:' .. ARGV[1])) do
-  if call('ZSCORE', P .. 'batches_open', batch) then
-    return 0
+-- ARGV FILE_REMOVE
+-- returns 1, or 0 where an open batch reads it
+local id = ARGV[FILE_REMOVE.id]
+local key, users = P .. 'file:' .. id, P .. 'file_users:' .. id
+if ARGV[FILE_REMOVE.step] == 'begin' then
+  for _, batch in ipairs(call('SMEMBERS', users)) do
+    if call('ZSCORE', P .. 'batches_open', batch) then
+      return 0
+    end
   end
+  if call('EXISTS', key) == 1 then
+    call('HSET', key, 'status', 'removing')
+    call('ZADD', P .. 'files_due', NOW, id)
+  end
+  return 1
 end
 local agent = call('HGET', key, 'agent')
 if agent then
-  call('ZREM', P .. 'files_of:' .. agent, ARGV[1])
+  call('ZREM', P .. 'files_of:' .. agent, id)
 end
-call('ZREM', P .. 'files', ARGV[1])
-call('ZREM', P .. 'files_due', ARGV[1])
-call('DEL', key, P .. 'file_users:' .. ARGV[1])
+call('ZREM', P .. 'files', id)
+call('ZREM', P .. 'files_due', id)
+call('DEL', key, users)
 return 1

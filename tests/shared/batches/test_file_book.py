@@ -35,7 +35,7 @@ async def test_an_upload_that_never_ends_is_due_after_an_hour(books: Books) -> N
     begun, whole = await books.file(whole=False), await books.file()
     await books.set_clock(NOW + UPLOAD_S * 1000)
     assert [begun.id] == await books.files.due(10)
-    await books.files.remove(begun.id)
+    await remove(books, begun.id)
     with pytest.raises(UnknownFile):
         await books.files.end(begun.id, size=1, sha256="")
     assert ([whole], False) == await books.files.page("ada")
@@ -62,7 +62,7 @@ async def test_an_agent_has_a_bounded_number_of_files(books: Books, monkeypatch:
     one, _ = await books.file(), await books.file()
     with pytest.raises(QueueFull, match="2 files"):
         await books.file()
-    await books.files.remove(one.id)
+    await remove(books, one.id)
     await books.file()
 
 
@@ -70,13 +70,13 @@ async def test_a_file_that_a_batch_reads_stays(books: Books) -> None:
     """Until the batch is closed; after that nothing is left of it."""
     batch = await books.batch()
     with pytest.raises(FileInUse):
-        await books.files.remove(batch.input_file)
+        await books.files.begin_removal(batch.input_file)
     lease = await books.taken()
     assert await books.batches.finish(lease, BatchStatus.FAILED)
     with pytest.raises(FileInUse):
-        await books.files.remove(batch.input_file)
+        await books.files.begin_removal(batch.input_file)
     await books.batches.close(lease)
-    await books.files.remove(batch.input_file)
+    await remove(books, batch.input_file)
     assert not [key for key in await books.redis.keys("*file*") if batch.input_file.encode() in key]
 
 
@@ -91,3 +91,22 @@ async def test_a_batch_of_no_lease_finishes_nothing(books: Books) -> None:
     """An empty token is nobody's."""
     batch = await books.batch()
     assert not await books.batches.finish(Lease(batch.id, ""), BatchStatus.FAILED)
+
+
+async def test_a_removal_that_was_cut_off_is_due(books: Books) -> None:
+    """From its first step on nobody finds the file, no batch is made of it, and it is due at once."""
+    file = await books.file()
+    for _ in range(2):
+        await books.files.begin_removal(file.id)
+    with pytest.raises(UnknownFile):
+        await books.files.get(file.id)
+    with pytest.raises(UnknownFile):
+        await books.batch(input_file=file.id)
+    assert [file.id] == await books.files.due(10)
+    await books.files.end_removal(file.id)
+    assert [] == await books.files.due(10)
+
+
+async def remove(books: Books, file_id: str) -> None:
+    await books.files.begin_removal(file_id)
+    await books.files.end_removal(file_id)
