@@ -15,7 +15,7 @@ from lorapool.producer.batches.content import Writing
 from lorapool.producer.batches.store import FileStore
 from lorapool.shared.batches.file_book import KEPT_S, FileBook
 from lorapool.shared.batches.file_record import FileRecord
-from lorapool.shared.errors import FileInUse, InvalidRequest
+from lorapool.shared.errors import FileInUse, InvalidRequest, PayloadTooLarge
 from lorapool.shared.plain_text import plain_text
 
 PURPOSES = ("batch", "assistants", "fine-tune", "vision", "user_data", "evals")
@@ -45,9 +45,7 @@ class Files:
         upload = await self.begin(agent, filename, purpose=purpose)
         try:
             async for piece in pieces:
-                if upload.size + len(piece) > max_bytes:
-                    raise InvalidRequest(f"{filename!r:.80}: more than {max_bytes:,} bytes, the limit of a file")
-                await upload.write(piece)
+                await upload.write(piece, max_bytes)
             return await upload.end(kept_s)
         except BaseException:
             await upload.abort()
@@ -95,11 +93,10 @@ class Upload:
     def __init__(self, files: Files, record: FileRecord, writing: Writing) -> None:
         self._files, self._record, self._writing = files, record, writing
 
-    @property
-    def size(self) -> int:
-        return self._writing.size
-
-    async def write(self, piece: bytes) -> None:
+    async def write(self, piece: bytes, max_bytes: int = MAX_FILE_BYTES) -> None:
+        """Raises PayloadTooLarge once the whole has more than that."""
+        if self._writing.size + len(piece) > max_bytes:
+            raise PayloadTooLarge(f"{self._record.filename}: more than {max_bytes:,} bytes, the limit of a file")
         await asyncio.to_thread(self._writing.write, piece)
 
     async def end(self, kept_s: int = KEPT_S) -> FileRecord:
