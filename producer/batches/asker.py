@@ -39,6 +39,7 @@ from lorapool.shared.job import Result
 
 LET_GO_S = 60.0  # for a worker to let go of a cancelled job
 NOT_READY_S = 2.0
+FULL_S = 15.0  # at most, before a full window or quota is tried again: it may have been widened
 UNSURE_S = 0.1
 GONE = (JobLost, UnknownJob, ResultExpired)
 log = structlog.get_logger("lorapool")
@@ -141,7 +142,7 @@ class Asker:
             except LorapoolError as full:
                 if (wait_s := getattr(full, "retry_after_s", None)) is None:
                     raise
-                await self._held.pause(wait_s)
+                await self._held.pause(min(wait_s, FULL_S))
 
     async def _sent(self, request: Request) -> JobHandle:
         """The job's handle. Of a batch that ends, only of one that is there already."""

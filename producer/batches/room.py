@@ -9,6 +9,7 @@ import asyncio
 from collections import defaultdict
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 
 from lorapool.producer.batches.lease import Held, outlasting
 from lorapool.producer.client.client import Client
@@ -41,6 +42,9 @@ class Room:
             self._sending[adapter] -= 1
 
     async def _look(self, adapter: str | None) -> int:
-        sending = self._sending[adapter]  # before: one that arrives meanwhile is counted twice rather than never
-        waiting, limit = await outlasting(lambda: self._client.window(adapter, self._held.batch.agent))
+        batch, sending = (
+            self._held.batch,
+            self._sending[adapter],
+        )  # before: one that arrives meanwhile is counted twice rather than never
+        waiting, limit = await outlasting(partial(self._client.window, adapter, batch.agent, batch.key))
         return max(1, limit // 2) - waiting - sending

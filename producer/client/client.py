@@ -222,9 +222,10 @@ class Client:
         """Keep the records of those that have ended for ``keep_s`` more only; dead letters stay."""
         await self._queue.shed(job_ids, keep_s)
 
-    async def window(self, adapter: str | None, agent: str) -> tuple[int, int]:
-        """How many undelivered jobs the agent has on the adapter, and how many it may have. Raises as ``submit``."""
-        return await self._queue.window(await self.adapters.resolve(adapter), check_name("agent", agent))
+    async def window(self, adapter: str | None, agent: str, key: str | None = None) -> tuple[int, int]:
+        """How many undelivered jobs the agent has on the adapter, and how many it may have, by that key. Raises as
+        ``submit``."""
+        return await self._queue.window(await self.adapters.resolve(adapter), check_name("agent", agent), key)
 
     def _own(self, handle: JobHandle) -> JobHandle:
         """One that this client's inbox can wait for: of another client's job, whose notices come there, it polls."""

@@ -145,11 +145,15 @@ class ClientQueue:
         for part in arguments.chunks(job_ids):
             await self._scripts.run("shed", *head, *(bare_id(job_id) for job_id in part))
 
-    async def window(self, ref: str, agent: str) -> tuple[int, int]:
-        """How many undelivered jobs the agent has on the adapter, and how many it may have."""
-        waiting, limit = await self._server.pipeline(
-            [("HGET", self.keys.window(ref), agent), ("HGET", self.keys.adapter(ref), "agent_window")]
-        )
+    async def window(self, ref: str, agent: str, key: str | None = None) -> tuple[int, int]:
+        """How many undelivered jobs the agent has on the adapter, and how many it may have, by that key."""
+        asked: list[Command] = [
+            ("HGET", self.keys.window(ref), agent),
+            ("HGET", self.keys.adapter(ref), "agent_window"),
+        ]
+        asked += [] if key is None else [("HGET", self.keys.key(key), "window")]
+        waiting, *limits = await self._server.pipeline(asked)
+        limit = next((text for text in reversed(limits) if text), None)  # a key's word goes before its adapter's
         return int(number(waiting)), int(number(limit, Terms().agent_window))
 
     async def inbox(self, client: str, last_id: str, timeout_s: float) -> list[Notice]:

@@ -9,6 +9,7 @@ import pytest
 from redis.asyncio import Redis
 
 from lorapool.producer import Client
+from lorapool.producer.batches import asker
 from lorapool.producer.batches.batch_run import Pace
 from lorapool.producer.client import inbox
 from lorapool.shared.batches.batch_record import BatchStatus
@@ -91,6 +92,7 @@ def serving_of(client: Client):
 
 async def test_low_priority_jobs_pass_nobody(desk: Desk, client: Client, redis: Redis, pool_name: str) -> None:
     """What a batch asks waits in the streams of low priority, counted under its agent and its key."""
+    await client.keys.add("k1", agent="ada")
     await desk.batch(jsonl([line("one")]), key="k1")
     async with desk.fed():
         key = await until(lambda: first(redis, f"{Keys(pool_name).prefix}job:*"))
@@ -224,3 +226,19 @@ async def take_from(client: Client, batch_id: str) -> None:
 async def set_fields(client: Client, batch_id: str, *fields: str | int) -> None:
     parts = client._parts
     await parts.connection.server.command("HSET", parts.connection.keys.batch(batch_id), *fields)
+
+
+async def test_a_quota_that_is_used_up_is_waited_for(
+    desk: Desk, client: Client, worker: CannedWorker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The lines behind it are not failed; once there is room, they are asked."""
+    monkeypatch.setattr(asker, "FULL_S", 0.05)
+    await client.keys.add("k1", agent="ada", jobs_per_minute=3)
+    batch = await desk.batch(jsonl([line(f"q{n}") for n in range(9)]), key="k1")
+    async with desk.fed():
+        await until(lambda: moved_on(client, batch.id, 2))
+        await asyncio.sleep(0.2)  # as long as it likes: no more are answered
+        assert (3, 0) == ((now := await client.batches.get(batch.id)).completed, now.failed)
+        parts = client._parts
+        await parts.connection.server.command("HSET", parts.queue.keys.key("k1"), "jobs_per_minute", 99)
+        assert 9 == (await desk.ended(batch)).completed
