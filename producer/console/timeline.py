@@ -25,9 +25,10 @@ class Stretch(NamedTuple):
 def timeline(record: Record, now_ms: float) -> list[Stretch]:
     """Delay, wait, load, reading the prompt, writing; up to now for a job that has not ended. Of a job that was tried
     again the stamps are the last attempt's, and all before it is waiting."""
-    at = {name: number(record.get(f"{name}_ms")) for name in ("submitted", "due", "started", "first_token", "finished")}
-    end = at["finished"] or now_ms
-    begun = at["started"] or end
+    names = ("submitted", "due", "started", "first_token", "finished")
+    at = {name: max(0.0, number(record.get(f"{name}_ms"))) for name in names}
+    end = max(at["finished"] or now_ms, at["submitted"])
+    begun = min(max(at["started"] or end, at["submitted"]), end)
     due = min(max(at["due"], at["submitted"]), begun)
     loaded = min(begun + number(record.get("load_ms")), at["first_token"] or end, end)
     spoke = max(loaded, min(at["first_token"] or end, end))
