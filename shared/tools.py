@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from hashlib import blake2b
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, StringConstraints, field_validator
@@ -84,6 +85,11 @@ class ToolCall(Wire):
     id: CallId
     name: ToolName
     arguments: str
+
+
+def call_id(job_id: str, index: int) -> str:
+    """The id of a job's call by its number: the same at each attempt."""
+    return f"call_{blake2b(f'{job_id}:{index}'.encode(), digest_size=12).hexdigest()}"
 
 
 class ToolCallDelta(Wire):

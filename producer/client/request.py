@@ -94,7 +94,7 @@ class Request:
             prompt_ids=None if self.prompt_ids is None else tuple(self.prompt_ids),
             messages=_messages(self.messages),
             response_format=ResponseFormat.of(self.response_format),
-            tools=tuple(map(Tool.of, self.tools)),
+            tools=_tools(self.tools),
             tool_choice=ToolChoice.of(self.tool_choice),
             parallel_tool_calls=self.parallel_tool_calls,
             params=sampling_params(self.params),
@@ -149,6 +149,12 @@ def _messages(messages: object) -> tuple[object, ...] | None:
     if isinstance(messages, str | Mapping) or not isinstance(messages, Sequence):
         raise InvalidRequest(f"messages = {messages!r:.60}: expected a list of {{'role': …, 'content': …}}")
     return tuple(dict(message) if isinstance(message, Mapping) else message for message in messages)
+
+
+def _tools(tools: object) -> tuple[Tool, ...]:
+    if isinstance(tools, str | Mapping) or not isinstance(tools, Sequence):
+        raise InvalidRequest(f"tools = {tools!r:.60}: expected a list of {{'name': …, 'parameters': …}}")
+    return tuple(map(Tool.of, tools))
 
 
 def _milliseconds(name: str, value: Seconds | None) -> int | None:

@@ -6,10 +6,11 @@ The answer goes to stdout and nothing else does; notes about it go to stderr.
 from __future__ import annotations
 
 import asyncio
+import json
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, get_args
 
 import typer
 
@@ -26,6 +27,7 @@ from lorapool.shared.job import BASE_REF, Priority, Result
 from lorapool.shared.malformed import number
 from lorapool.shared.queue.protocol import Explanation
 from lorapool.shared.server.keys import new_job_id
+from lorapool.shared.tools import ToolChoice
 
 Id = Annotated[str, typer.Argument(metavar="ID", help="The job's id, as submit printed it.")]
 AdapterName = Annotated[
@@ -44,6 +46,8 @@ def submit(  # noqa: PLR0917 - typer takes one argument a flag
     at_once: o.AtOnce = 256,
     message: o.Message = None,
     chat: o.Chat = False,
+    tools: o.Tools = None,
+    tool_choice: o.ToolChoice = None,
     stream: o.Stream = False,
     wait: o.Wait = False,
     timeout: o.Timeout = None,
@@ -82,6 +86,7 @@ def submit(  # noqa: PLR0917 - typer takes one argument a flag
     """
     given = sampling_of(context)
     given |= {"agent": agent, "job_id": job_id, "priority": priority, "delay": delay, "deadline": deadline}
+    given |= tools_of(tools, tool_choice)
     if file is not None or out is not None:
         single = {"PROMPT": prompt, "--message": message, "--job-id": job_id, "--stream": stream, "--chat": chat}
         source, results = _files(file, out, single)
@@ -188,8 +193,16 @@ def show_result(answer: Result, as_json: bool) -> None:
     if as_json:
         document(plain(answer))
         return
-    say(answer.text)
+    if answer.text or not answer.tool_calls:
+        say(answer.text)
+    show_calls(answer)
     note(summary(answer))
+
+
+def show_calls(answer: Result) -> None:
+    """The calls of tools in it, one a line: name, arguments, id."""
+    for call in answer.tool_calls:
+        say(f"{call.name} {' '.join(call.arguments.split())} {call.id}")
 
 
 def summary(answer: Result) -> str:
@@ -210,6 +223,8 @@ async def _show_stream(job: JobHandle, timeout: float | None, as_json: bool) -> 
     async for delta in job.stream(timeout):
         if as_json:
             fields_ = {name: getattr(delta, name) for name in ("attempt", "offset", "text", "token_ids", "restart")}
+            if calls := delta.more.tool_calls:
+                fields_["tool_calls"] = [call.model_dump(exclude_defaults=True) for call in calls]
             document({"delta": fields_})
             continue
         if delta.restart:
@@ -221,6 +236,7 @@ async def _show_stream(job: JobHandle, timeout: float | None, as_json: bool) -> 
         document({"result": plain(answer)})
     else:
         say()
+        show_calls(answer)
         note(summary(answer))
 
 
@@ -282,6 +298,20 @@ def _bias(text: str) -> tuple[int, float]:
         return int(token_id), float(bias)
     except ValueError:
         raise typer.BadParameter(f"{text!r}: expected TOKEN_ID=BIAS, such as 1234=-100") from None
+
+
+def tools_of(tools: Path | None, choice: str | None) -> dict[str, Any]:
+    """tools= and tool_choice= of submit, from --tools and --tool-choice."""
+    given: dict[str, Any] = {}
+    if tools is not None:
+        try:
+            given["tools"] = json.loads(tools.read_text(encoding="utf-8"))
+        except (OSError, ValueError, RecursionError) as error:
+            raise typer.BadParameter(f"{tools}: {error}", param_hint="--tools") from None
+    if choice is not None:
+        named = {"mode": "required", "names": [choice]}
+        given["tool_choice"] = choice if choice in get_args(ToolChoice.model_fields["mode"].annotation) else named
+    return given
 
 
 def _files(file: Path | None, out: Path | None, single: Mapping[str, object]) -> tuple[Path, Path]:

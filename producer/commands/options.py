@@ -54,6 +54,13 @@ Message = Annotated[
     flag("--message", "A chat message ROLE:TEXT (system, user or assistant); repeat for more.", "-m", **_JOB),
 ]
 Chat = Annotated[bool, flag("--chat", "Send PROMPT as a user message through the chat template.", **_JOB)]
+Tools = Annotated[
+    Path | None, flag("--tools", "A JSON file: the tools that the answer may call, a list in OpenAI's form.", **_JOB)
+]
+ToolChoice = Annotated[
+    str | None,
+    flag("--tool-choice", "auto (the default), none, required, or the name of the tool to call.", **_JOB),
+]
 Stream = Annotated[bool, flag("--stream", "Show the text as it comes.", **_JOB)]
 Wait = Annotated[bool, flag("--wait", "Wait for the answer and print it.", **_JOB)]
 Timeout = Annotated[float | None, flag("--timeout", "Give up waiting after SECONDS; the job goes on.", **_JOB)]

@@ -13,8 +13,9 @@ from collections.abc import Iterator
 import pytest
 
 from lorapool.producer.testing.canned import CannedFailure, CannedPool, CannedRequest
+from lorapool.producer.testing.canned_reply import CannedCall
 
-__all__ = ["CannedFailure", "CannedPool", "CannedRequest", "lorapool_pool", "lorapool_server"]
+__all__ = ["CannedCall", "CannedFailure", "CannedPool", "CannedRequest", "lorapool_pool", "lorapool_server"]
 
 
 @pytest.fixture(scope="session")

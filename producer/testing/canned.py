@@ -17,6 +17,7 @@ from typing import Any, Self, TypeVar
 from lorapool.producer.client.client import Client
 from lorapool.producer.client.loop_thread import LoopThread
 from lorapool.producer.sync import Client as SyncClient
+from lorapool.producer.testing.canned_reply import CannedReply, Reply
 from lorapool.shared.catalog.catalog import AdapterRecord, Catalog, PoolConfig
 from lorapool.shared.codec import decode_job, encode_detail
 from lorapool.shared.connection import PoolConnection
@@ -48,8 +49,9 @@ class CannedRequest:
     job: Job
 
 
-Answer = str | Mapping[str, str] | Callable[[CannedRequest], str]
-"""What an adapter says: always the same, by prompt, or what a function returns; one that raises fails the job."""
+Answer = Reply | Mapping[str, Reply] | Callable[[CannedRequest], Reply]
+"""What an adapter says: always the same, by prompt, or what a function returns; one that raises fails the job. A reply
+is a text, the call of a tool, or several of them in a list."""
 
 
 class CannedFailure(Exception):
@@ -164,34 +166,34 @@ class CannedPool:
         request = _request(claimed, job)
         self.requests.append(request)
         try:
-            text = self._answer_to(request)
+            reply = CannedReply.of(self._answer_to(request), claimed.job_id)
         except Exception as failure:  # noqa: BLE001  whatever a test's function raises is the job's end
             error = failure.error if isinstance(failure, CannedFailure) else type(failure).__name__
             settlement = Settlement(claimed.job_id, claimed.lease, "failed", error=error, message=str(failure))
         else:
-            settlement = await self._told(claimed, job, text)
+            settlement = await self._told(claimed, job, reply)
         await self._queue.settle([settlement])
         self._held.pop(claimed.job_id, None)
 
-    def _answer_to(self, request: CannedRequest) -> str:
+    def _answer_to(self, request: CannedRequest) -> Reply:
         if self._failures.get(request.adapter):
             raise self._failures[request.adapter].pop(0)
         answer = self._answers.get(request.adapter)
         if answer is None:
             return f"no answer was canned for {request.adapter or 'the base model'}"
-        if isinstance(answer, str):
-            return answer
-        if not isinstance(answer, Mapping):
+        if callable(answer):
             return answer(request)
+        if not isinstance(answer, Mapping):
+            return answer
         if request.text not in answer:
             raise InvalidRequest(
                 f"no answer to {request.text!r:.200}; there are some to {', '.join(map(repr, answer))}"
             )
         return answer[request.text]
 
-    async def _told(self, claimed: ClaimedJob, job: Job, text: str) -> Settlement:
+    async def _told(self, claimed: ClaimedJob, job: Job, reply: CannedReply) -> Settlement:
         """Say it word by word, a word being a token, up to max_new_tokens."""
-        first, *rest = text.split(" ")
+        first, *rest = reply.text.split(" ")
         words = [first, *(f" {word}" for word in rest)]
         kept = words[: job.params.max_new_tokens]
         told = _told(kept, job.params) if job.params.logprobs else None
@@ -201,6 +203,9 @@ class CannedPool:
                 more = More(told[offset : offset + 1]) if told else NO_MORE
                 delta = Delta(claimed.job_id, claimed.lease, claimed.attempt, offset, word, (offset,), more)
                 await self._queue.emit([delta])
+        if job.stream and reply.pieces:
+            more = More(tool_calls=reply.pieces)
+            await self._queue.emit([Delta(claimed.job_id, claimed.lease, claimed.attempt, len(kept), "", (), more)])
         reason = FinishReason.EOS_TOKEN if len(kept) == len(words) else FinishReason.LENGTH
         return Settlement(
             claimed.job_id,
@@ -218,6 +223,7 @@ class CannedPool:
                 range(len(kept)),
                 None if told is None else [token.logprob for token in told],
                 told,
+                reply.calls,
             ),
         )
 

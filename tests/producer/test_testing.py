@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -12,6 +13,7 @@ from lorapool.producer import Client, JobFailed, Result
 from lorapool.producer.sync import Client as SyncClient
 from lorapool.producer.testing import lorapool_pool, lorapool_server
 from lorapool.producer.testing.canned import CannedFailure, CannedPool, CannedRequest
+from lorapool.producer.testing.canned_reply import CannedCall
 
 __all__ = ["lorapool_pool", "lorapool_server"]
 
@@ -30,6 +32,25 @@ async def test_answers_are_those_that_were_canned(lorapool_pool: CannedPool) -> 
     ]
     assert {"cfo", "cto", "ceo", None} == {request.adapter for request in lorapool_pool.requests}
     assert {"board-7"} == {request.agent for request in lorapool_pool.requests}
+
+
+async def test_calls_of_tools_are_answers_too(lorapool_pool: CannedPool) -> None:
+    """A loop of two rounds as an agent runs it: the call, streamed in pieces, then a text on what came of it."""
+    lorapool_pool.answer("cfo", {"Rain?": ["I ask. ", CannedCall("weather", {"city": "Köln"})], "18 °C": "Dry."})
+    messages: list[dict[str, Any]] = [{"role": "user", "content": "Rain?"}]
+    tools = [{"name": "weather", "parameters": {"type": "object"}}]
+    async with lorapool_pool.client() as pool:
+        job = await pool.submit("cfo", messages=messages, tools=tools, stream=True)
+        pieces = [piece async for delta in job.stream(10) for piece in delta.more.tool_calls]
+        first = await job.result(10)
+        [call] = first.tool_calls
+        assert ("I ask. ", "weather", '{"city": "K\\u00f6ln"}') == (first.text, call.name, call.arguments)
+        assert (call.id, call.name, call.arguments) == (
+            pieces[0].id, pieces[0].name, "".join(piece.arguments for piece in pieces)
+        )  # fmt: skip
+        messages.append({"role": "assistant", "content": first.text, "tool_calls": [call.model_dump()]})
+        messages.append({"role": "tool", "content": "18 °C", "tool_call_id": call.id})
+        assert "Dry." == (await (await pool.submit("cfo", messages=messages, tools=tools)).result(10)).text
 
 
 async def test_failures_come_on_demand(lorapool_pool: CannedPool) -> None:

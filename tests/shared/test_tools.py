@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from lorapool.shared.errors import InvalidRequest
-from lorapool.shared.tools import MAX_DEPTH, Tool, ToolChoice
+from lorapool.shared.tools import MAX_DEPTH, Tool, ToolChoice, call_id
 
 FUNCTION = {"name": "f", "description": "d", "parameters": {"type": "object"}, "strict": True}
 
@@ -113,3 +113,10 @@ def test_a_choice_that_is_none_is_refused(given: Any) -> None:
     """With the field's name."""
     with pytest.raises(InvalidRequest, match="tool_choice"):
         ToolChoice.of(given)
+
+
+def test_ids_are_the_same_at_each_attempt() -> None:
+    """They come from the job and the call's number alone."""
+    assert call_id("j1", 0) == call_id("j1", 0)
+    assert len({call_id(job, index) for job in ("j1", "j2") for index in range(3)}) == 6
+    assert call_id("j1", 0).startswith("call_")

@@ -7,21 +7,14 @@ schemas.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
-from hashlib import blake2b
+from collections.abc import Collection
 from typing import NamedTuple, Protocol
 
-from lorapool.shared.tools import ToolCall, ToolCallDelta
+from lorapool.shared.tools import ToolCall, ToolCallDelta, call_id
 from lorapool.worker.text.call_syntax import HERMES, CallSyntax
 from lorapool.worker.text.call_text import CallText
 
 MAX_CALLS = 128  # of one answer; what looks like more is text
-CallId = Callable[[int], str]
-
-
-def call_ids(job_id: str) -> CallId:
-    """Ids of a job's calls by number: the same at each attempt."""
-    return lambda index: f"call_{blake2b(f'{job_id}:{index}'.encode(), digest_size=12).hexdigest()}"
 
 
 class Parsed(NamedTuple):
@@ -51,8 +44,8 @@ class CallParser(Protocol):
 class Tally:
     """The calls of one answer, and what of them and of the content was not yet handed out."""
 
-    def __init__(self, call_id: CallId, most: int = MAX_CALLS) -> None:
-        self._call_id, self._most = call_id, most
+    def __init__(self, job_id: str, most: int = MAX_CALLS) -> None:
+        self._job_id, self._most = job_id, most
         self._calls: list[tuple[str, str, list[str]]] = []
         self._text: list[str] = []
         self._deltas: list[ToolCallDelta] = []
@@ -72,7 +65,7 @@ class Tally:
     def begin(self, name: str) -> None:
         """A new call."""
         index = len(self._calls)
-        self._calls.append((self._call_id(index), name, []))
+        self._calls.append((call_id(self._job_id, index), name, []))
         self._deltas.append(ToolCallDelta(index=index, id=self._calls[-1][0], name=name))
 
     def add(self, arguments: str) -> None:

@@ -15,7 +15,7 @@ from lorapool.worker.text.call_syntax import HERMES
 from lorapool.worker.text.chat import chat_of
 from lorapool.worker.text.grammar import grammar_of
 from lorapool.worker.text.response_template import ResponseTemplate, TemplateCalls
-from lorapool.worker.text.tool_calls import MAX_CALLS, CallParser, Tally, ToolCalls, call_ids
+from lorapool.worker.text.tool_calls import MAX_CALLS, CallParser, Tally, ToolCalls
 
 
 class ToolUse(NamedTuple):
@@ -29,7 +29,7 @@ def tool_use(job: Job, job_id: str, template: ResponseTemplate | None, marks: Ma
     """Of a job that may call tools. ``template``: of the model, where its own chat template shows them; ``marks``:
     tokens of their own, by their text."""
     names = job.tool_choice.names or tuple(tool.name for tool in job.tools)
-    tally = Tally(call_ids(job_id), MAX_CALLS if job.parallel_tool_calls else 1)
+    tally = Tally(job_id, MAX_CALLS if job.parallel_tool_calls else 1)
     syntax = HERMES if template is None else template.syntax
     tools = [tool for tool in job.tools if tool.name in names]
     grammar = _grammar(job, CallGrammar(tools, job.parallel_tool_calls, syntax or HERMES, marks), syntax is not None)

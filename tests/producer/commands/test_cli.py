@@ -22,7 +22,9 @@ from lorapool.producer import Result
 from lorapool.producer.cli import app
 from lorapool.producer.testing import lorapool_pool, lorapool_server
 from lorapool.producer.testing.canned import CannedPool
+from lorapool.producer.testing.canned_reply import CannedCall
 from lorapool.shared.catalog.catalog import AdapterRecord
+from lorapool.shared.tools import ToolChoice
 
 __all__ = ["lorapool_pool", "lorapool_server"]
 
@@ -64,6 +66,27 @@ def test_log_probabilities_and_biases_are_asked_for(run: Run, lorapool_pool: Can
     assert ((5, -100.0), (7, 1.5)) == request.job.params.logit_bias
     assert "expected TOKEN_ID=BIAS" in run("submit", "_base", "x", "--logit-bias", "five=1").stderr
     assert "top_logprobs 2 needs logprobs" in run("submit", "_base", "x", "--top-logprobs", "2").stderr
+
+
+def test_tools_come_from_a_file_and_calls_are_shown(run: Run, lorapool_pool: CannedPool, tmp_path: Path) -> None:
+    """A call a line, after the text; with --json as fields; which tool is to be called is a name, or a mode."""
+    lorapool_pool.answer(None, ["I ask.", CannedCall("weather", {"city": "Köln"})])
+    tools = tmp_path / "tools.json"
+    tools.write_text('[{"type": "function", "function": {"name": "weather", "parameters": {"type": "object"}}}]')
+    asked = ["submit", "_base", "Rain?", "--chat", "--tools", str(tools), "--redis-url", lorapool_pool.redis_url]
+    asked += ["--pool", lorapool_pool.name]
+    shown = run(*asked, "--wait").stdout
+    assert re.fullmatch(r'I ask\.\nweather {"city": "K\\u00f6ln"} call_[0-9a-f]{24}\n', shown)
+    assert "weather" in run(*asked, "--stream").stdout.splitlines()[1]
+    lines = [json.loads(line) for line in run(*asked, "--stream", "--json").stdout.splitlines()]
+    pieces = [piece for line in lines for piece in line.get("delta", {}).get("tool_calls", ())]
+    assert lines[-1]["result"]["tool_calls"][0]["arguments"] == "".join(piece.get("arguments", "") for piece in pieces)
+    [call] = _json(run(*asked, "--wait", "--json", "--tool-choice", "weather"))["tool_calls"]
+    assert ("weather", {"city": "Köln"}) == (call["name"], json.loads(call["arguments"]))
+    assert ToolChoice(mode="required", names=("weather",)) == lorapool_pool.requests[-1].job.tool_choice
+    assert "which are none of tools" in run(*asked, "--tool-choice", "whether").stderr
+    tools.write_text("[")
+    assert "tools.json" in run(*asked).stderr
 
 
 def test_submit_streams_the_text(run: Run, threaded_worker: None) -> None:

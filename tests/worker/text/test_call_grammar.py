@@ -33,6 +33,7 @@ def accepts(grammar: str, text: str, special: tuple[str, ...] = ()) -> bool:
     """Whether ``text`` is a whole answer by it."""
     fast = byte_fast(("</s>", *special))
     end = fast.token_to_id("</s>")
+    assert end is not None
     matcher = compiled(vocabulary(fast.to_str(), [end]), grammar)
     return all(matcher.consume_token(token) for token in fast.encode(text).ids) and matcher.is_accepting()
 

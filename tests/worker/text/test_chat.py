@@ -10,10 +10,10 @@ import pytest
 from lorapool.shared.errors import InvalidRequest
 from lorapool.shared.job import Job
 from lorapool.shared.prompt_format import PromptFormat
+from lorapool.shared.tools import call_id
 from lorapool.worker.text.chat import chat_of
 from lorapool.worker.text.chat_template import rendered, words_of
 from lorapool.worker.text.template_process import TemplateProcesses
-from lorapool.worker.text.tool_calls import call_ids
 from tests.worker.text.byte_tokenizer import byte_tokenizer
 
 PLAIN = "{% for m in messages %}[{{ m['role'] }}]{{ m['content'] }}{% endfor %}"
@@ -157,7 +157,7 @@ def test_a_job_that_may_call_nothing_has_no_parser() -> None:
     use = tokenizer.tool_use(job(USER), "j")
     assert use is not None
     assert use.grammar is None
-    assert call_ids("j")(0) == use.parser.push('<tool_call>{"name": "weather"}').calls[0].id
+    assert call_id("j", 0) == use.parser.push('<tool_call>{"name": "weather"}').calls[0].id
 
 
 def test_a_template_that_fails_says_so() -> None:

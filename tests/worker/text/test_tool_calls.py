@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lorapool.worker.text.call_syntax import HERMES, CallSyntax
-from lorapool.worker.text.tool_calls import MAX_CALLS, Parsed, Tally, ToolCalls, call_ids
+from lorapool.worker.text.tool_calls import MAX_CALLS, Parsed, Tally, ToolCalls
 
 NAMES = ("weather", "now")
 Read = tuple[str, list[tuple[str, str]]]
@@ -18,7 +18,7 @@ Read = tuple[str, list[tuple[str, str]]]
 
 def read(text: str, size: int = 1, *, held: bool = False, syntax: CallSyntax = HERMES) -> Read:
     """Content and calls. What was told in pieces is what is there at the end."""
-    parser = ToolCalls(NAMES, Tally(call_ids("job")), syntax, held=held)
+    parser = ToolCalls(NAMES, Tally("job"), syntax, held=held)
     parts = [parser.push(text[at : at + size]) for at in range(0, len(text), size)] + [parser.finish()]
     told = together(parts)
     assert told == [(call.id, call.name, call.arguments) for call in parser.calls]
@@ -79,7 +79,7 @@ def test_calls_are_read_as_they_were_written(calls: list[tuple[str, Any]], held:
 @given(st.lists(pieces, max_size=6).map("".join))
 def test_what_is_no_call_is_content_as_it_was_written(text: str) -> None:
     """With no tool of such a name, nothing is lost."""
-    parser = ToolCalls((), Tally(call_ids("job")), held=False)
+    parser = ToolCalls((), Tally("job"), held=False)
     assert text == parser.push(text).text + parser.finish().text
     assert parser.calls == ()
 
@@ -136,7 +136,7 @@ def test_what_models_write_beside_the_form_is_understood(text: str, expected: Re
 def test_a_held_calls_arguments_come_as_they_are_written() -> None:
     """First id and name, then piece by piece; where it is not held by a grammar, once it is whole."""
     head, rest = '<tool_call>\n{"name": "weather", "arguments": {"city": "Kö', 'ln"}}\n</tool_call>'
-    held, free = (ToolCalls(NAMES, Tally(call_ids("job")), held=held) for held in (True, False))
+    held, free = (ToolCalls(NAMES, Tally("job"), held=held) for held in (True, False))
     first, second = held.push(head).calls
     assert ("weather", "", "", '{"city": "Kö') == (first.name, first.arguments, second.name, second.arguments)
     assert ['ln"}'] == [piece.arguments for piece in held.push(rest).calls]
@@ -150,13 +150,6 @@ def test_a_held_call_that_is_cut_stands_as_far_as_it_went() -> None:
     cut = text.index("ln")
     assert ("", [("weather", '{"city": "Kö')]) == read(text[:cut], held=True)
     assert (text[:20], []) == read(text[:20], held=True)
-
-
-def test_ids_are_the_same_at_each_attempt() -> None:
-    """They come from the job and the call's number alone."""
-    assert call_ids("j1")(0) == call_ids("j1")(0)
-    assert len({call_ids(job)(index) for job in ("j1", "j2") for index in range(3)}) == 6
-    assert call_ids("j1")(0).startswith("call_")
 
 
 def test_calls_without_end_are_text_at_last() -> None:
