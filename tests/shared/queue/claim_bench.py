@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine
 
+from lorapool.shared.access.key_book import KeyBook
 from lorapool.shared.job import Job
 from lorapool.shared.queue.protocol import ClaimedJob, Finding, Settlement
 from lorapool.shared.server.keys import Keys
@@ -17,7 +18,7 @@ from tests.parts import Queue
 from tests.shared.queue.claim_model import TERMS, WAITING, Model, ModelJob
 from tests.shared.queue.lost_replies import Forgetful
 
-START_MS = 1_800_000_000_000
+START_MS = 1_800_057_600_000 - 15_000  # before midnight: quotas are by day
 REFS = ("ada@1", "bob@1", "_base")
 OPERATIONS = (
     "cancel",
@@ -28,6 +29,9 @@ OPERATIONS = (
     "expire",
     "explain",
     "fsck",
+    "key_add",
+    "key_list",
+    "key_revoke",
     "limits",
     "lose",
     "open",
@@ -41,7 +45,7 @@ OPERATIONS = (
     "tick",
 )
 FOR_EVER = -1  # what PTTL says of a key that stays; of one that has just gone it says -2
-LASTING = ("adapter:", "stats:", "dead")  # the only keys that may stay for ever
+LASTING = ("adapter:", "stats:", "dead", "key:", "keys", "secrets", "audit")  # the only keys that may stay for ever
 
 
 class ClaimBench(RuleBasedStateMachine):
@@ -62,6 +66,7 @@ class ClaimBench(RuleBasedStateMachine):
         self.forgetful: Any = Forgetful(self.redis, self.losing, self.lost)
         self.queue = Queue(self.forgetful, self.keys.pool, clock=clock, terms=TERMS)
         self.upkeep = Queue(self.forgetful, self.keys.pool, clock=clock, terms=TERMS)
+        self.book = KeyBook(self.queue.connection.partition())
         scripts = self.queue._scripts
         self.forgetful.names = {key: name for name in OPERATIONS for key in (scripts[name].sha, scripts[name].text)}
 
@@ -104,7 +109,7 @@ class ClaimBench(RuleBasedStateMachine):
                 return findings
 
     def set_clock(self, now: int) -> None:
-        self.now = now
+        self.now = self.model.now = now
         self.do(self.redis.set(self.keys.one("clock"), now))
 
     def pick(self, data: st.DataObject) -> ModelJob | None:

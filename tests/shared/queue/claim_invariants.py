@@ -116,6 +116,15 @@ class ClaimInvariants(ClaimBench):
             }
 
     @invariant()
+    def quotas(self) -> None:
+        """A key has used what its jobs of this day reserved and, once they ended, used; every few steps."""
+        if self.steps % 3 == 0:
+            for key in self.model.keys.values():
+                key.look(self.now)
+            found = {use.key.name: (use.jobs, use.tokens) for use in self.do(self.book.list())}
+            assert {name: (key.jobs, key.tokens) for name, key in self.model.keys.items()} == found
+
+    @invariant()
     def notices(self) -> None:
         """One notice for each end."""
         heard = [notice.job_id for notice in self.do(self.queue.inbox("c", "0-0", 0))]

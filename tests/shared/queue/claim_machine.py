@@ -20,6 +20,7 @@ from tests.shared.queue.claim_model import ENDED, LEASE_MS, TERMS, WAITING, Mode
 from tests.shared.queue.claim_upkeep import UpkeepRules
 
 WORKERS = ("w1", "w2", "w3")
+KEYS = {"few": {"jobs_per_minute": 3}, "short": {"tokens_per_day": 700}, "free": {}}
 
 
 class ClaimMachine(UpkeepRules):
@@ -33,6 +34,8 @@ class ClaimMachine(UpkeepRules):
         self.set_clock(self.now)
         for ref in REFS[:2]:
             self.do(self.queue.open_adapter(ref, "d" * 64))
+        for name, quotas in KEYS.items():
+            self.add_key(name, quotas)
         for ref in REFS:
             self.enqueue(ref, "x")
 
@@ -43,6 +46,7 @@ class ClaimMachine(UpkeepRules):
         deadline_ms=st.sampled_from((None, None, 5_000, 40_000)),
         priority=st.sampled_from(("normal", "high", "low")),
         stream=st.booleans(),
+        key=st.sampled_from((None, *KEYS)),
     )
     def enqueue(self, ref: str, agent: str, **fields: Any) -> None:
         self.made += 1
@@ -52,13 +56,14 @@ class ClaimMachine(UpkeepRules):
             return
         outcome = self.do(self.queue.enqueue(job))
         assert outcome.created == (self.forgetful.sent == 1)
-        self.model.jobs[job.id] = ModelJob(
+        accepted = ModelJob(
             job,
             outcome.state,
             due=self.now + job.delay_ms,
             deadline=None if job.deadline_ms is None else self.now + job.deadline_ms,
             watched=job.deadline_ms is not None,
         )
+        self.model.accept(accepted)
         assert outcome.state == ("delayed" if job.delay_ms else "queued")
 
     @rule(ref=st.sampled_from(REFS), agent=st.sampled_from(("x", "y")))
@@ -136,31 +141,33 @@ class ClaimMachine(UpkeepRules):
     @rule(
         held=consumes(claims),
         outcome=st.sampled_from(("succeeded", "succeeded", "failed", "retry", "dead", "cancelled", "expired")),
+        used=st.sampled_from((7, 300)),
     )
-    def settle(self, held: tuple[str, ClaimedJob], outcome: Any) -> None:
+    def settle(self, held: tuple[str, ClaimedJob], outcome: Any, used: int = 7) -> None:
         """Also stale ones: the bundle keeps claims whose lease was lost."""
         _, claimed = held
         job = self.job_of(claimed)
         holds = self.holds(claimed)
-        settlement = Settlement(claimed.job_id, claimed.lease, outcome, text=claimed.lease, finish_reason="length")
+        told = {"text": claimed.lease, "finish_reason": "length", "prompt_tokens": 5, "completion_tokens": used - 5}
+        settlement = Settlement(claimed.job_id, claimed.lease, outcome, **told)
         own = job.settled_by == claimed.lease
         [settled] = self.do(self.queue.settle([settlement]))
         self.refused_stale(job, claimed, stale=not holds and not own)
         if holds:
-            self.settled(job, outcome)
+            self.settled(job, outcome, used)
         assert settled.outcome == ("settled" if holds or own else "stale")
         assert settled.state == job.state
 
-    def settled(self, job: ModelJob, outcome: str) -> None:
+    def settled(self, job: ModelJob, outcome: str, used: int) -> None:
         job.settled_by = job.lease
         if outcome == "retry" and job.cancel == "cancelled":
             outcome = "cancelled"
         elif outcome == "retry" and self.model.overdue(job, self.now):
             outcome = "expired"
         if outcome not in {"retry", "dead"}:
-            self.model.end(job, outcome)
+            self.model.end(job, outcome, used)
         elif outcome == "dead" or job.attempts - job.lost >= TERMS.max_attempts:
-            self.model.end(job, "failed")
+            self.model.end(job, "failed", used)
             job.dead = True
         else:
             job.retries += 1

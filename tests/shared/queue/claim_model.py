@@ -6,13 +6,42 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
-from lorapool.shared.errors import AdapterClosed, QueueFull
+from lorapool.shared.errors import AdapterClosed, QueueFull, QuotaExceeded, UnknownKey
 from lorapool.shared.job import Job
+from lorapool.shared.queue import arguments
 from lorapool.shared.server.terms import Terms
 
 LEASE_MS = 15_000
 WAITING, ENDED = {"queued", "delayed"}, {"succeeded", "failed", "cancelled", "expired"}
 TERMS = Terms(agent_window=6, backoff_ms=1_000, max_attempts=2)
+
+
+@dataclass
+class ModelKey:
+    """What we believe of one API key: its quotas, and what it used in the minute and the day of ``look``."""
+
+    jobs_per_minute: int | None = None
+    tokens_per_day: int | None = None
+    good: bool = True
+    minute: int = 0
+    jobs: int = 0
+    day: int = 0
+    tokens: int = 0
+
+    def look(self, now: int) -> None:
+        """Minutes and days begin anew."""
+        if self.minute != now // 60_000:
+            self.minute, self.jobs = now // 60_000, 0
+        if self.day != now // 86_400_000:
+            self.day, self.tokens = now // 86_400_000, 0
+
+    def refusal(self, cost: int) -> type[Exception] | None:
+        """``look`` comes first."""
+        if not self.good:
+            return UnknownKey
+        beyond_jobs = self.jobs_per_minute is not None and self.jobs >= self.jobs_per_minute
+        beyond_tokens = self.tokens_per_day is not None and self.tokens + cost > self.tokens_per_day
+        return QuotaExceeded if beyond_jobs or beyond_tokens else None
 
 
 @dataclass
@@ -42,6 +71,7 @@ class ModelJob:
     purged: bool = False  # no dead letter any more
     redriven: str = ""  # the job made of it again
     answer: dict[str, Any] = field(default_factory=dict)
+    charged_on: int = 0  # day
 
     @property
     def guilt(self) -> int:
@@ -58,6 +88,8 @@ class Model:
         self.culprits: list[ModelJob] = []  # deadly jobs found just now
         self.admits: dict[str, str] = {}  # open, paused or closed, by ref; open if it is not named
         self.limits: dict[tuple[str, str], int] = {}  # by ref (or * for all) and name
+        self.keys: dict[str, ModelKey] = {}
+        self.now = 0
 
     def of(self, *states: str) -> list[ModelJob]:
         return [job for job in self.jobs.values() if job.state in states]
@@ -127,9 +159,23 @@ class Model:
             job.lifted += 1
             job.suspect = job.suspect and job.guilt > 0
 
-    def end(self, job: ModelJob, state: str) -> None:
+    def end(self, job: ModelJob, state: str, used: int = 0) -> None:
+        """``used``: tokens, of whoever settled it."""
         assert job.state not in ENDED, f"{job.job.id} ended twice"
         job.state, job.lease, job.suspect, job.watched = state, "", False, False
+        if key := self.key_of(job.job):
+            key.tokens += used - cost_of(job.job) if job.charged_on == key.day else 0
+
+    def accept(self, job: ModelJob) -> None:
+        self.jobs[job.job.id] = job
+        if key := self.key_of(job.job):
+            key.jobs, key.tokens, job.charged_on = key.jobs + 1, key.tokens + cost_of(job.job), key.day
+
+    def key_of(self, job: Job) -> ModelKey | None:
+        key = self.keys[job.key] if job.key else None
+        if key is not None:
+            key.look(self.now)
+        return key
 
     def refusal(self, job: Job) -> type[Exception] | None:
         """What an enqueue of that job raises, in the order in which it looks."""
@@ -138,7 +184,10 @@ class Model:
         depths = {ref: self.depth(ref) for ref in (job.ref, "*")}
         full = any(depth >= self.limits.get((ref, "max_depth"), TERMS.max_depth) for ref, depth in depths.items())
         window = self.limits.get((job.ref, "agent_window"), TERMS.agent_window)
-        return QueueFull if full or self.window(job.ref, job.agent) >= window else None
+        if full or self.window(job.ref, job.agent) >= window:
+            return QueueFull
+        key = self.key_of(job)
+        return key.refusal(cost_of(job)) if key else None
 
     def depth(self, ref: str) -> int:
         """Jobs in streams; delayed ones and suspects wait elsewhere."""
@@ -150,3 +199,7 @@ class Model:
 
     def window(self, ref: str, agent: str) -> int:
         return sum(job.job.ref == ref and job.job.agent == agent for job in self.of(*WAITING))
+
+
+def cost_of(job: Job) -> int:
+    return arguments.of_job(job).cost

@@ -7,12 +7,12 @@ from typing import Any
 from hypothesis import strategies as st
 from hypothesis.stateful import precondition, rule
 
-from lorapool.shared.errors import InvalidRequest
+from lorapool.shared.errors import InvalidRequest, KeyConflict
 from lorapool.shared.queue.explain import WORKER_GONE_MS
 from lorapool.shared.queue.protocol import Limits
 from tests.shared.queue.claim_bench import REFS
 from tests.shared.queue.claim_invariants import ClaimInvariants
-from tests.shared.queue.claim_model import WAITING, ModelJob
+from tests.shared.queue.claim_model import WAITING, ModelJob, ModelKey
 
 # Most of the time clients and workers are among themselves: one step in two may be an operator's.
 SELDOM = precondition(lambda machine: machine.steps % 2 == 0)
@@ -73,14 +73,33 @@ class UpkeepRules(ClaimInvariants):
         if not job.redriven:
             job.redriven = again.job_id.removeprefix("0.")
             deadline_ms = job.job.deadline_ms
-            self.model.jobs[job.redriven] = ModelJob(
+            fresh = ModelJob(
                 job.job.model_copy(update={"id": job.redriven}),
                 "queued",
                 due=self.now,
                 deadline=None if deadline_ms is None else self.now + deadline_ms,
                 watched=deadline_ms is not None,
             )
+            self.model.accept(fresh)
         assert (f"0.{job.redriven}", self.model.jobs[job.redriven].state) == (again.job_id, again.state)
+
+    @SELDOM
+    @rule(data=st.data(), revoked=st.booleans())
+    def change_key(self, data: st.DataObject, *, revoked: bool) -> None:
+        """A key is revoked, or a new one has its name; what was used still counts."""
+        name = data.draw(st.sampled_from(sorted(self.model.keys)))
+        key = self.model.keys[name]
+        if revoked:
+            self.do(self.book.revoke(name))
+            key.good = False
+        elif key.good:
+            self.raises(KeyConflict, self.book.add(name))
+        else:
+            self.add_key(name, {"jobs_per_minute": key.jobs_per_minute, "tokens_per_day": key.tokens_per_day})
+
+    def add_key(self, name: str, quotas: dict[str, Any]) -> None:
+        self.do(self.book.add(name, **quotas))
+        self.model.keys.setdefault(name, ModelKey(**quotas)).good = True
 
     @SELDOM
     @rule(ref=st.sampled_from((None, *REFS)))
