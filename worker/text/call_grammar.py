@@ -27,12 +27,13 @@ _AS_TRAINED = {  # as json.dumps writes it, which is what models have seen
 @dataclass(frozen=True, slots=True)
 class CallGrammar:
     """Of calls of ``tools``, in this syntax; ``several`` after each other, or one. ``marks``: ids of those of the
-    syntax's marks that are tokens of their own."""
+    syntax's marks that are tokens of their own; ``beside``: other such tokens that free text may have."""
 
     tools: Sequence[Tool]
     several: bool
     syntax: CallSyntax = HERMES
     marks: Mapping[str, int] = field(default_factory=dict)
+    beside: Sequence[int] = ()
 
     def required(self) -> str:
         """Nothing but calls."""
@@ -46,13 +47,16 @@ class CallGrammar:
     def free(self) -> str:
         """Any text, with calls in it; a single one ends the answer."""
         shape = "segment* text" if self.several else "segment | text"
+        text = ["text: /(.|\\n)*/"]
+        if self.beside:
+            text = ["text: part* /(.|\\n)*/", f"part: /(.|\\n)*/ <[{','.join(map(str, self.beside))}]>"]
         mark = self.marks.get(self.syntax.open)
+        lead, close = "part* " if self.beside else "", self._mark(self.syntax.close)
         if mark is None:
-            lead = [f"segment: before body {self._mark(self.syntax.close)}"]
-            lead += [f"before[lazy]: /(.|\\n)*{_escaped(self.syntax.open)}/"]
+            text += [f"segment: {lead}before body {close}", f"before[lazy]: /(.|\\n)*{_escaped(self.syntax.open)}/"]
         else:
-            lead = [f"segment: text <[{mark}]> body {self._mark(self.syntax.close)}"]
-        return _rules_of(f"start: {shape}", "text: /(.|\\n)*/", *lead, *self._bodies(), *self._schemas())
+            text += [f"segment: text <[{mark}]> body {close}"]
+        return _rules_of(f"start: {shape}", *text, *self._bodies(), *self._schemas())
 
     def _calls(self) -> str:
         return f'call ("\\n" call){{0,{MAX_CALLS - 1}}}' if self.several else "call"

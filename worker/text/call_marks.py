@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import NamedTuple
 
+from tokenizers import AddedToken
 from tokenizers import Tokenizer as FastTokenizer
 
 from lorapool.worker.text.call_syntax import HERMES
@@ -16,19 +17,28 @@ from lorapool.worker.text.response_template import ResponseTemplate
 
 class CallMarks(NamedTuple):
     """``ids``: of marks that a grammar takes as a token, not as text; ``hidden``: those that a detokenizer would leave
-    out as special, by id."""
+    out as special, by id; ``beside``: tokens like those of a grammar that are no marks, and text of any answer."""
 
     ids: Mapping[str, int]
     hidden: Mapping[int, str]
+    beside: tuple[int, ...] = ()
 
 
 def call_marks(fast: FastTokenizer, template: ResponseTemplate | None) -> CallMarks:
     """Of Hermes' form, and of the model's own."""
-    added = fast.get_added_tokens_decoder()
+    own = {i: token for i, token in fast.get_added_tokens_decoder().items() if _is_token(token)}
     marks = {
         token_id: token
-        for token_id, token in added.items()
+        for token_id, token in own.items()
         if token.content in {HERMES.open, HERMES.close} or (template is not None and template.names(token.content))
     }
-    own = {t.content: i for i, t in marks.items() if t.special or (t.content[:1], t.content[-1:]) == ("<", ">")}
-    return CallMarks(own, {i: t.content for i, t in marks.items() if t.special})
+    return CallMarks(
+        {token.content: token_id for token_id, token in marks.items()},
+        {token_id: token.content for token_id, token in marks.items() if token.special},
+        tuple(token_id for token_id, token in own.items() if token_id not in marks and not token.special),
+    )
+
+
+def _is_token(token: AddedToken) -> bool:
+    """To llguidance, which takes what is special so, and what looks like a tag."""
+    return bool(token.special) or (token.content[:1], token.content[-1:]) == ("<", ">")

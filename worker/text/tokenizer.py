@@ -144,7 +144,7 @@ class Tokenizer:
             return None
         own = form is None or (form.kind == "chat" and form.template in {"", self._template})
         shown = own and "tools" in chat_template.words_of(self._tool_template or self._template)
-        return tool_use(job, job_id, self._response if shown else None, self._marks.ids)
+        return tool_use(job, job_id, self._response if shown else None, self._marks)
 
     @cached_property
     def spelling(self) -> TokenBytes:

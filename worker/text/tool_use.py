@@ -6,11 +6,11 @@ model (chat.py).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import NamedTuple
 
 from lorapool.shared.job import Job
 from lorapool.worker.text.call_grammar import CallGrammar
+from lorapool.worker.text.call_marks import CallMarks
 from lorapool.worker.text.call_syntax import HERMES
 from lorapool.worker.text.chat import chat_of
 from lorapool.worker.text.grammar import grammar_of
@@ -25,14 +25,14 @@ class ToolUse(NamedTuple):
     parser: CallParser
 
 
-def tool_use(job: Job, job_id: str, template: ResponseTemplate | None, marks: Mapping[str, int]) -> ToolUse:
-    """Of a job that may call tools. ``template``: of the model, where its own chat template shows them; ``marks``:
-    tokens of their own, by their text."""
+def tool_use(job: Job, job_id: str, template: ResponseTemplate | None, marks: CallMarks) -> ToolUse:
+    """Of a job that may call tools. ``template``: of the model, where its own chat template shows them."""
     names = job.tool_choice.names or tuple(tool.name for tool in job.tools)
     tally = Tally(job_id, MAX_CALLS if job.parallel_tool_calls else 1)
     syntax = HERMES if template is None else template.syntax
     tools = [tool for tool in job.tools if tool.name in names]
-    grammar = _grammar(job, CallGrammar(tools, job.parallel_tool_calls, syntax or HERMES, marks), syntax is not None)
+    calls = CallGrammar(tools, job.parallel_tool_calls, syntax or HERMES, marks.ids, marks.beside)
+    grammar = _grammar(job, calls, syntax is not None)
     if grammar is None and template is not None and syntax is None:
         return ToolUse(None, TemplateCalls(template, chat_of(job).tools, names, tally))
     return ToolUse(grammar, ToolCalls(names, tally, syntax or HERMES, held=grammar is not None))

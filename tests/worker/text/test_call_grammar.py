@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import Any, cast
 
 import pytest
+from tokenizers import AddedToken
 
 from lorapool.shared.job import Job
 from lorapool.shared.tools import Tool
 from lorapool.worker.engine.grammar import compiled, vocabulary
 from lorapool.worker.engine.port import GrammarRefused
 from lorapool.worker.text.call_grammar import CallGrammar
+from lorapool.worker.text.call_marks import CallMarks, call_marks
 from lorapool.worker.text.call_syntax import HERMES, CallSyntax
 from lorapool.worker.text.tool_use import ToolUse, tool_use
 from tests.worker.text.byte_tokenizer import byte_fast
@@ -84,6 +86,26 @@ def test_marks_that_are_tokens_of_their_own() -> None:
     assert not accepts(grammar.free(), f"Hm. {HERMES.open}now()", special)
 
 
+@pytest.mark.parametrize("several", [False, True])
+@pytest.mark.parametrize("marks", [(), (HERMES.open, HERMES.close)])
+def test_free_text_has_tokens_that_look_like_tags(several: bool, marks: tuple[str, ...]) -> None:
+    """As those between which some models think: they are no special tokens, but no text to a grammar either."""
+    fast = byte_fast(("</s>", *marks))
+    fast.add_tokens([AddedToken(text, special=False, normalized=False) for text in ("<think>", "</think>")])
+    found = call_marks(fast, None)
+    assert [fast.token_to_id("<think>"), fast.token_to_id("</think>")] == list(found.beside)
+    matcher = compiled(
+        vocabulary(fast.to_str(), [cast("int", fast.token_to_id("</s>"))]),
+        CallGrammar([NOW], several=several, marks=found.ids, beside=found.beside).free(),
+    )
+    for text in ("<think>Hm.</think>So", f"<think>Hm.</think>\n{OTHER}", "<think>"):
+        answer = matcher.deep_copy()
+        assert all(answer.consume_token(token) for token in fast.encode(text).ids), text
+        assert answer.is_accepting(), text
+    begun = fast.encode("<think>Hm.</think><tool_call>now()").ids
+    assert not all(map(matcher.consume_token, begun))
+
+
 def test_a_model_with_a_syntax_of_its_own() -> None:
     """Marks and keys of a response template, characters of regular expressions among them."""
     syntax = CallSyntax("[TOOL(/*]", "[END]", "", "tool", "parameters")
@@ -94,7 +116,7 @@ def test_a_model_with_a_syntax_of_its_own() -> None:
 
 def used(**fields: Any) -> ToolUse:
     asked = {"messages": [{"role": "user", "content": "?"}], "tools": [WEATHER, NOW.model_copy(), LOOSE], **fields}
-    return tool_use(Job.parse(id="j", ref="_base", **asked), "j", None, {})
+    return tool_use(Job.parse(id="j", ref="_base", **asked), "j", None, CallMarks({}, {}))
 
 
 LOOSE = Tool(name="loose", parameters={"properties": {"a": {"type": "string", "contentMediaType": "text/html"}}})
