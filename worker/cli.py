@@ -47,6 +47,7 @@ from lorapool.worker.config import WorkerConfig, parse_bytes
 from lorapool.worker.confinement.bounded_call import BoundedCall
 from lorapool.worker.engine.model import OnProgress
 from lorapool.worker.engine_process.supervisor import EngineProcess, Program
+from lorapool.worker.grammar.judge import GrammarJudge
 from lorapool.worker.host import Host, Served
 from lorapool.worker.loop.presence import Presence
 from lorapool.worker.native.base_model import BaseModel
@@ -248,7 +249,7 @@ class NativeHost:
         files = AdapterFiles(config.adapter_roots, config.adapter_places, cache, handed["limit_bytes"])
         judge = Judge(files, handed["outline"], **tokenizer.chat_words())
         check = BoundedCall(judge.check, CHECK_S, "judging an adapter")
-        return Served(self._engine, tokenizer, check)
+        return Served(self._engine, tokenizer, check, GrammarJudge(tokenizer.packed))
 
     async def close(self) -> None:
         await self._engine.close()

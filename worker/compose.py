@@ -18,6 +18,7 @@ from lorapool.worker.host import Served
 from lorapool.worker.loop.adapter_loads import AdapterLoads
 from lorapool.worker.loop.admission import Admission
 from lorapool.worker.loop.affinity import Policy
+from lorapool.worker.loop.answer_forms import AnswerForms
 from lorapool.worker.loop.claimer import Claimer
 from lorapool.worker.loop.clock import ServerClock
 from lorapool.worker.loop.control import Control
@@ -44,8 +45,10 @@ def worker_of(
     """A worker that is ready to run. ``identity``: what its heartbeat says of model and device."""
     name, engine, facts = config.worker_id, served.engine, served.engine.facts
     jobs, clock, validator = HeldJobs(), ServerClock(), Validator(catalog, served.check, name)
-    settler = Settler(queue, jobs, engine, clock, validator.not_here, device=facts.device, dtype=facts.dtype)
-    admission = Admission(jobs, engine, settler, catalog, served.tokenizer, facts.max_model_len)
+    forms = AnswerForms(served.grammars if facts.grammars else None)
+    identities = {"device": facts.device, "dtype": facts.dtype}
+    settler = Settler(queue, jobs, engine, clock, validator.not_here, **identities, forms=forms)
+    admission = Admission(jobs, engine, settler, catalog, served.tokenizer, facts.max_model_len, forms)
     claimer = Claimer(
         queue,
         jobs,

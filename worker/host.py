@@ -14,16 +14,18 @@ from lorapool.worker.adapters.validator import Check
 from lorapool.worker.engine.model import Model, OnProgress
 from lorapool.worker.engine.port import AsyncEngine
 from lorapool.worker.engine.thread import EngineThread
+from lorapool.worker.grammar.judge import GrammarJudge
 from lorapool.worker.loop.admission import Tokenizer
 
 
 @dataclass(frozen=True, slots=True)
 class Served:
-    """Everything a Worker needs below it."""
+    """Everything a Worker needs below it. ``grammars``: who judges them, where the engine serves any."""
 
     engine: AsyncEngine
     tokenizer: Tokenizer
     check: Check
+    grammars: GrammarJudge | None = None
 
 
 class Host(Protocol):

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import Literal, NamedTuple, Protocol, TypeAlias
 
-from lorapool.shared.errors import InvalidRequest, LorapoolError
+from lorapool.shared.errors import LorapoolError
 from lorapool.shared.job import FinishReason
 from lorapool.worker.engine.adapter_source import AdapterSource
 
@@ -171,10 +171,6 @@ class Health(NamedTuple):
 
 class OutOfMemory(Exception):
     """The device has no memory for so many rows at once; for fewer it may."""
-
-
-class GrammarRefused(InvalidRequest):
-    """A request's grammar is none, or asks for more than the limits leave it."""
 
 
 class EngineSick(LorapoolError):

@@ -30,13 +30,14 @@ from lorapool.worker.engine.port import (
     Update,
     name_of,
 )
+from lorapool.worker.grammar import compiler
 
 LENGTH = struct.Struct("<I")
 MOST_BYTES = 1 << 30  # of one frame: more is no length
 _COUNTED = ("mixed_steps", "loaded")  # counters by something
 _OURS = {
     name: kind
-    for module in (errors, engine_port)
+    for module in (errors, engine_port, compiler)
     for name, kind in vars(module).items()
     if isinstance(kind, type) and issubclass(kind, errors.LorapoolError)
 }

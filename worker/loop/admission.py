@@ -26,11 +26,13 @@ from lorapool.shared.server.redis_retry import retry
 from lorapool.shared.tasks import cancel_and_wait
 from lorapool.worker.engine.adapter_source import AdapterSource
 from lorapool.worker.engine.port import AsyncEngine, Request
+from lorapool.worker.loop.answer_forms import AnswerForms
 from lorapool.worker.loop.held_jobs import HeldJob, HeldJobs
 from lorapool.worker.loop.sampling import resolve
 from lorapool.worker.loop.settler import Settler
 from lorapool.worker.loop.slow_prompts import SlowPrompts
 from lorapool.worker.text.answer import Answer, Detokenizer
+from lorapool.worker.text.grammar import grammar_of
 from lorapool.worker.text.told_tokens import Spelling, ToldTokens
 from lorapool.worker.text.tool_use import ToolUse
 
@@ -79,7 +81,14 @@ class _Read:
 
     @property
     def is_slow(self) -> bool:
-        return self.is_foreign or len(self.claimed.payload) > INLINE_PAYLOAD_BYTES
+        asks_for_form = self.job.response_format is not None or bool(self.job.tools)
+        return self.is_foreign or asks_for_form or len(self.claimed.payload) > INLINE_PAYLOAD_BYTES
+
+    @property
+    def schema(self) -> str | None:
+        """What the whole answer is to fit."""
+        form = self.job.response_format
+        return form.value if form is not None and form.kind == "json_schema" else None
 
 
 class Admission:
@@ -93,7 +102,9 @@ class Admission:
         catalog: Catalog,
         tokenizer: Tokenizer,
         max_model_len: int,
+        forms: AnswerForms | None = None,
     ) -> None:
+        self._forms = forms or AnswerForms(None)
         self._jobs, self._engine, self._settler = jobs, engine, settler
         self._catalog, self._tokenizer, self._max_model_len = catalog, tokenizer, max_model_len
         self._slow = SlowPrompts(tokenizer.encode)
@@ -171,17 +182,26 @@ class Admission:
         seq_id = f"{claimed.job_id}:{claimed.fence}"
         params = resolve(read.job.params, claimed.seed, self._tokenizer.eos_ids)
         tools = self._tokenizer.tool_use(read.job, claimed.job_id, read.form)
-        request = Request(seq_id, claimed.ref, prompt_ids, params, read.source, tools and tools.grammar)
+        grammar = await self._grammar(read, tools)
+        request = Request(seq_id, claimed.ref, prompt_ids, params, read.source, grammar)
         detokenizer = self._tokenizer.detokenizer(tools=tools is not None)
         answer = Answer(detokenizer, read.job.params.stop, tools and tools.parser)
         self._settler.drop_lost([claimed.job_id])  # held under an older lease: it was lost while nobody looked
         told = ToldTokens(self._tokenizer.spelling) if params.logprobs else None
-        held = HeldJob(claimed, request, answer, stream=read.job.stream, told=told)
+        held = HeldJob(claimed, request, answer, stream=read.job.stream, told=told, schema=read.schema)
         self._jobs.add(held)
         if self._jobs.is_cancelled(claimed):
             await self._settler.cancel(held)
         self._jobs.admitted(claimed)
         return held
+
+    async def _grammar(self, read: _Read, tools: ToolUse | None) -> str | None:
+        """What the answer is held to, once it was judged."""
+        form = read.job.response_format
+        grammar = tools.grammar if tools is not None else None if form is None else grammar_of(form)
+        if grammar is not None:
+            await self._forms.admit(grammar, read.claimed.agent)
+        return grammar
 
     async def prefetch(self, ref: str) -> None:
         """Bring an adapter towards a slot before any job asks for it; an unknown one is only logged."""

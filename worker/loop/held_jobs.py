@@ -31,6 +31,7 @@ class HeldJob:
     answer: Answer
     stream: bool
     told: ToldTokens | None = None  # where logprobs were asked for
+    schema: str | None = None  # what a whole answer without calls must fit
     output_ids: list[int] = field(default_factory=list)
     started: bool = False  # it has a row of the batch
     first_token_ms: int | None = None  # server clock
@@ -56,6 +57,11 @@ class HeldJob:
     @property
     def is_over(self) -> bool:
         return self.finish_reason is not None or self.error is not None
+
+    @property
+    def is_to_validate(self) -> bool:
+        """It ended where its grammar did: what was cut off before cannot fit."""
+        return self.schema is not None and self.finish_reason is FinishReason.EOS_TOKEN and not self.answer.tool_calls
 
     def absorb(self, update: Update, now_ms: int) -> None:
         """Take in what one step added to this job. Tokens after a stop string are no part of it; a token that has no

@@ -29,12 +29,14 @@ from lorapool.shared.queue.worker import WorkerQueue
 from lorapool.shared.server.redis_retry import retry, retry_until_repaired
 from lorapool.worker.adapters.not_here import NotHere
 from lorapool.worker.engine.port import AsyncEngine, EngineDown, Lost, Report, Update, name_of
+from lorapool.worker.loop.answer_forms import AnswerForms, InvalidAnswer
 from lorapool.worker.loop.clock import ServerClock
 from lorapool.worker.loop.held_jobs import HeldJob, HeldJobs
+from lorapool.worker.loop.validations import Validations
 
 Outcome = Literal["succeeded", "failed", "retry", "dead", "cancelled", "expired"]
 
-HOPELESS = (InvalidRequest, CheckpointError, UnknownAdapter, AdapterRefused, AdapterConflict)
+HOPELESS = (InvalidRequest, InvalidAnswer, CheckpointError, UnknownAdapter, AdapterRefused, AdapterConflict)
 
 log = structlog.get_logger()
 
@@ -52,7 +54,9 @@ class Settler:
         *,
         device: str,
         dtype: str,
+        forms: AnswerForms | None = None,
     ) -> None:
+        self._validations = Validations(forms or AnswerForms(None), self._end)
         self._queue, self._jobs, self._engine, self._clock = queue, jobs, engine, clock
         self._not_here = not_here
         self._device, self._dtype = device, dtype
@@ -68,20 +72,29 @@ class Settler:
         now_ms = self._clock.now_ms()
         ended = [job for job, update in self._live(report.updates) if self._ends(job, update, now_ms)]
         await self._emit()
-        if ended:
-            self._ended += ended
-            self._some_ended.set()
+        for job in ended:
+            self._validations.take(job)
 
     async def settle_ended(self) -> None:
         """Settle call after call, until cancelled; what ends while one is on its way goes with the next."""
-        while True:
-            await self._some_ended.wait()
-            self._some_ended.clear()
-            ended, self._ended = self._ended, []
-            await self._leave_to_others([job for job in ended if isinstance(job.error, AdapterUnavailable)])
-            await self.release([job for job in ended if isinstance(job.error, EngineDown)])
-            rest = [job for job in ended if not isinstance(job.error, AdapterUnavailable | EngineDown)]
-            await self._settle([(job, self._settlement_of(job)) for job in rest])
+        try:
+            while True:
+                await self._some_ended.wait()
+                self._some_ended.clear()
+                ended, self._ended = self._ended, []
+                await self._settle_all(ended)
+        finally:
+            await self._validations.close()
+
+    async def _settle_all(self, ended: Sequence[HeldJob]) -> None:
+        await self._leave_to_others([job for job in ended if isinstance(job.error, AdapterUnavailable)])
+        await self.release([job for job in ended if isinstance(job.error, EngineDown)])
+        rest = [job for job in ended if not isinstance(job.error, AdapterUnavailable | EngineDown)]
+        await self._settle([(job, self._settlement_of(job)) for job in rest])
+
+    def _end(self, job: HeldJob) -> None:
+        self._ended.append(job)
+        self._some_ended.set()
 
     async def release(self, jobs: Sequence[HeldJob]) -> None:
         """Back to their streams, no attempt burnt: jobs that have ended here."""

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lorapool.worker.engine.grammar import Masks
+from lorapool.worker.grammar.grammars import Masks
 
 
 def forbid(logits: Tensor, masks: Masks) -> None:

@@ -21,11 +21,12 @@ from lorapool.worker.confinement.bounded_call import BoundedCall
 from lorapool.worker.engine.adapter_cache import AdapterCache
 from lorapool.worker.engine.adapter_source import AdapterSource
 from lorapool.worker.engine.continuous_batch import ContinuousBatch
-from lorapool.worker.engine.grammar import Grammars, vocabulary
 from lorapool.worker.engine.model import Loaded, OnProgress
 from lorapool.worker.engine.native_engine import NativeEngine
 from lorapool.worker.engine.port import Facts
 from lorapool.worker.engine.scheduler import Scheduler
+from lorapool.worker.grammar.compiler import vocabulary
+from lorapool.worker.grammar.grammars import Grammars
 from lorapool.worker.native.base_model import BaseModel
 from lorapool.worker.native.device import choose_device, choose_dtype, default_kv_bytes, describe, slot_bytes
 from lorapool.worker.native.load import load_runner

@@ -13,9 +13,9 @@ import torch
 from torch import Tensor, nn
 
 from lorapool.worker.adapters.checkpoint import ModelSpec
-from lorapool.worker.engine.grammar import Grammars
 from lorapool.worker.engine.port import EngineSick, OutOfMemory
 from lorapool.worker.engine.sequence import Batch, Drawn, Segment, Work
+from lorapool.worker.grammar.grammars import Grammars
 from lorapool.worker.native import attention
 from lorapool.worker.native.attention import AttentionPlan
 from lorapool.worker.native.forward import Forward, Step

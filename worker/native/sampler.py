@@ -14,9 +14,9 @@ from collections.abc import Sequence as Rows
 import torch
 from torch import Tensor
 
-from lorapool.worker.engine.grammar import Masks
 from lorapool.worker.engine.port import Alternatives, Sampling
 from lorapool.worker.engine.sequence import Drawn, Sequence
+from lorapool.worker.grammar.grammars import Masks
 from lorapool.worker.native.logprobs import Logprobs
 from lorapool.worker.native.masks import forbid
 

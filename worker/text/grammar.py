@@ -46,7 +46,7 @@ def json_rule(schema: Any) -> str:
 
 def of_regex(expression: str) -> str:
     """Text that the whole expression matches."""
-    return f"start: /{regex_to_lark(expression)}/\n".replace("\n", "\\n", expression.count("\n"))
+    return f"start: /{regex_to_lark(expression)}/\n"
 
 
 def of_choice(answers: list[str]) -> str:

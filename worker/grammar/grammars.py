@@ -1,7 +1,6 @@
-"""Grammars: what sequences' tokens must spell, a matcher for each that has one, and the masks of a step, by llguidance.
+"""Grammars: a matcher for each sequence that has a grammar, and the masks of a step.
 
-Compiled in a thread of their own, under the limits below: a sequence waits for its grammar while others run. All that
-is computed in a step is bounded by fuel, not by time, so that a retry meets the same end. Knows no logits and no text.
+Compiled in a thread of their own: a sequence waits for its grammar while others run. Knows no logits and no text.
 """
 
 from __future__ import annotations
@@ -14,48 +13,28 @@ from collections.abc import Sequence as Rows
 from concurrent.futures import Future
 from contextlib import suppress
 from queue import SimpleQueue
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
-from llguidance import LLExecutor, LLMatcher, LLParserLimits, LLTokenizer
+from llguidance import LLExecutor, LLMatcher, LLTokenizer
 from numpy.typing import NDArray
 
-from lorapool.worker.engine.port import GrammarRefused
-from lorapool.worker.engine.sequence import Sequence
+from lorapool.worker.grammar.compiler import GrammarRefused, compiled, first_words
 
-LIMITS = LLParserLimits(
-    max_items_in_row=500,
-    step_max_items=10_000,
-    step_lexer_fuel=50_000,
-    initial_lexer_fuel=500_000,
-    max_lexer_states=10_000,
-    max_grammar_size=50_000,
-    verbose_errors=False,
-)
-# Tokens are the model's to choose, also where their text is certain: to find the usual ones, llguidance would spell all
-# of a certain text anew in each step, however long it is.
-_UNFORCED = '\n%llguidance {"no_forcing": true}\n'
 KEPT, KEPT_CHARACTERS = 512, 4 << 20  # of grammars that wait, compiled, for the next request of the same
-STACK_BYTES = 64 << 20  # the compiler descends as deep as a grammar does; those who judged it had 2 MiB
+STACK_BYTES = 64 << 20  # the compiler descends as deep as a grammar does; its judge had 2 MiB
 _NICENESS = 10
 
 
-def vocabulary(fast: str, eos_ids: Rows[int]) -> LLTokenizer:
-    """Of a fast tokenizer's JSON text, all of whose ``eos_ids`` end an answer."""
-    return LLTokenizer(fast, eos_token=sorted(eos_ids) or None)
+class Spelled(Protocol):
+    """A sequence, as far as its grammar goes."""
 
+    grammar: str | None
+    matcher: Any
+    output_ids: list[int]
 
-def compiled(tokens: LLTokenizer, text: str) -> LLMatcher:
-    """Raises GrammarRefused."""
-    matcher = LLMatcher(tokens, text + _UNFORCED, log_level=0, limits=LIMITS)
-    if matcher.is_error():
-        raise GrammarRefused(f"the grammar is not served: {first_lines(matcher.get_error())}")
-    return matcher
-
-
-def first_lines(words: str) -> str:
-    """Of what llguidance says, which may show the whole grammar: what is wrong and where."""
-    return " ".join(line.strip() for line in words.splitlines()[:3])[:400]
+    @property
+    def bans_eos(self) -> bool: ...
 
 
 class Masks(NamedTuple):
@@ -80,7 +59,7 @@ class Grammars:
         self._wanted: SimpleQueue[tuple[str, Future[LLMatcher]] | None] = SimpleQueue()
         self._start()
 
-    def ready(self, sequence: Sequence) -> bool:
+    def ready(self, sequence: Spelled) -> bool:
         """Give it a matcher, unless it has one or needs none; False while its grammar is compiled. Raises
         GrammarRefused."""
         if sequence.grammar is None or sequence.matcher is not None:
@@ -92,7 +71,7 @@ class Grammars:
         matcher.consume_tokens(sequence.output_ids)
         return True
 
-    def masks(self, rows: Rows[Sequence]) -> Masks | None:
+    def masks(self, rows: Rows[Spelled]) -> Masks | None:
         """In one parallel call for all rows with a grammar; None if there are none."""
         matched = [(at, row, row.matcher) for at, row in enumerate(rows) if row.matcher is not None]
         if not matched:
@@ -103,7 +82,7 @@ class Grammars:
         refused = {}
         for index, (at, row, matcher) in enumerate(matched):
             if matcher.is_error():
-                refused[at] = GrammarRefused(f"the grammar cannot go on: {first_lines(matcher.get_error())}")
+                refused[at] = GrammarRefused(f"the grammar cannot go on: {first_words(matcher.get_error())}")
             elif row.bans_eos and (bits[index] & ~self._ends).any():  # where only an end fits, the grammar wins
                 bits[index] &= ~self._ends
         return Masks([at for at, _, _ in matched], bits, refused)
