@@ -19,8 +19,9 @@ from lorapool.shared.errors import InvalidRequest
 from lorapool.shared.job import BASE_REF, JobState
 from lorapool.shared.malformed import number
 from lorapool.shared.queue.client import ClientQueue
+from lorapool.shared.response_format import ResponseFormat
 from lorapool.shared.timetable.chores import ChoreBook
-from lorapool.shared.timetable.schedule import DEFAULT_MAX_LATE_MS, Schedule, moment_ms, zone
+from lorapool.shared.timetable.schedule import DEFAULT_MAX_LATE_MS, PLAIN, VERSION, Schedule, moment_ms, zone
 from lorapool.shared.timetable.timetable import Timetable
 
 
@@ -47,6 +48,7 @@ class Schedules:
         agent: str | None = None,
         priority: str = "normal",
         deadline: Seconds | None = None,
+        response_format: ResponseFormat | Mapping[str, Any] | None = None,
         **params: Any,
     ) -> Schedule:
         """Run a request whenever ``cron`` says, such as ``"0 8 * * *"``, or once at the time ``at``, in zone ``tz``.
@@ -59,11 +61,21 @@ class Schedules:
         if isinstance(at, datetime):
             at = at.isoformat()
         zone(tz)
-        request = Request(adapter, prompt, messages, agent, None, priority, None, deadline, params=params)
+        request = Request(
+            adapter,
+            prompt,
+            messages,
+            agent,
+            priority=priority,
+            deadline=deadline,
+            response_format=response_format,
+            params=params,
+        )
         job = request.job(ref=BASE_REF, agent=self._agent, client="schedule")
         codec.encode_job(job)  # for its limit on the size
         await self._adapters.ref(adapter)
         entry = Schedule.parse(
+            v=PLAIN if job.response_format is None else VERSION,
             name=_made_up(adapter) if name is None else name,
             cron=" ".join((cron or "").split()),
             at_ms=None if at is None else moment_ms(at, tz),
@@ -91,7 +103,7 @@ class Schedules:
         await self._timetable.remove(name)
 
 
-_OF_JOB = ("agent", "prompt", "messages", "params", "priority", "deadline_ms")
+_OF_JOB = ("agent", "prompt", "messages", "response_format", "params", "priority", "deadline_ms")
 
 
 def _made_up(adapter: str | None) -> str:

@@ -19,6 +19,7 @@ from lorapool.producer.client.handle import JobHandle
 from lorapool.producer.client.record import Record, state_of, timings_of
 from lorapool.producer.client.request import PARAMS
 from lorapool.producer.commands import options as o
+from lorapool.producer.commands.answer_form import form_of
 from lorapool.producer.commands.batch import submit_file
 from lorapool.producer.commands.render import clean, count, document, fields, note, plain, say, seconds
 from lorapool.producer.commands.session import run
@@ -56,6 +57,11 @@ def submit(  # noqa: PLR0917 - typer takes one argument a flag
     priority: o.JobPriority = Priority.NORMAL,
     delay: o.Delay = None,
     deadline: o.Deadline = None,
+    json_schema: o.JsonSchema = None,
+    json_object: o.JsonObject = False,
+    regex: o.Regex = None,
+    choice: o.Choice = None,
+    grammar: o.Grammar = None,
     max_new_tokens: o.MaxNewTokens = None,
     temperature: o.Temperature = None,
     top_p: o.TopP = None,
@@ -86,7 +92,7 @@ def submit(  # noqa: PLR0917 - typer takes one argument a flag
     """
     given = sampling_of(context)
     given |= {"agent": agent, "job_id": job_id, "priority": priority, "delay": delay, "deadline": deadline}
-    given |= tools_of(tools, tool_choice)
+    given |= tools_of(tools, tool_choice) | form_of(context)
     if file is not None or out is not None:
         single = {"PROMPT": prompt, "--message": message, "--job-id": job_id, "--stream": stream, "--chat": chat}
         source, results = _files(file, out, single)

@@ -95,6 +95,13 @@ LogitBias = Annotated[
     list[str] | None, flag("--logit-bias", "TOKEN_ID=BIAS, from -100 to 100; repeat for more.", **_HOW)
 ]
 
+_FORM = {"rich_help_panel": "The answer's form, one of"}
+JsonSchema = Annotated[str | None, flag("--json-schema", "JSON that fits this schema: a file, or JSON.", **_FORM)]
+JsonObject = Annotated[bool, flag("--json-object", "A JSON object.", **_FORM)]
+Regex = Annotated[str | None, flag("--regex", "Text that the whole expression matches.", **_FORM)]
+Choice = Annotated[list[str] | None, flag("--choice", "This text, or another --choice.", **_FORM)]
+Grammar = Annotated[Path | None, flag("--grammar", "Text by the Lark grammar in this file.", **_FORM)]
+
 _WHEN = {"rich_help_panel": "When"}
 At = Annotated[str | None, flag("--at", "Once, at this ISO time, such as 2027-01-01T08:00.", **_WHEN)]
 Tz = Annotated[str, flag("--tz", "The time zone of CRON and --at, such as Europe/Berlin.", **_WHEN)]

@@ -9,6 +9,7 @@ import typer
 
 from lorapool.producer.client.client import Client
 from lorapool.producer.commands import options as o
+from lorapool.producer.commands.answer_form import form_of
 from lorapool.producer.commands.jobs import input_of, name_of, sampling_of
 from lorapool.producer.commands.render import count, document, note, plain, say, seconds, table
 from lorapool.producer.commands.session import run
@@ -38,6 +39,11 @@ def add(  # noqa: PLR0917 - typer takes one argument a flag
     agent: o.Agent = "cli",
     priority: o.JobPriority = Priority.NORMAL,
     deadline: o.Deadline = None,
+    json_schema: o.JsonSchema = None,
+    json_object: o.JsonObject = False,
+    regex: o.Regex = None,
+    choice: o.Choice = None,
+    grammar: o.Grammar = None,
     max_new_tokens: o.MaxNewTokens = None,
     temperature: o.Temperature = None,
     top_p: o.TopP = None,
@@ -63,7 +69,7 @@ def add(  # noqa: PLR0917 - typer takes one argument a flag
     lorapool schedule add --at 2027-01-01T08:00 cfo "A happy new year?"
     """
     cron, adapter, prompt = _what(what, once=at is not None)
-    given = sampling_of(context)
+    given = sampling_of(context) | form_of(context)
     given |= {"cron": cron, "at": at, "tz": tz, "name": name, "max_late": max_late}
     given |= {"agent": agent, "priority": priority, "deadline": deadline}
 

@@ -18,9 +18,11 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, Validation
 
 from lorapool.shared.errors import InvalidRequest, UnsupportedVersion
 from lorapool.shared.job import NAME_PATTERN, Job, JobState, Message, Name, Priority, SamplingParams
+from lorapool.shared.response_format import ResponseFormat
 from lorapool.shared.wire import explain_validation
 
-VERSION = 1  # of the stored entry; what only adds fields keeps it
+VERSION = 2  # of the stored entry; what only adds fields that may be ignored keeps it
+PLAIN = 1  # of an entry whose jobs a reader of version 1 makes rightly
 DEFAULT_MAX_LATE_MS = 3_600_000
 MOST_LATE_MS = 12 * 3_600_000  # less than a result is kept: a repeated enqueue must still find the first one's job
 MOST_MS = 32_503_680_000_000  # the year 3000: beyond, calendars and zones give out
@@ -49,7 +51,7 @@ class Schedule(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False)
 
-    v: int = VERSION
+    v: int = PLAIN
     name: EntryName
     cron: Annotated[str, StringConstraints(max_length=200)] = ""
     at_ms: Moment | None = None
@@ -59,6 +61,7 @@ class Schedule(BaseModel):
     agent: Name = "anonymous"
     prompt: str | None = None
     messages: tuple[Message, ...] | None = None
+    response_format: ResponseFormat | None = None
     params: SamplingParams = SamplingParams()
     priority: Priority = Priority.NORMAL
     deadline_ms: int | None = None  # after the run's submission
@@ -98,6 +101,7 @@ class Schedule(BaseModel):
             agent=self.agent,
             prompt=self.prompt,
             messages=self.messages,
+            response_format=self.response_format,
             params=self.params,
             priority=self.priority,
             deadline_ms=self.deadline_ms,

@@ -89,6 +89,27 @@ def test_tools_come_from_a_file_and_calls_are_shown(run: Run, lorapool_pool: Can
     assert "tools.json" in run(*asked).stderr
 
 
+def test_the_form_of_an_answer_is_asked_for(run: Run, lorapool_pool: CannedPool, tmp_path: Path) -> None:
+    """By one flag, whose content may lie in a file; two, or a form that is none, are refused before anything is sent."""
+    (schema := tmp_path / "schema.json").write_text('{"type": "object"}')
+    (grammar := tmp_path / "yes.lark").write_text('start: "yes"')
+    where = ["--redis-url", lorapool_pool.redis_url, "--pool", lorapool_pool.name]
+    for flags, form in {
+        ("--json-schema", str(schema)): ("json_schema", '{"type": "object"}'),
+        ("--json-schema", '{"type": "array"}'): ("json_schema", '{"type": "array"}'),
+        ("--json-object",): ("json_object", ""),
+        ("--regex", "[0-9]+"): ("regex", "[0-9]+"),
+        ("--choice", "a", "--choice", "b"): ("choice", '["a", "b"]'),
+        ("--grammar", str(grammar)): ("lark", 'start: "yes"'),
+    }.items():
+        assert run("submit", "_base", "x", "--wait", *flags, *where).exit_code == 0
+        asked = lorapool_pool.requests[-1].job.response_format
+        assert form == (asked.kind, asked.value)
+    assert "an answer has one form" in run("submit", "_base", "x", "--regex", "a", "--choice", "a").stderr
+    assert "expected one of" in run("submit", "_base", "x", "--json-schema", '{"type": "poem"}').stderr
+    assert "/nowhere" in run("submit", "_base", "x", "--grammar", "/nowhere").stderr
+
+
 def test_submit_streams_the_text(run: Run, threaded_worker: None) -> None:
     """Whole and once."""
     assert run("submit", "_base", "a b c", "--stream").stdout == "_base heard: a b c\n"

@@ -10,7 +10,8 @@ import pytest
 
 from lorapool.shared.errors import InvalidRequest, UnsupportedVersion
 from lorapool.shared.job import Job
-from lorapool.shared.timetable.schedule import MAX_COUNTED, Due, Schedule, moment_ms, zone
+from lorapool.shared.response_format import ResponseFormat
+from lorapool.shared.timetable.schedule import MAX_COUNTED, PLAIN, VERSION, Due, Schedule, moment_ms, zone
 
 HOUR_MS = 3_600_000
 DAY_MS = 24 * HOUR_MS
@@ -133,5 +134,12 @@ def test_a_runs_job_is_named_by_entry_and_time():
 
 def test_a_newer_entry_is_not_run():
     """An entry of a newer schema waits for a worker that knows it."""
-    with pytest.raises(UnsupportedVersion, match="schema version 2"):
-        entry(v=2).job(EIGHT, "cfo@1")
+    with pytest.raises(UnsupportedVersion, match="schema version 3"):
+        entry(v=3).job(EIGHT, "cfo@1")
+
+
+def test_a_runs_answer_has_the_entrys_form():
+    """A reader that does not know forms refuses such an entry, and makes the runs of all others."""
+    form = ResponseFormat(kind="regex", value="[0-9]+")
+    assert form == entry(response_format=form, v=VERSION).job(EIGHT, "_base").response_format
+    assert (PLAIN, None) == (entry().v, entry().job(EIGHT, "_base").response_format)
