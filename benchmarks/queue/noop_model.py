@@ -47,11 +47,12 @@ class Clock:
 
 @dataclass
 class NoopRunner:
-    """A Runner whose rows all draw token 7. ``held`` guards what the engine promises."""
+    """A Runner whose rows all draw token 7. ``held`` guards what the engine promises; ``step_s`` is slept in each step."""
 
     clock: Clock
     max_model_len: int = MAX_MODEL_LEN
     vocabulary: int = 256
+    step_s: float = 0.0
     held: set[str] = field(default_factory=set)
 
     @property
@@ -67,6 +68,8 @@ class NoopRunner:
 
     def step(self, batch: Batch) -> list[Drawn]:
         self.clock.tick(len(batch.works))
+        if self.step_s:
+            time.sleep(self.step_s)
         return [Drawn(work.sequence.seq_id, 7, 0.0) for work in batch.works if work.draws]
 
     def probe(self) -> None:
@@ -112,7 +115,10 @@ class NoopTokenizer:
     def encode(self, job: Job, form: PromptFormat | None = None) -> list[int]:
         return list(job.prompt_ids or (job.prompt or "".join(m.content for m in job.messages or ())).encode())
 
-    def detokenizer(self) -> NoopDetokenizer:
+    def tool_use(self, _job: Job, _job_id: str, _form: PromptFormat | None = None) -> None:
+        """It calls none."""
+
+    def detokenizer(self, *, tools: bool = False) -> NoopDetokenizer:
         return NoopDetokenizer()
 
 
@@ -139,13 +145,14 @@ class NoopModel:
 
     config: WorkerConfig
     clock: Clock
+    step_s: float = 0.0
 
     def identify(self, on_progress: OnProgress) -> PoolConfig:
         return PoolConfig(base_model="noop", digest="0" * 64, dtype="float32")
 
     def load(self, on_progress: OnProgress) -> Loaded:
         adapters = AdapterCache(NoopSlots(self.config.slots), _weights, self.config.host_cache_bytes)
-        runner = NoopRunner(self.clock)
+        runner = NoopRunner(self.clock, step_s=self.step_s)
         batch = ContinuousBatch(runner, adapters, Scheduler(max_batch=self.config.max_batch))
         facts = Facts("none", "float32", MAX_MODEL_LEN, {"base_model": "noop"})
         return Loaded(NativeEngine(batch, adapters, facts))
