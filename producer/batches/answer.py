@@ -36,7 +36,7 @@ class Door(Protocol):
         """What the endpoint would answer; the results stand in the order of the requests."""
         ...
 
-    def refusal(self, error: BaseException) -> tuple[int, dict[str, Any]]:
+    def refusal(self, error: BaseException, body: Mapping[str, Any]) -> tuple[int, dict[str, Any]]:
         """Status and body of what the endpoint would answer instead."""
         ...
 

@@ -81,7 +81,7 @@ class Asker:
         return [*answers, *(given_up(self._batch, line, self._held.why) for line in never)]
 
     def _refused(self, line: Line, error: Exception) -> Answer:
-        status, body = self._door.refusal(error)
+        status, body = self._door.refusal(error, line.body)
         if not isinstance(error, LorapoolError) and status >= 500:
             log.error("batch_line_failed", batch=self._batch.id, line=line.number, exc_info=error)
         return answered(self._batch, line, max(status, 400), body)

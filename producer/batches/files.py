@@ -42,22 +42,20 @@ class Files:
     ) -> FileRecord:
         """Store a content as it comes. Raises InvalidRequest, QueueFull, FilesUnavailable, and what ``pieces`` raises;
         nothing is left then."""
-        upload = await self.begin(agent, filename, purpose=purpose)
+        upload = await self.begin(agent, filename)
         try:
             async for piece in pieces:
                 await upload.write(piece, max_bytes)
-            return await upload.end(kept_s)
+            return await upload.end(kept_s, purpose=purpose)
         except BaseException:
             await upload.abort()
             raise
 
-    async def begin(self, agent: str, filename: str, *, purpose: str = "batch") -> Upload:
-        """Raises InvalidRequest, QueueFull, FilesUnavailable."""
-        if purpose not in PURPOSES:
-            raise InvalidRequest(f"purpose = {purpose!r:.60}: expected one of {', '.join(PURPOSES)}")
+    async def begin(self, agent: str, filename: str) -> Upload:
+        """Raises QueueFull, FilesUnavailable."""
         file_id = f"file-{secrets.token_hex(12)}"
         shown = plain_text(filename.replace("\\", "/").rpartition("/")[2])[:_SHOWN] or "unnamed"
-        record = FileRecord(id=file_id, agent=agent, purpose=purpose, filename=shown, name=f"files/{file_id}")
+        record = FileRecord(id=file_id, agent=agent, filename=shown, name=f"files/{file_id}")
         await self.book.begin(record)
         return Upload(self, record, await asyncio.to_thread(self.store.writing, record.name))
 
@@ -99,11 +97,15 @@ class Upload:
             raise PayloadTooLarge(f"{self._record.filename}: more than {max_bytes:,} bytes, the limit of a file")
         await asyncio.to_thread(self._writing.write, piece)
 
-    async def end(self, kept_s: int = KEPT_S) -> FileRecord:
-        """The content is whole."""
-        await asyncio.to_thread(self._writing.close)
+    async def end(self, kept_s: int = KEPT_S, *, purpose: str = "batch") -> FileRecord:
+        """The content is whole. Raises InvalidRequest."""
+        if purpose not in PURPOSES:
+            raise InvalidRequest(f"purpose = {purpose!r:.60}: expected one of {', '.join(PURPOSES)}")
         writing = self._writing
-        return await self._files.book.end(self._record.id, size=writing.size, sha256=writing.sha256, kept_s=kept_s)
+        await asyncio.to_thread(writing.close)
+        return await self._files.book.end(
+            self._record.id, purpose=purpose, size=writing.size, sha256=writing.sha256, kept_s=kept_s
+        )
 
     async def abort(self) -> None:
         """Leave nothing."""

@@ -54,7 +54,7 @@ def parse(text: bytes, number: int, endpoint: str) -> Line:
     if request.get("url") != endpoint:
         raise Fault("mismatched_url", f"{request.get('url')!r:.60}: the batch is for {endpoint}", param="url")
     if not isinstance(body, dict):
-        raise Fault("missing_required_parameter", "expected an object, the body of the request", param="body")
+        raise Fault("invalid_body", "expected an object, the body of the request", param="body")
     return Line(number, custom_id, body, len(text))
 
 

@@ -42,9 +42,7 @@ class Room:
             self._sending[adapter] -= 1
 
     async def _look(self, adapter: str | None) -> int:
-        batch, sending = (
-            self._held.batch,
-            self._sending[adapter],
-        )  # before: one that arrives meanwhile is counted twice rather than never
+        """One that arrives meanwhile is counted twice rather than never."""
+        batch, sending = self._held.batch, self._sending[adapter]
         waiting, limit = await outlasting(partial(self._client.window, adapter, batch.agent, batch.key))
         return max(1, limit // 2) - waiting - sending

@@ -10,7 +10,9 @@ from starlette.routing import BaseRoute, Mount
 from lorapool.producer.client.client import Client
 from lorapool.producer.console.app import create_console
 from lorapool.producer.gateway import (
+    batches,
     completions,
+    files,
     generate,
     health,
     models,
@@ -18,9 +20,12 @@ from lorapool.producer.gateway import (
     openapi,
 )
 from lorapool.producer.gateway.access import Access
+from lorapool.producer.gateway.batch_door import BatchDoor
 from lorapool.producer.gateway.body import BodyLimit
 from lorapool.producer.gateway.entry import Entry
 from lorapool.producer.gateway.errors import ApiError, respond
+from lorapool.producer.gateway.feeding import Feeding
+from lorapool.producer.gateway.files import OpenFiles
 from lorapool.producer.gateway.models import Models
 from lorapool.producer.gateway.responses import routes as responses
 from lorapool.producer.gateway.settings import GatewaySettings
@@ -34,6 +39,8 @@ def create_app(client: Client, settings: GatewaySettings) -> Starlette:
     app = Starlette(routes=_routes(client), middleware=middleware, exception_handlers=handlers)
     app.state.client, app.state.keys, app.state.settings = client, client.keys, settings
     app.state.models = Models(client)
+    app.state.files = OpenFiles(client, settings)
+    app.state.feeding = Feeding(client, app.state.files, BatchDoor(app.state.models, settings))
     return app
 
 
@@ -43,6 +50,8 @@ def _routes(client: Client) -> list[BaseRoute]:
         models,
         completions,
         responses,
+        files,
+        batches,
         generate,
         health,
         openapi,

@@ -141,10 +141,22 @@ _ERROR = _object(
         code={"type": ["string", "null"]},
     ),
 )
+_BATCH = _object(
+    ("input_file_id", "endpoint", "completion_window"),
+    input_file_id=_TEXT,
+    endpoint={"type": "string", "enum": ["/v1/chat/completions", "/v1/completions", "/v1/responses"]},
+    completion_window={**_TEXT, "pattern": "^[1-9][0-9]{0,5}[mhd]$", "description": "1m to 7d, such as 24h."},
+    metadata=_SHARED["metadata"],
+)
+_UPLOAD = _object(
+    ("file", "purpose"), closed=False, file={"type": "string", "contentMediaType": "application/jsonl"}, purpose=_TEXT
+)
 SCHEMAS: Mapping[str, Schema] = {
     "ChatRequest": _CHAT,
     "CompletionRequest": _PLAIN,
     "GenerateRequest": _GENERATE,
+    "BatchRequest": _BATCH,
+    "FileUpload": _UPLOAD,
     "Error": _ERROR,
 }
 _HEADERS = (
@@ -172,6 +184,7 @@ def paths() -> dict[str, Schema]:
     served: dict[str, Schema] = {
         "/v1/models": {"get": operation("What may be asked: adapters by ref, id and alias, and the base model.")},
         "/v1/models/{name}": {"get": operation("One of them.", parameters=[{**_ID[0], "name": "name"}])},
+        **_of_batches(),
         "/generate": {"post": operation("LoRAX's and TGI's: one answer.", "GenerateRequest", _ASKED)},
         "/generate_stream": {"post": operation("LoRAX's and TGI's: an event a token.", "GenerateRequest", _ASKED)},
         "/": {"post": operation("Either of both, by `stream`.", "GenerateRequest", _ASKED)},
@@ -187,6 +200,25 @@ def paths() -> dict[str, Schema]:
         again = operation("The stream of a request made before, from Last-Event-ID on.", parameters=[*_ID, _ASKED[1]])
         served[f"{path}/{{id}}/stream"] = {"get": again}
     return served
+
+
+def _of_batches() -> dict[str, Schema]:
+    upload = operation("Store a file: a line for each request.")
+    upload["requestBody"] = {"required": True, "content": {"multipart/form-data": {"schema": _ref("FileUpload")}}}
+    return {
+        "/v1/files": {"post": upload, "get": operation("Stored files, newest first.")},
+        "/v1/files/{id}": {
+            "get": operation("One of them.", parameters=_ID),
+            "delete": operation("Delete it.", parameters=_ID),
+        },
+        "/v1/files/{id}/content": {"get": operation("Its content.", parameters=_ID)},
+        "/v1/batches": {
+            "post": operation("Have every line of a file asked, whatever dies meanwhile.", "BatchRequest"),
+            "get": operation("Batches, newest first."),
+        },
+        "/v1/batches/{id}": {"get": operation("One of them.", parameters=_ID)},
+        "/v1/batches/{id}/cancel": {"post": operation("End it.", parameters=_ID)},
+    }
 
 
 async def page(_: Request) -> Response:

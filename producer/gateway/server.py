@@ -37,8 +37,9 @@ async def serve(client: Client, settings: GatewaySettings, *, ready: Ready = lam
         check_host(settings.host)
     with _listening(settings) as listener:
         url = _url(settings.host, listener.getsockname()[1])
-        server = _Server(_config(create_app(client, settings), settings), lambda: ready(url))
-        async with recording(client):
+        app = create_app(client, settings)
+        server = _Server(_config(app, settings), lambda: ready(url))
+        async with recording(client), app.state.feeding.beside():
             await _until_told(server, listener)
 
 

@@ -31,7 +31,7 @@ class FileBook:
     async def begin(self, record: FileRecord) -> None:
         """Its content is about to come. Raises QueueFull where its agent has too many files."""
         head = records.FileBegin(id=record.id, agent=record.agent, ttl_ms=UPLOAD_S * 1000, most=MAX_FILES)
-        fields = ("purpose", record.purpose, "filename", record.filename, "name", record.name)
+        fields = ("filename", record.filename, "name", record.name)
         if not await self._scripts.run("file_begin", *head, *fields):
             raise QueueFull(
                 f"agent {record.agent} has {MAX_FILES} files, the limit: delete some",
@@ -41,9 +41,9 @@ class FileBook:
                 retry_after_s=60.0,
             )
 
-    async def end(self, file_id: str, *, size: int, sha256: str, kept_s: int = KEPT_S) -> FileRecord:
+    async def end(self, file_id: str, *, purpose: str, size: int, sha256: str, kept_s: int = KEPT_S) -> FileRecord:
         """Its content is there. Raises UnknownFile where that took so long that it is forgotten."""
-        fields = records.FileEnd(id=file_id, ttl_ms=kept_s * 1000, bytes=size, sha256=sha256)
+        fields = records.FileEnd(id=file_id, ttl_ms=kept_s * 1000, purpose=purpose, bytes=size, sha256=sha256)
         if not await self._scripts.run("file_end", *fields):
             raise _unknown(file_id)
         return await self.get(file_id)

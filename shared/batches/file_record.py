@@ -33,9 +33,9 @@ class FileRecord(BaseModel):
 
     id: Name
     agent: Name
-    purpose: str
     filename: str
     name: StoreName
+    purpose: str = ""
     status: FileStatus = FileStatus.UPLOADING
     bytes: Count = 0
     sha256: str = ""

@@ -19,6 +19,7 @@ class FileBegin(NamedTuple):
 class FileEnd(NamedTuple):
     id: str
     ttl_ms: int
+    purpose: str
     bytes: int
     sha256: str
 

@@ -9,7 +9,7 @@ if not status then
   return 0
 end
 if status == 'uploading' then
-  call('HSET', key, 'status', 'processed', 'bytes', ARGV[FILE_END.bytes], 'sha256', ARGV[FILE_END.sha256],
+  call('HSET', key, 'status', 'processed', 'purpose', ARGV[FILE_END.purpose], 'bytes', ARGV[FILE_END.bytes], 'sha256', ARGV[FILE_END.sha256],
     'expires_ms', expires)
   call('ZADD', P .. 'files_due', expires, id)
 end

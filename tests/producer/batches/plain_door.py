@@ -33,6 +33,7 @@ class PlainDoor:
         assert body
         return {"id": answer_id, "choices": [{"text": result.text} for result in results]}
 
-    def refusal(self, error: BaseException) -> tuple[int, dict[str, Any]]:
+    def refusal(self, error: BaseException, body: Mapping[str, Any]) -> tuple[int, dict[str, Any]]:
+        assert body
         status = 400 if isinstance(error, InvalidRequest) else 500
         return status, {"error": {"message": str(error), "type": type(error).__name__}}

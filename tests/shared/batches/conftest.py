@@ -32,9 +32,9 @@ class Books:
 
     async def file(self, agent: str = "ada", *, purpose: str = "batch", whole: bool = True) -> FileRecord:
         name = f"file-{secrets.token_hex(4)}"
-        record = FileRecord(id=name, agent=agent, purpose=purpose, filename="a.jsonl", name=f"files/{name}")
+        record = FileRecord(id=name, agent=agent, filename="a.jsonl", name=f"files/{name}")
         await self.files.begin(record)
-        return await self.files.end(record.id, size=7, sha256="ab") if whole else record
+        return await self.files.end(record.id, purpose=purpose, size=7, sha256="ab") if whole else record
 
     async def batch(self, agent: str = "ada", **fields: Any) -> BatchRecord:
         fields = {"input_file": (await self.file(agent)).id, "window_s": 60, "endpoint": "/v1/completions", **fields}

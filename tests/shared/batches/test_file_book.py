@@ -18,7 +18,7 @@ async def test_a_file_is_there_once_its_content_is(books: Books) -> None:
     with pytest.raises(UnknownFile):
         await books.files.get(begun.id)
     assert ([], False) == await books.files.page("ada")
-    ended = await books.files.end(begun.id, size=7, sha256="ab")
+    ended = await books.files.end(begun.id, purpose="batch", size=7, sha256="ab")
     assert (7, "ab", NOW, NOW + KEPT_S * 1000) == (ended.bytes, ended.sha256, ended.created_ms, ended.expires_ms)
     assert ended == await books.files.get(begun.id)
 
@@ -27,7 +27,7 @@ async def test_the_same_end_again_changes_nothing(books: Books) -> None:
     """A lost reply is asked for again."""
     file = await books.file()
     await books.set_clock(NOW + 5)
-    assert file == await books.files.end(file.id, size=9, sha256="cd")
+    assert file == await books.files.end(file.id, purpose="batch", size=9, sha256="cd")
 
 
 async def test_an_upload_that_never_ends_is_due_after_an_hour(books: Books) -> None:
@@ -37,7 +37,7 @@ async def test_an_upload_that_never_ends_is_due_after_an_hour(books: Books) -> N
     assert [begun.id] == await books.files.due(10)
     await remove(books, begun.id)
     with pytest.raises(UnknownFile):
-        await books.files.end(begun.id, size=1, sha256="")
+        await books.files.end(begun.id, purpose="batch", size=1, sha256="")
     assert ([whole], False) == await books.files.page("ada")
 
 
