@@ -27,6 +27,7 @@ from lorapool.producer.client import adapters, client, handle, schedules
 from lorapool.producer.client.loop_thread import LoopThread
 from lorapool.producer.operator import upkeep
 from lorapool.producer.sync import Client, JobHandle
+from lorapool.shared.access.key_book import KeyBook
 
 
 @pytest.fixture
@@ -184,6 +185,7 @@ def test_operators_work_without_a_loop_too(pool: Client) -> None:
         (sync.Adapters, adapters.Adapters, {"resolve", "ref", "serving"}),
         (sync.PoolUpkeep, upkeep.PoolUpkeep, set()),
         (sync.Schedules, schedules.Schedules, set()),
+        (sync.Keys, KeyBook, {"find", "any"}),
     ],
 )
 def test_the_names_are_the_same(blocking: type, asynchronous: type, own: set[str]) -> None:

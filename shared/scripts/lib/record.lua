@@ -41,6 +41,11 @@ local function sound(id, state, ref, agent, ...)
   return good
 end
 
+-- Whose quota a job is charged to, '' for nobody's.
+local function charged_key(text)
+  return is_name(text) and text or ''
+end
+
 local function load_job(id)
   local v = call('HMGET', P .. 'job:' .. id, JOB.FIELDS)
   local state, ref, agent, attempts, lost = v[JOB.state], v[JOB.ref], v[JOB.agent], v[JOB.attempts], v[JOB.lost]
@@ -55,5 +60,5 @@ local function load_job(id)
     priority = v[JOB.priority] or 'normal', settled = v[JOB.settled], digest = v[JOB.digest] or '',
     seed = v[JOB.seed] or '0', started = number(v[JOB.started_ms]), first_token = number(v[JOB.first_token_ms]),
     lifted = number(v[JOB.lifted]) or 0, lost_leases = v[JOB.lost_leases] or '', due = number(v[JOB.due_ms]),
-    spared = v[JOB.spared], key = v[JOB.key] or '' }
+    spared = v[JOB.spared], key = charged_key(v[JOB.key]) }
 end

@@ -15,7 +15,7 @@ local function load_running(id)
     submitted = submitted, stream = v[RUNNING.stream], deadline = number(v[RUNNING.deadline_ms]),
     worker = v[RUNNING.worker] or '', client = v[RUNNING.client], lost = lost, digest = v[RUNNING.digest] or '',
     seed = v[RUNNING.seed] or '', started = number(v[RUNNING.started_ms]) and v[RUNNING.started_ms],
-    key = v[RUNNING.key] or '' }
+    key = charged_key(v[RUNNING.key]) }
 end
 
 local function field(job, name)
