@@ -13,11 +13,15 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
+from llguidance import LLMatcher
+
 from lorapool.shared.errors import AdapterConflict, InvalidRequest
 from lorapool.shared.job import BASE_REF, FinishReason
 from lorapool.worker.engine.adapter_source import AdapterSource
 from lorapool.worker.engine.port import EngineCounters, Facts, Report, Request, Residency, Start, Update, Watch
-from tests.fake_runner import alternatives, forced, token_of
+from lorapool.worker.grammar.compiler import compiled
+from tests.fake_runner import alternatives, forced, next_allowed, token_of
+from tests.fake_vocabulary import vocabulary
 
 VOCABULARY = 1000
 
@@ -27,6 +31,15 @@ class _Row:
     request: Request
     since_s: float | None = None  # waits for its adapter
     output_ids: list[int] = field(default_factory=list)
+    matcher: LLMatcher | None = None
+
+    def draw(self, token: int) -> bool:
+        """This token, or the next that its grammar allows; True where that is at its end."""
+        if self.matcher is not None:
+            token = next_allowed(self.matcher.compute_bitmask(), token)
+            self.matcher.consume_token(token)
+        self.output_ids.append(token)
+        return self.matcher is not None and self.matcher.is_stopped()
 
 
 class FakeEngine:
@@ -71,7 +84,8 @@ class FakeEngine:
             raise InvalidRequest(f"token {strange}: the vocabulary has {VOCABULARY} tokens")
         if request.source is not None:
             self._know(request.source)
-        self._waiting[request.seq_id] = _Row(request)
+        matcher = None if request.grammar is None else compiled(vocabulary(), request.grammar)
+        self._waiting[request.seq_id] = _Row(request, matcher=matcher)
 
     def abort(self, seq_id: str) -> None:
         self._waiting.pop(seq_id, None)
@@ -164,8 +178,9 @@ class FakeEngine:
             return Update(seq_id, error=error)
         digest = "" if request.ref == BASE_REF else self._resident[request.ref]
         token = forced(token_of(request.prompt_ids, digest, offset, VOCABULARY), params)
-        row.output_ids.append(token)
-        ends = token in params.eos_ids and not params.ignore_eos
+        ended = row.draw(token)
+        token = row.output_ids[-1]
+        ends = ended or (token in params.eos_ids and not params.ignore_eos)
         whole = len(row.output_ids) == min(params.max_new_tokens, self.facts.max_model_len - len(request.prompt_ids))
         reason = FinishReason.EOS_TOKEN if ends else FinishReason.LENGTH if whole else None
         top = (alternatives(token, params.top_logprobs, VOCABULARY),) if params.top_logprobs else ()

@@ -14,6 +14,7 @@ from typing import Any
 
 from lorapool.worker.engine.port import Alternatives, Sampling
 from lorapool.worker.engine.sequence import Batch, Drawn, Sequence, Work
+from lorapool.worker.grammar.grammars import Grammars
 
 
 def token_of(prompt_ids: list[int], digest: str, index: int, vocabulary: int = 1000) -> int:
@@ -35,6 +36,12 @@ def forced(token: int, params: Sampling) -> int:
 def alternatives(token: int, count: int, vocabulary: int = 1000) -> Alternatives:
     """What ``top_logprobs`` tells of at a place where this token was drawn."""
     return tuple(((token + place) % vocabulary, -0.5 - place) for place in range(count))
+
+
+def next_allowed(mask: bytes, token: int, vocabulary: int = 1000) -> int:
+    """The first token from this one, and from 0 again, whose bit is set."""
+    tokens = ((token + step) % vocabulary for step in range(vocabulary))
+    return next(token for token in tokens if mask[token // 8] >> token % 8 & 1)
 
 
 @dataclass
@@ -74,6 +81,7 @@ class FakeRunner:
         self.poison: set[str] = set()
         self.batches: list[list[tuple[str, int, int]]] = []  # (seq_id, start, count) of each step that ran
         self.vocabulary = 1000
+        self.grammars: Grammars | None = None
         self._kv_tokens = kv_tokens
         self._reserved: dict[str, int] = {}
 
@@ -113,7 +121,13 @@ class FakeRunner:
 
     def _token(self, sequence: Sequence) -> int:
         digest = self.store.digests[sequence.slot] if sequence.slot else ""
-        return token_of(sequence.prompt_ids, digest, len(sequence.output_ids), self.vocabulary)
+        token = token_of(sequence.prompt_ids, digest, len(sequence.output_ids), self.vocabulary)
+        masks = None if self.grammars is None else self.grammars.masks([sequence])
+        if masks is None:
+            return token
+        for refused in masks.refused.values():
+            raise refused
+        return next_allowed(masks.bits[0].tobytes(), token, self.vocabulary)
 
     def _check(self, batch: Batch) -> None:
         for part in (batch.decode, batch.prefill):

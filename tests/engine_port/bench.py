@@ -77,11 +77,18 @@ class Bench:
 
 
 def request(
-    seq_id: str, prompt: list[int], tokens: int = 4, ref: str = BASE_REF, digest: str = "", uri: str = "", **params: Any
+    seq_id: str,
+    prompt: list[int],
+    tokens: int = 4,
+    ref: str = BASE_REF,
+    digest: str = "",
+    uri: str = "",
+    grammar: str | None = None,
+    **params: Any,
 ) -> Request:
     """``digest``: the ref itself, if not given."""
     source = None if ref == BASE_REF else AdapterSource(ref, digest or ref, uri)
-    return Request(seq_id, ref, prompt, Sampling(tokens, **params), source)
+    return Request(seq_id, ref, prompt, Sampling(tokens, **params), source, grammar)
 
 
 def program(slots: int = 2, max_batch: int = 4, kind: str = "PortModel", **model: Any) -> Program:

@@ -27,8 +27,10 @@ from lorapool.worker.engine.native_engine import NativeEngine
 from lorapool.worker.engine.port import Facts
 from lorapool.worker.engine.scheduler import Scheduler
 from lorapool.worker.engine.sequence import Batch, Drawn
+from lorapool.worker.grammar.grammars import Grammars
 from tests.fake_engine import FakeEngine
 from tests.fake_runner import FakeRunner, FakeStore
+from tests.fake_vocabulary import vocabulary
 
 DIE, SLEEP, SLEEP_IN_C, BABBLE, LIE, LEAK, BREAK, SICKEN, LONG_WORDS, NAP = range(901, 911)
 CONTEXT = 1 << 20
@@ -109,8 +111,9 @@ class PortModel:
         runner = PortRunner(store, step_s=self.step_s, max_model_len=CONTEXT, kv_tokens=4 * CONTEXT)
         adapters = AdapterCache(store, _weights, self.config.host_cache_bytes)
         scheduler = Scheduler(max_batch=self.config.max_batch, prefill_tokens=CONTEXT)
-        batch = ContinuousBatch(runner, adapters, scheduler)
-        facts = Facts("port", "float32", CONTEXT, {"kind": "native"})
+        runner.grammars = grammars = Grammars(vocabulary())
+        batch = ContinuousBatch(runner, adapters, scheduler, grammars=grammars)
+        facts = Facts("port", "float32", CONTEXT, {"kind": "native"}, grammars=True)
         return Loaded(NativeEngine(batch, adapters, facts), {"words": ["of", "the", "model"]})
 
     def _begin(self) -> None:
@@ -134,7 +137,7 @@ class FakeEngineModel(PortModel):
 
     def load(self, on_progress: OnProgress) -> Loaded:
         on_progress("loading port")
-        facts = Facts("port", "float32", CONTEXT, {"kind": "fake"})
+        facts = Facts("port", "float32", CONTEXT, {"kind": "fake"}, grammars=True)
         sizes = {"slots": self.config.slots, "rows": self.config.max_batch}
         return Loaded(FakeEngine(facts, load=_weights, act=_act, step_s=self.step_s, **sizes))
 

@@ -6,6 +6,8 @@ Another engine is one more form. What is claimed of text is claimed above the po
 from __future__ import annotations
 
 import asyncio
+import json
+import re
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager
@@ -23,6 +25,7 @@ from lorapool.worker.engine_process.supervisor import EngineProcess
 from tests.engine_port.bench import Bench, in_process, in_thread, request
 from tests.engine_port.model import BREAK, CONTEXT, LEAK, LONG_WORDS, NAP
 from tests.fake_runner import alternatives, completion
+from tests.fake_vocabulary import END, spelled
 
 FORMS: dict[str, Callable[..., AbstractAsyncContextManager[Bench]]] = {
     "native in a thread": in_thread,
@@ -30,6 +33,8 @@ FORMS: dict[str, Callable[..., AbstractAsyncContextManager[Bench]]] = {
     "fake in a thread": partial(in_thread, kind="FakeEngineModel"),
     "fake in a process": partial(in_process, kind="FakeEngineModel"),
 }
+FLAG = """start: %json {"type": "object", "properties": {"a": {"type": "boolean"}}, "required": ["a"],
+"additionalProperties": false, "x-guidance": {"whitespace_flexible": false}}"""
 pytestmark = pytest.mark.asyncio(loop_scope="module")  # an engine of each form serves most of the tests
 
 
@@ -137,6 +142,51 @@ async def test_tokens_that_there_are_not_fail_their_request_only(bench: Bench) -
         assert strange in str(bench.error(name))
         assert "the vocabulary has 1000 tokens" in str(bench.error(name))
     assert completion([1], "", 4) == bench.tokens("good")
+
+
+async def test_a_grammar_is_spelled(bench: Bench) -> None:
+    """To its end, which ends the sequence, with or without an end token; where it is cut off, the reason is length."""
+    assert bench.engine.facts.grammars
+    ids = {"eos_ids": (END,)}
+    bench.engine.add(
+        request("word", [1], 30, grammar='start: "yes" | "never"', **ids),
+        request("json", [2], 200, grammar=FLAG, **ids),
+        request("nameless", [3], 30, grammar="start: /[ab]{3}/"),
+        request("stubborn", [4], 30, grammar="start: /[ab]{3}/", ignore_eos=True, **ids),
+        request("cut", [5], 4, grammar="start: /[ab]{30}/", **ids),
+    )  # fmt: skip
+    await bench.ends("word", "json", "nameless", "stubborn", "cut")
+    assert spelled(bench.tokens("word")) in {"yes", "never"}
+    assert json.loads(spelled(bench.tokens("json")))["a"] in {True, False}
+    for name in ("nameless", "stubborn", "cut"):
+        assert re.fullmatch("[ab]{3,}", spelled(bench.tokens(name)))
+    reasons = {update.seq_id: update.finish_reason for update in bench.updates if update.is_last}
+    assert {"eos_token"} == {reason for name, reason in reasons.items() if name != "cut"}
+    assert "length" == reasons["cut"]
+
+
+async def test_neighbours_of_a_grammar_draw_what_they_drew_without(bench: Bench) -> None:
+    """Rows of the base model and of an adapter, which has a row with a grammar too."""
+    bench.engine.add(
+        request("base", [3, 4], 12),
+        request("held", [5], 12, grammar="start: /[ab]{12}/"),
+        request("adapter", [3, 4], 12, ref="mates@1"),
+        request("held too", [5], 12, ref="mates@1", grammar="start: /[ab]{12}/"),
+    )
+    await bench.ends("base", "held", "adapter", "held too")
+    assert completion([3, 4], "", 12) == bench.tokens("base")
+    assert completion([3, 4], "mates@1", 12) == bench.tokens("adapter")
+    assert {"a", "b"} >= set(spelled(bench.tokens("held") + bench.tokens("held too")))
+
+
+async def test_a_grammar_that_is_none_fails_its_request_only(bench: Bench) -> None:
+    """With InvalidRequest and the reason; the next request of the same as well."""
+    for name in ("bad", "again"):
+        bench.engine.add(request(name, [1], grammar="start: ???"), request(f"good {name}", [1]))
+        await bench.ends(name, f"good {name}")
+        assert isinstance(bench.error(name), InvalidRequest)
+        assert "the grammar is not served" in str(bench.error(name))
+        assert completion([1], "", 4) == bench.tokens(f"good {name}")
 
 
 async def test_batch_mates_do_not_change_an_answer(bench: Bench) -> None:

@@ -90,7 +90,7 @@ def test_tools_come_from_a_file_and_calls_are_shown(run: Run, lorapool_pool: Can
 
 
 def test_the_form_of_an_answer_is_asked_for(run: Run, lorapool_pool: CannedPool, tmp_path: Path) -> None:
-    """By one flag, whose content may lie in a file; two, or a form that is none, are refused before anything is sent."""
+    """By one flag, whose content may lie in a file; two, or a form that is none, are refused at once."""
     (schema := tmp_path / "schema.json").write_text('{"type": "object"}')
     (grammar := tmp_path / "yes.lark").write_text('start: "yes"')
     where = ["--redis-url", lorapool_pool.redis_url, "--pool", lorapool_pool.name]
