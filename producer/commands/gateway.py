@@ -6,6 +6,7 @@ What it needs is an extra of the package, imported only here.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from contextlib import suppress
 
 import typer
@@ -60,8 +61,8 @@ def gateway(
 
     logs.configure("info")
     try:
-        with suppress(KeyboardInterrupt):
-            asyncio.run(run())
+        with suppress(KeyboardInterrupt), asyncio.Runner(loop_factory=_loop_factory()) as runner:
+            runner.run(run())
     except LorapoolError as error:
         refuse(error, as_json=as_json)
     except OSError as error:
@@ -77,6 +78,16 @@ def check_installed(*, as_json: bool) -> None:
         message = f"the gateway needs {missing.name}: pip install 'lorapool[gateway]'"
         failure("ModuleNotFoundError", message, as_json=as_json)
         raise typer.Exit(1) from None
+
+
+def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    """uvloop's where there is one, which takes about a tenth less for a request: the extra brings it but for Windows
+    and PyPy."""
+    try:
+        import uvloop
+    except ModuleNotFoundError:
+        return None
+    return uvloop.new_event_loop
 
 
 def _say_where(url: str, *, keyed: bool) -> None:
