@@ -83,7 +83,7 @@ async def _work(arguments: argparse.Namespace) -> None:
         claim_ahead=2 * arguments.concurrency,  # as Dramatiq prefetches: claims overlap with settling
         slots=arguments.slots,
     )
-    status = await serve(config, settings, served_in_process(NoopModel(config, clock)))
+    status = await serve(config, settings, served_in_process(NoopModel(config, clock, arguments.step_ms / 1000)))
     say(rows=clock.rows, first_s=clock.first_s, last_s=clock.last_s, cpu_s=clock.cpu_s)
     sys.exit(status)
 
@@ -116,6 +116,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--concurrency", type=int, default=32)
     parser.add_argument("--adapters", type=int, default=1)
     parser.add_argument("--claim-size", type=int, default=32)
+    parser.add_argument("--step-ms", type=float, default=0.0)
     parser.add_argument("--slots", type=int, default=64)
     parser.add_argument("--worker-id", default=f"worker-{os.getpid()}")
     return parser

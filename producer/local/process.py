@@ -39,6 +39,10 @@ class LocalProcess:
                 preexec_fn=_end_with_parent if sys.platform == "linux" else None,  # noqa: PLW1509  no threads here yet
             )
 
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
     def check(self) -> None:
         """Raise ProcessEnded if the process is no more."""
         status = self._process.poll()
