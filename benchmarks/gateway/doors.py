@@ -72,7 +72,7 @@ def ours(folder: Path, *, concurrency: int = 64, step_ms: float = 0.0) -> Iterat
     with ExitStack() as stack:
         url = stack.enter_context(embedded_server(folder))
         asyncio.run(register(url, 1))
-        options = {"redis_url": url, "concurrency": concurrency, "step_ms": step_ms}
+        options: dict[str, Any] = {"redis_url": url, "concurrency": concurrency, "step_ms": step_ms}
         stack.enter_context(talking(sys.executable, OURS, "work", **options))
         address, pid = stack.enter_context(gateway(folder, url))
         yield Door(address, adapter_name(0), pid, url)

@@ -1,4 +1,4 @@
-"""A client that costs little: HTTP/1.1 over kept connections, one request after another on each; the same for all doors.
+"""A client that costs little: HTTP/1.1 over kept connections, one request after another on each, for all doors alike.
 
 ``python -m benchmarks.gateway.http_load ROLE --address HOST:PORT --body JSON …`` in a process of its own, so that it
 shares no interpreter with what it measures. Figures go to standard output as JSON lines. ``volley``: so many requests

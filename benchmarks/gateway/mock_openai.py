@@ -1,6 +1,7 @@
 """A server that answers every chat with one word, at once: what stands behind LiteLLM's proxy instead of a model.
 
-``python -m benchmarks.gateway.mock_openai run`` says which port it listens on. It reads no more of a request than it must.
+``python -m benchmarks.gateway.mock_openai run`` says which port it listens on. It reads no more of a
+request than it must.
 """
 
 from __future__ import annotations

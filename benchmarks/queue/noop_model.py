@@ -47,7 +47,7 @@ class Clock:
 
 @dataclass
 class NoopRunner:
-    """A Runner whose rows all draw token 7. ``held`` guards what the engine promises; ``step_s`` is slept in each step."""
+    """A Runner whose rows all draw token 7, in steps of ``step_s``. ``held`` guards what the engine promises."""
 
     clock: Clock
     max_model_len: int = MAX_MODEL_LEN
