@@ -19,7 +19,7 @@ from lorapool.shared import logs
 from lorapool.shared.errors import LorapoolError
 
 
-def gateway(
+def gateway(  # noqa: PLR0917 - typer takes one argument a flag
     host: o.Host = "127.0.0.1",
     port: o.Port = 8080,
     files: o.Files = "~/.cache/lorapool/files",
@@ -28,6 +28,7 @@ def gateway(
     max_body: o.MaxBody = 8 << 20,
     max_connections: o.MaxConnections = 8192,
     ping: o.Ping = 15.0,
+    slow: o.Slow = 30.0,
     drain: o.Drain = 30.0,
     redis_url: o.RedisUrl = None,
     pool: o.Pool = None,
@@ -51,6 +52,7 @@ def gateway(
         max_body_bytes=max_body,
         max_connections=max_connections,
         ping_s=ping,
+        slow_s=slow,
         drain_s=drain,
     )
 

@@ -191,6 +191,10 @@ MaxConnections = Annotated[int, flag("--max-connections", "At most N at a time; 
 Ping = Annotated[
     float, flag("--ping", "An empty chunk after so many SECONDS in which a stream had none.", min=0.01, **_BOUNDS)
 ]
+Slow = Annotated[
+    float,
+    flag("--slow", "A client has SECONDS for its headers, and to take what it is sent.", min=0.01, **_BOUNDS),
+]
 Drain = Annotated[
     float, flag("--drain", "On SIGTERM, SECONDS for what is under way; jobs go on after that.", min=0, **_BOUNDS)
 ]

@@ -18,6 +18,7 @@ from lorapool.producer.gateway.fields import object_of
 from lorapool.producer.gateway.settings import GatewaySettings
 
 SLOWEST = 16 << 10  # bytes a second
+DISCARDED = 64 << 20  # bytes of a body that is refused: who still sends would see a broken connection, not why
 FILES = "/v1/files"
 _CLOSE = {"connection": "close", "x-should-retry": "false"}
 
@@ -34,9 +35,12 @@ class BodyLimit:
             return
         limit = self._limit(scope)
         announced = next((value for name, value in scope["headers"] if name == b"content-length"), b"0")
+        bounded = _Bounded(receive, limit, self._settings.slow_s)
         if int(announced) > limit:  # the server has refused what is no number
+            if not any(name == b"expect" for name, _ in scope["headers"]):
+                await bounded.discard()
             raise _too_large(limit)
-        await self._app(scope, _Bounded(receive, limit, self._settings.slow_s), send)
+        await self._app(scope, bounded, send)
 
     def _limit(self, scope: Scope) -> int:
         settings = self._settings
@@ -53,11 +57,21 @@ class _Bounded:
     async def __call__(self) -> Message:
         if not self._more:  # what comes now is that the client left, whenever that is
             return await self._receive()
+        message = await self._next()
+        if self._came > self._limit:
+            await self.discard()
+            raise _too_large(self._limit)
+        return message
+
+    async def discard(self) -> None:
+        """Read on, for a while, what nobody wants."""
+        while self._more and self._came < self._limit + DISCARDED:
+            await self._next()
+
+    async def _next(self) -> Message:
         message = await self._in_time()
         self._more = message["type"] == "http.request" and message.get("more_body", False)
         self._came += len(message.get("body", b""))
-        if self._came > self._limit:
-            raise _too_large(self._limit)
         return message
 
     async def _in_time(self) -> Message:

@@ -55,10 +55,10 @@ class EventStream:
         sending, leaving = asyncio.create_task(self._send(send)), asyncio.create_task(gone(receive))
         try:
             await asyncio.wait((sending, leaving), return_when=asyncio.FIRST_COMPLETED)
-        except asyncio.CancelledError:  # the time for draining is up
+        except asyncio.CancelledError:  # the time for draining is up, and the server ends only this task so
             await cancel_and_wait(sending)
             await self._last(send, error_event(_ENDING))
-            raise
+            return
         finally:
             await cancel_and_wait(sending, leaving)
             await self._events.aclose()

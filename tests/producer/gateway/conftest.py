@@ -6,10 +6,12 @@ import asyncio
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from typing import Any
 
 import httpx
 import pytest
 
+from lorapool.producer.client.client import Client
 from lorapool.producer.gateway.server import serve
 from lorapool.producer.gateway.settings import GatewaySettings
 from lorapool.producer.testing.canned import CannedPool
@@ -28,11 +30,11 @@ def canned(redis_url: str) -> Iterator[CannedPool]:
 
 
 @asynccontextmanager
-async def gateway(pool: CannedPool, **changes: object) -> AsyncIterator[str]:
-    """Its URL."""
+async def gateway(pool: CannedPool, *, redis_url: str = "", **changes: Any) -> AsyncIterator[str]:
+    """Its URL; ``redis_url``: its own way to the pool's server."""
     where: asyncio.Future[str] = asyncio.get_running_loop().create_future()
     settings = replace(GatewaySettings(port=0, drain_s=1.0), **changes)
-    async with pool.client() as client:
+    async with Client(redis_url or pool.redis_url, pool=pool.name) as client:
         serving = asyncio.create_task(serve(client, settings, ready=where.set_result))
         await asyncio.wait((where, serving), return_when=asyncio.FIRST_COMPLETED)
         try:
