@@ -8,6 +8,7 @@ import re
 from collections.abc import Callable, Iterator
 from contextlib import AsyncExitStack
 from typing import Any
+from urllib.parse import quote
 
 import httpx
 import pytest
@@ -34,7 +35,7 @@ HEADERS = st.dictionaries(
     HEADER,
     max_size=2,
 )
-EXAMPLES = at_length(150, 20_000)
+EXAMPLES = at_length(80, 3_000)
 
 
 @pytest.fixture(scope="module")
@@ -84,7 +85,7 @@ def test_bodies(ask: Ask, sent: tuple[str, dict[str, Any]], data: st.DataObject)
 )
 def test_paths(ask: Ask, path: str, method: str, junk: str) -> None:
     """Of every path, with any id, by any method."""
-    filled = re.sub(r"\{\w+\}", lambda _: httpx.URL(f"http://x/{junk}").raw_path.decode().lstrip("/") or "x", path)
+    filled = re.sub(r"\{\w+\}", lambda _: quote(junk, safe="") or "x", path)
     answer = ask(method, filled, headers={"last-event-id": "chatcmpl-j:0.0.0"})
     if method != "HEAD":
         check(answer)
