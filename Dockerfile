@@ -23,7 +23,7 @@ RUN --mount=type=bind,from=wheel,source=/dist,target=/dist \
     pip install --no-cache-dir --no-deps --no-index /dist/lorapool-*.whl && pip check
 COPY --chmod=755 deploy/one-gpu /usr/local/bin/one-gpu
 RUN useradd --create-home --uid 10001 lorapool \
- && install -d -o lorapool -g lorapool /run/lorapool /adapters /home/lorapool/.cache /home/lorapool/.cache/huggingface
+ && install -d -o lorapool -g lorapool /run/lorapool /adapters /home/lorapool/.cache /home/lorapool/.cache/huggingface /home/lorapool/.cache/lorapool
 USER lorapool
 WORKDIR /home/lorapool
 ENTRYPOINT ["lorapool-worker"]

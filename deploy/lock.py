@@ -25,7 +25,7 @@ HEAD = """\
 # it anew.
 """
 FILES = {
-    "requirements.lock": "What a worker needs, all but torch: `lorapool[worker]`, and what that asks for.",
+    "requirements.lock": "What a worker or a gateway needs, all but torch: `lorapool[worker,gateway]`, and what that asks for.",
     "requirements-cuda.lock": "torch as PyPI has it, with the libraries of CUDA. A CPU build has other files.",
 }
 
@@ -46,9 +46,9 @@ def _compiled(torch: str) -> str:
         constraints.write(f"{torch}\n")
         constraints.flush()
         command = [
-            sys.executable, "-m", "uv", "pip", "compile", "pyproject.toml", "--extra", "worker", "--generate-hashes",
-            "--python-version", PYTHON, "--python-platform", PLATFORM, "--constraint", constraints.name,
-            "--no-config", "--no-header", "--no-annotate", "--quiet",
+            sys.executable, "-m", "uv", "pip", "compile", "pyproject.toml", "--extra", "worker", "--extra", "gateway",
+            "--generate-hashes", "--python-version", PYTHON, "--python-platform", PLATFORM,
+            "--constraint", constraints.name, "--no-config", "--no-header", "--no-annotate", "--quiet",
         ]  # fmt: skip
         clean = {name: value for name, value in os.environ.items() if not name.startswith(("UV_", "PIP_"))}
         return subprocess.run(command, cwd=ROOT, env=clean, check=True, capture_output=True, text=True).stdout
