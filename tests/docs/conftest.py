@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,8 +15,8 @@ from examples.base_model import prepare
 from lorapool.shared.server.redis_client import connect
 from lorapool.shared.server.settings import redis_settings
 from tests.conftest import running_server
-from tests.e2e.conftest import ADAPTERS
-from tests.fleet import alive, real_worker
+from tests.e2e.conftest import ADAPTERS, register_all
+from tests.fleet import CEILING_S, alive, real_worker, until
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
@@ -30,6 +33,27 @@ def docs_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     ):
         asyncio.run(_alive(url))
         yield url.removesuffix("/0")
+
+
+@pytest.fixture(scope="session")
+def docs_http(docs_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The URL of a gateway of it, with the five adapters of the demo registered."""
+    folder = tmp_path_factory.mktemp("gateway")
+    said = folder / "said.txt"
+    command = [Path(sys.executable).parent / "lorapool", "gateway", "--port", "0", "--files", folder / "files"]
+    with said.open("wb") as out:
+        gateway = subprocess.Popen([*command, "--redis-url", docs_url], stdout=out, stderr=out)
+    try:
+        asyncio.run(register_all(docs_url, WORKER))
+        yield asyncio.run(_listening(said))
+    finally:
+        gateway.terminate()
+        assert 0 == gateway.wait(CEILING_S), said.read_text()
+
+
+async def _listening(said: Path) -> str:
+    match = await until(lambda: re.search(r"http://[\d.]+:\d+", said.read_text()))
+    return str(match[0])
 
 
 async def _alive(url: str) -> None:

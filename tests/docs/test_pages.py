@@ -12,8 +12,8 @@ from tests.length import LONG
 
 PAGES = sorted(DOCS.glob("*.md"))
 QUICK_START = "quick-start.md"  # `make test-all` runs it in a newcomer's environment instead: test_newcomer.py
-URL = "redis://127.0.0.1:6379"
-README_CODE = ("lorapool adapters register", "pool.submit")
+URL, HTTP = "redis://127.0.0.1:6379", "http://127.0.0.1:8080"
+README_CODE = ("curl http", "lorapool adapters register", "pool.submit")
 NOT_RUN = {
     "adapters.md": ["it needs a bucket"],
     "arq.md": ["it runs until it is stopped"],
@@ -28,6 +28,7 @@ NOT_RUN = {
         "the test keeps the demo's server and worker running itself",
         "the test runs this page in such an environment, made from a wheel of the checkout",
         "it installs torch and fetches a model from the hub",
+        "it installs torch and fetches a model from the hub",
         "each starts a demo of its own",
     ],
 }
@@ -35,9 +36,9 @@ NOT_RUN = {
 
 @pytest.mark.timeout(400)  # a page's time, on a machine that others keep busy
 @pytest.mark.parametrize("page", [page for page in PAGES if page.name != QUICK_START or not LONG], ids=lambda p: p.name)
-def test_page_runs(page: Path, folder: Path, docs_url: str) -> None:
+def test_page_runs(page: Path, folder: Path, docs_url: str, docs_http: str) -> None:
     """In order, each block ends as the page says, and prints what the page shows."""
-    session = Session(folder, here(), docs_url, {URL: docs_url})
+    session = Session(folder, here(), docs_url, {URL: docs_url, HTTP: docs_http})
     for block in blocks(page):
         if block.not_run is None:
             run_and_compare(session, block)
@@ -50,12 +51,13 @@ def run_and_compare(session: Session, block: Block) -> None:
     )
 
 
-def test_readme_code_runs(folder: Path, docs_url: str) -> None:
-    """An agent's first code in the README, after the adapter was registered as it says."""
-    session = Session(
-        folder, here(), docs_url, {"redis://localhost:6379": docs_url, " /adapters/": " examples/adapters/"}
-    )
-    register, ask = (next(block for block in blocks(ROOT / "README.md") if word in block.text) for word in README_CODE)
+def test_readme_code_runs(folder: Path, docs_url: str, docs_http: str) -> None:
+    """The README's first question, by curl; and an agent's first code, after the adapter was registered as it says."""
+    meant = {"redis://localhost:6379": docs_url, " /adapters/": " examples/adapters/", HTTP: docs_http}
+    session = Session(folder, here(), docs_url, meant)
+    found = [next(block for block in blocks(ROOT / "README.md") if word in block.text) for word in README_CODE]
+    by_curl, register, ask = found
+    assert '"chat.completion"' in session.run(by_curl)
     assert "cfo@1.0.0 is ready" in session.run(register)
     assert session.run(ask).strip()
 
