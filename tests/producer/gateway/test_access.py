@@ -244,6 +244,31 @@ async def test_a_key_asks_its_adapters_alone(door: Door) -> None:
             assert 404 == (await http.get(f"/v1/models/{name}")).status_code
 
 
+ASKING: dict[str, dict[str, Any]] = {
+    "/v1/chat/completions": {"model": "cfo", "messages": [{"role": "user", "content": "x"}]},
+    "/v1/completions": {"model": "cfo", "prompt": "x"},
+    "/v1/responses": {"model": "cfo", "input": "x"},
+    "/generate": {"inputs": "x", "parameters": {"adapter_id": "cfo"}},
+    "/generate_stream": {"inputs": "x", "parameters": {"adapter_id": "cfo"}},
+    "/": {"inputs": "x", "parameters": {"adapter_id": "cfo"}},
+}
+NOT_ASKING = {"/v1/files", "/v1/batches", "/v1/{path:path}"}  # a batch asks line by line
+
+
+async def test_every_door_heeds_a_keys_adapters(door: Door, pool: CannedPool) -> None:
+    """Whatever posts a job: another's adapter is 404, streamed or not, and nothing reaches the pool. A new route that
+    asks has to be named in ASKING."""
+    posting = {path for method, path in routes(door.app.routes) if method == "POST" and "/{id}" not in path}
+    assert set(ASKING) == {path for path in posting if not path.startswith("/console")} - NOT_ASKING
+    async with door.asking(await door.client.keys.add("board-7", adapters=["ce*"])) as http:
+        for path, body in ASKING.items():
+            for more in ({}, {"stream": True}) if path.startswith("/v1") else ({},):
+                answer = await http.post(path, json={**body, **more})
+                assert 404 == answer.status_code, (path, answer.text)
+                assert "money" not in answer.text
+    assert [] == pool.requests
+
+
 async def test_a_closed_adapter_of_others_is_not_told_of(door: Door) -> None:
     """An alias that the key may ask, of an adapter that it may not."""
     await door.client.adapters.alias("chief", "cfo@1")
@@ -351,6 +376,29 @@ async def test_lists_have_ones_own_alone(door: Door) -> None:
         for path in paths - {"/health", "/v1/models"}:
             text = (await stranger.get(path)).text
             assert not [one for one in made.values() if one in text], path
+
+
+async def test_what_is_anothers_is_not_referred_to(door: Door, pool: CannedPool) -> None:
+    """Neither as the response to go on from, nor as the file of a batch, nor as the stream to read on."""
+    mine, other = await door.client.keys.add("mine"), await door.client.keys.add("other")
+    async with door.asking(mine) as owner, door.asking(other) as stranger:
+        made = await owned(owner, {path for _, path in routes(door.app.routes)})
+        before = len(pool.requests)
+        for theirs, nothing in ((made[kind], f"{made[kind][:-4]}zzzz") for kind in ("/v1/responses", "/v1/files")):
+            told = []
+            for name in (theirs, nothing):
+                follow = {"model": "ceo", "input": "And?", "previous_response_id": name}
+                batch = {"input_file_id": name, "endpoint": "/v1/chat/completions", "completion_window": "24h"}
+                path, body = ("/v1/batches", batch) if name.startswith("file") else ("/v1/responses", follow)
+                answer = await stranger.post(path, json=body)
+                told.append((answer.status_code, answer.text.replace(name, "")))
+            assert told[0] == told[1]
+            assert told[0][0] in {400, 404}
+        for path in ("/v1/chat/completions", "/v1/completions"):
+            asked = {**ASKING[path], "model": "ceo", "stream": True}
+            answer = await stranger.post(path, json=asked, headers={"last-event-id": f"{made[path]}:0.0.0"})
+            assert (404, False) == (answer.status_code, "Onwards" in answer.text)
+        assert before == len(pool.requests)
 
 
 async def test_one_idempotency_key_of_two_callers(door: Door, pool: CannedPool) -> None:
