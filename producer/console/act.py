@@ -32,7 +32,7 @@ class Done(NamedTuple):
 @dataclass(frozen=True, slots=True)
 class Act:
     """``what``: in the audit stream's past tense. ``title``, ``warning`` and ``button`` are the question's; ``fields``
-    a template with more to fill in."""
+    a template with more to fill in; ``look`` how the button looks."""
 
     path: str
     what: str
@@ -41,6 +41,7 @@ class Act:
     warning: str = ""
     button: str = ""
     fields: str = ""
+    look: str = "danger"
 
     def routes(self, desk: Desk) -> list[BaseRoute]:
         """The question, if there is one, and the act."""
@@ -49,7 +50,8 @@ class Act:
 
     async def _ask(self, desk: Desk, request: Request) -> Response:
         form = asked(request)
-        subject = str(next(iter(request.path_params.values()), "")) or ", ".join(form.getlist("job"))[:200]
+        jobs = form.getlist("job")
+        subject = str(next(iter(request.path_params.values()), "")) or (jobs[0] if len(jobs) == 1 else "")
         kept = [(name, value) for name, value in form.multi_items() if value]
         return desk.pages.page(request, "ask.html", act=self, subject=subject, kept=kept, form=form)
 

@@ -54,6 +54,7 @@ ACTS = (
         warning="All who ask by this name get the other version within a second; jobs that were submitted keep theirs.",
         button="Move",
         fields="fields/move.html",
+        look="main",
     ),
     Act(
         "/aliases/{name}/rollback",

@@ -61,6 +61,7 @@ ACTS = (
         warning="Each request runs as a new job; a repeat finds that job, and makes no second one.",
         button="Submit again",
         fields="fields/redrive.html",
+        look="main",
     ),
     Act(
         "/dead/purge",

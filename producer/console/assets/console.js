@@ -80,7 +80,7 @@
     const colours = [colour("--c1"), colour("--c2")];
     const range = chart.unit === "share" ? [0, 1] : (_, low, high) => [0, Math.max(high || 0, 1e-9) * 1.1 || 1];
     return {
-      width, height, padding: [6, 4, 0, 0],
+      width, height, padding: [6, 14, 0, 0],
       cursor: { y: false, points: { size: 6 } }, legend: { show: false }, scales: { y: { range } },
       axes: [
         { ...axis, grid: { show: false }, size: 22, space: 60, values: "{HH}:{mm}" },

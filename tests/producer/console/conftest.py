@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
 import pytest
+import uvicorn
 from httpx import ASGITransport, AsyncClient, Response
 from redis.asyncio import Redis
 from starlette.applications import Starlette
@@ -14,6 +16,8 @@ from starlette.routing import Mount
 from lorapool.producer import Client
 from lorapool.producer.console.app import create_console
 from lorapool.shared.catalog.catalog import AdapterRecord
+from tests.conftest import free_port
+from tests.fleet import until
 from tests.parts import catalog_of
 
 HERE = "http://127.0.0.1:8080"
@@ -56,3 +60,17 @@ def add_adapter(redis: Redis, pool_name: str) -> Add:
         return record.ref
 
     return add
+
+
+@pytest.fixture
+async def served(client) -> AsyncIterator[Browser]:
+    port = free_port()
+    server = uvicorn.Server(uvicorn.Config(app_of(client), port=port, lifespan="off", log_config=None, ws="none"))
+    task = asyncio.create_task(server.serve())
+    await until(lambda: server.started)
+    try:
+        async with Browser(base_url=f"http://127.0.0.1:{port}", timeout=20) as browser:
+            yield browser
+    finally:
+        server.should_exit = True
+        await task

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -10,27 +9,10 @@ from typing import Any
 
 import httpx
 import pytest
-import uvicorn
 
 from lorapool.producer.console import live
 from lorapool.producer.console.recorder import record_minute
-from tests.conftest import free_port
-from tests.fleet import until
-from tests.producer.console.conftest import Browser, app_of
-
-
-@pytest.fixture
-async def served(client) -> AsyncIterator[Browser]:
-    port = free_port()
-    server = uvicorn.Server(uvicorn.Config(app_of(client), port=port, lifespan="off", log_config=None, ws="none"))
-    task = asyncio.create_task(server.serve())
-    await until(lambda: server.started)
-    try:
-        async with Browser(base_url=f"http://127.0.0.1:{port}", timeout=20) as browser:
-            yield browser
-    finally:
-        server.should_exit = True
-        await task
+from tests.producer.console.conftest import Browser
 
 
 @asynccontextmanager
