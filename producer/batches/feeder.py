@@ -7,6 +7,7 @@ whose time is over. Nothing that befalls one batch ends the feeder.
 from __future__ import annotations
 
 import asyncio
+import os
 import secrets
 import time
 
@@ -30,10 +31,10 @@ log = structlog.get_logger("lorapool")
 class Feeder:
     """``name`` is shown with what it holds."""
 
-    def __init__(self, client: Client, files: Files, door: Door, *, pace: Pace | None = None, name: str = "") -> None:
-        self._client, self._files, self._door, self._pace = client, files, door, pace or Pace()
+    def __init__(self, client: Client, files: Files, door: Door, *, pace: Pace, name: str = "") -> None:
+        self._client, self._files, self._door, self._pace = client, files, door, pace
         self._book: BatchBook = client.batches
-        self._name = name or f"feeder-{secrets.token_hex(4)}"
+        self._name = name or f"gateway-{secrets.token_hex(4)}-{os.getpid()}"
         self._running: dict[asyncio.Task[None], Lease] = {}
         self._stir = asyncio.Event()
         self._swept_at = 0.0

@@ -178,6 +178,9 @@ Host = Annotated[
 ]
 Port = Annotated[int, flag("--port", "The port to listen on; 0 takes a free one.", min=0, max=65535, **_LISTEN)]
 Files = Annotated[str, flag("--files", "Folder or uri (s3://, gs://, az://) of uploaded files and batches.", **_LISTEN)]
+BatchLease = Annotated[
+    float, flag("--batch-lease", "SECONDS after which another gateway takes a dead one's batches.", min=0.5, **_BOUNDS)
+]
 OnDisconnect = Annotated[
     Disconnect, flag("--on-disconnect", "What becomes of the jobs of a client that goes away.", **_LISTEN)
 ]

@@ -7,6 +7,7 @@ from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.routing import BaseRoute, Mount
 
+from lorapool.producer.batches.batch_run import Pace
 from lorapool.producer.client.client import Client
 from lorapool.producer.console.app import create_console
 from lorapool.producer.gateway import (
@@ -40,7 +41,8 @@ def create_app(client: Client, settings: GatewaySettings) -> Starlette:
     app.state.client, app.state.keys, app.state.settings = client, client.keys, settings
     app.state.models = Models(client)
     app.state.files = OpenFiles(client, settings)
-    app.state.feeding = Feeding(client, app.state.files, BatchDoor(app.state.models, settings))
+    door, pace = BatchDoor(app.state.models, settings), Pace(lease_s=settings.batch_lease_s)
+    app.state.feeding = Feeding(client, app.state.files, door, pace)
     return app
 
 

@@ -26,7 +26,7 @@ log = structlog.get_logger("lorapool")
 class Feeding:
     """One a gateway."""
 
-    def __init__(self, client: Client, files: OpenFiles, door: BatchDoor, pace: Pace | None = None) -> None:
+    def __init__(self, client: Client, files: OpenFiles, door: BatchDoor, pace: Pace) -> None:
         self._client, self._files, self._door, self._pace = client, files, door, pace
         self._feeder: Feeder | None = None
 
