@@ -12,7 +12,7 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
-from lorapool.producer.commands import adapters, fleet, jobs, keys, publishing, schedule, upkeep
+from lorapool.producer.commands import adapters, batches, fleet, jobs, keys, publishing, schedule, upkeep
 from lorapool.producer.commands.cost import cost
 from lorapool.producer.commands.gateway import gateway
 from lorapool.producer.commands.options import Version
@@ -76,6 +76,7 @@ app.command(rich_help_panel="Jobs")(jobs.submit)
 app.command(rich_help_panel="Jobs")(jobs.result)
 app.command(rich_help_panel="Jobs")(jobs.job)
 app.command(rich_help_panel="Jobs")(jobs.cancel)
+app.add_typer(batches.app, name="batch", rich_help_panel="Jobs")
 app.add_typer(schedule.app, name="schedule", rich_help_panel="Jobs")
 app.add_typer(adapters.app, name="adapters", rich_help_panel="Pool")
 adapters.app.command()(publishing.publish)

@@ -202,6 +202,16 @@ Drain = Annotated[
     float, flag("--drain", "On SIGTERM, SECONDS for what is under way; jobs go on after that.", min=0, **_BOUNDS)
 ]
 
+_BATCH = {"rich_help_panel": "The batch"}
+Endpoint = Annotated[
+    str | None, flag("--endpoint", "What the lines ask, such as /v1/completions (default: the first's url).", **_BATCH)
+]
+BatchWindow = Annotated[str, flag("--window", "The time it has, of 1m to 7d; what is late is listed so.", **_BATCH)]
+BatchWait = Annotated[bool, flag("--wait", "Wait for its end, and show how far it is.", **_BATCH)]
+BatchesOf = Annotated[str | None, flag("--agent", "Only this agent's.")]
+BatchOut = Annotated[Path | None, flag("--out", "Where the answers go (default: stdout).")]
+BatchErrors = Annotated[Path | None, flag("--errors", "Where the lines with errors go.")]
+
 GpuPrice = Annotated[float, flag("--gpu-price", "Dollars that a GPU costs an hour.", min=0)]
 GpuHours = Annotated[float | None, flag("--gpu-hours", "GPU hours paid for, if more than workers were up.")]
 FullAt = Annotated[float, flag("--full-at", "Busy share at which a GPU counts as full.")]

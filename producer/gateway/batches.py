@@ -5,7 +5,6 @@ Whoever feeds batches (feeding.py) carries them out, here or in another gateway.
 
 from __future__ import annotations
 
-import re
 import secrets
 from collections.abc import Mapping
 from typing import Any
@@ -14,6 +13,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route
 
+from lorapool.producer.batches.window import window_s, window_text
 from lorapool.producer.client.client import Client
 from lorapool.producer.gateway.batch_door import ENDPOINTS
 from lorapool.producer.gateway.body import json_body
@@ -27,9 +27,6 @@ from lorapool.shared.batches.batch_record import BatchRecord, BatchStatus
 from lorapool.shared.errors import UnknownBatch, UnknownFile
 
 MAX_LISTED = 100
-UNIT_S = {"m": 60, "h": 3600, "d": 86_400}
-LONGEST_S = 7 * 86_400
-_WINDOW = re.compile(r"([1-9][0-9]{0,5})([mhd])")
 _KNOWN = ("input_file_id", "endpoint", "completion_window", "metadata")
 _STAMPS = ("in_progress", "finalizing", "completed", "failed", "expired", "cancelling", "cancelled")
 
@@ -109,19 +106,6 @@ def _endpoint(fields: Mapping[str, Any]) -> str:
     return endpoint
 
 
-def window_s(given_window: object) -> int:
-    """``24h``, and other times of a minute to a week. Raises ApiError."""
-    match = _WINDOW.fullmatch(given_window) if isinstance(given_window, str) else None
-    seconds = int(match[1]) * UNIT_S[match[2]] if match else 0
-    if not 0 < seconds <= LONGEST_S:
-        raise invalid(f"completion_window = {shown(given_window)}: expected a time such as 24h, of 1m to 7d")
-    return seconds
-
-
-def _window(seconds: int) -> str:
-    return next(f"{seconds // unit}{name}" for name, unit in (("h", 3600), ("m", 60), ("s", 1)) if not seconds % unit)
-
-
 def _shown(batch: BatchRecord) -> dict[str, Any]:
     """As OpenAI's API has it."""
     stamps = {f"{name}_at": _seconds(getattr(batch, f"{name}_ms")) for name in _STAMPS}
@@ -132,7 +116,7 @@ def _shown(batch: BatchRecord) -> dict[str, Any]:
         "endpoint": batch.endpoint,
         "errors": {"object": "list", "data": batch.errors} if batch.errors else None,
         "input_file_id": batch.input_file,
-        "completion_window": _window(batch.window_s),
+        "completion_window": window_text(batch.window_s),
         "status": batch.status.value,
         "output_file_id": batch.output_file,
         "error_file_id": batch.error_file,
