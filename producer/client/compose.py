@@ -81,7 +81,7 @@ def compose(redis_url: str | None, pool: str | None, *, agent: str, client: str)
     catalog = Catalog(connection, WorkerRequests(partition, members), lambda _: operators)
     adapters = Adapters(catalog, members, operators, settings.pool)
     inbox, outbox = Inbox(queue, client, home), Outbox(queue, home)
-    keys = KeyBook(partition)
+    keys = KeyBook(connection)
     return Parts(
         settings,
         home,
@@ -104,7 +104,7 @@ def compose(redis_url: str | None, pool: str | None, *, agent: str, client: str)
         batches=BatchBook(connection),
         keys=keys,
         audit=Audit(partition),
-        sessions=Sessions(partition, keys),
+        sessions=Sessions(connection, keys),
     )
 
 

@@ -11,7 +11,7 @@ from hashlib import sha256
 
 from lorapool.shared.access.key import Key
 from lorapool.shared.access.key_book import KeyBook
-from lorapool.shared.connection import Partition
+from lorapool.shared.connection import PoolConnection
 from lorapool.shared.errors import InvalidRequest, UnknownKey
 
 SESSION_S = 12 * 3600
@@ -21,8 +21,8 @@ MAX_TOKEN = 128  # characters of what may be one
 class Sessions:
     """Of the keys of one pool."""
 
-    def __init__(self, partition: Partition, keys: KeyBook) -> None:
-        self._server, self._keys, self._book = partition.server, partition.keys, keys
+    def __init__(self, connection: PoolConnection, keys: KeyBook) -> None:
+        self._server, self._keys, self._book = connection.server, connection.keys, keys
 
     async def begin(self, key: Key) -> str:
         """A new session of an operator's key; its token."""

@@ -136,10 +136,6 @@ class Keys:
         """A key that the partition has once, of ONCE."""
         return f"{self.prefix}{name}"
 
-    def session(self, digest: str) -> str:
-        """string: the key that a reader of the console signed in with, by the hash of the session's token."""
-        return f"{self.prefix}session:{digest}"
-
     def full_id(self, bare: str) -> str:
         return f"{self.partition}.{bare}"
 
@@ -224,6 +220,15 @@ class PoolKeys:
     def schedule(self, name: str) -> str:
         """hash: one schedule entry: when, what, its last run."""
         return f"{self.prefix}schedule:{name}"
+
+    @property
+    def operators(self) -> str:
+        """set: sha256 of operators' secrets: here, where agents with a Redis user may not write."""
+        return f"{self.prefix}operators"
+
+    def session(self, digest: str) -> str:
+        """string: the key that a reader of the console signed in with, by the hash of the session's token."""
+        return f"{self.prefix}session:{digest}"
 
     @property
     def chores(self) -> str:

@@ -94,6 +94,7 @@ def test_operators(server: str, worker: WorkerProcess, tmp_path: Path) -> None:
     lorapool = Lorapool(url_of(server, "operator"))
     tend_the_catalog(lorapool, tmp_path)
     tend_jobs(lorapool)
+    tend_keys(lorapool)
     for look in ("workers", "stats", "fsck"):
         lorapool(look)
     lorapool("cost", "--gpu-price", "2.5")
@@ -132,6 +133,13 @@ def tend_jobs(lorapool: Lorapool) -> None:
     lorapool("redrive", broken)
     lorapool("purge", "--all")
     lorapool("purge", "cfo@1", "--waiting")
+
+
+def tend_keys(lorapool: Lorapool) -> None:
+    lorapool("keys add", "ops", "--role", "operator")
+    lorapool("keys ls")
+    lorapool("keys show", "ops")
+    lorapool("keys revoke", "ops")
 
 
 def commands(command: Any, *words: str) -> Iterator[str]:

@@ -11,7 +11,7 @@ from tests.shared.conftest import Bench
 
 @pytest.fixture
 def keys(bench: Bench) -> KeyBook:
-    return KeyBook(bench.queue.connection.partition())
+    return KeyBook(bench.queue.connection)
 
 
 @pytest.fixture

@@ -142,6 +142,22 @@ async def test_what_is_no_key_is_refused(bench: Bench, keys: KeyBook, wrong: dic
     assert not await bench.redis.exists(bench.keys.one("keys"))
 
 
+async def test_an_operator_is_not_made_by_writing_to_the_partition(bench: Bench, keys: KeyBook) -> None:
+    """Agents with a Redis user may write there, and not among the pool's own keys: what they write themselves is no
+    operator's key, nor becomes one; one that was revoked leaves nothing there."""
+    forged = f"lp-{'f' * 43}"
+    fields = (await bench.redis.hgetall(bench.keys.key("ops"))) if await keys.add("ops", role="operator") else {}
+    fields |= {b"name": b"me", b"digest": sha256(forged.encode()).hexdigest().encode()}
+    await bench.redis.hset(bench.keys.key("me"), mapping=fields)
+    await bench.redis.hset(bench.keys.one("secrets"), fields[b"digest"], "me")
+    assert None is await keys.find(forged)
+    mine = await keys.add("board-7")
+    await bench.redis.hset(bench.keys.key("board-7"), "role", "operator")
+    assert None is await keys.find(mine)
+    await keys.revoke("ops")
+    assert 0 == await bench.redis.scard(bench.queue.connection.keys.operators)
+
+
 async def test_an_unknown_key(keys: KeyBook) -> None:
     for work in (keys.revoke("nobody"), keys.get("nobody")):
         with pytest.raises(UnknownKey, match=r"'nobody'.*lorapool keys ls"):

@@ -11,12 +11,12 @@ from lorapool.shared.connection import PoolConnection
 
 @pytest.fixture
 def book(redis) -> KeyBook:
-    return KeyBook(PoolConnection(redis, "test").partition())
+    return KeyBook(PoolConnection(redis, "test"))
 
 
 @pytest.fixture
 def sessions(redis, book) -> Sessions:
-    return Sessions(PoolConnection(redis, "test").partition(), book)
+    return Sessions(PoolConnection(redis, "test"), book)
 
 
 async def operators(book, name="ops"):

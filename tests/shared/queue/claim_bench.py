@@ -66,7 +66,7 @@ class ClaimBench(RuleBasedStateMachine):
         self.forgetful: Any = Forgetful(self.redis, self.losing, self.lost)
         self.queue = Queue(self.forgetful, self.keys.pool, clock=clock, terms=TERMS)
         self.upkeep = Queue(self.forgetful, self.keys.pool, clock=clock, terms=TERMS)
-        self.book = KeyBook(self.queue.connection.partition())
+        self.book = KeyBook(self.queue.connection)
         scripts = self.queue._scripts
         self.forgetful.names = {key: name for name in OPERATIONS for key in (scripts[name].sha, scripts[name].text)}
 
