@@ -61,4 +61,7 @@ def unforced(text: str) -> str:
 
 def first_words(message: str) -> str:
     """Of what llguidance says, which may show the whole grammar: what is wrong and where."""
+    if message.startswith("NoExtension"):
+        return "no text fits it"
+    message = message.removesuffix("<non-verbose/>")
     return " ".join(line.strip() for line in message.splitlines()[:3])[:400]
