@@ -36,7 +36,7 @@ def two_agents() -> None:
     called = client.chat_completion(
         [QUESTION], model="cfo", tools=[ASK_COO], tool_choice=named, max_tokens=64, temperature=0
     )
-    [call] = called.choices[0].message.tool_calls or []
+    call, *_ = called.choices[0].message.tool_calls or []
     topic = json.loads(call.function.arguments)["topic"]
     asked = [{"role": "user", "content": f"What about {topic}?"}]
     coo = client.chat_completion(asked, model="coo", max_tokens=16, temperature=0)
@@ -67,5 +67,6 @@ def text_generation() -> None:
 
 
 for step in (chat_completion, stream, two_agents, structured, text_generation):
-    step()
-    print(step.__name__, flush=True)
+    if not sys.argv[2:] or step.__name__ in sys.argv[2:]:
+        step()
+        print(step.__name__, flush=True)

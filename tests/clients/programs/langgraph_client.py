@@ -82,5 +82,6 @@ def two_agents() -> None:
 
 
 for step in (invoke, stream, responses, structured, two_agents):
-    step()
-    print(step.__name__, flush=True)
+    if not sys.argv[2:] or step.__name__ in sys.argv[2:]:
+        step()
+        print(step.__name__, flush=True)

@@ -55,7 +55,7 @@ def two_agents() -> None:
     called = litellm.completion(
         model="openai/cfo", messages=messages, tools=[ASK_COO], tool_choice=named, max_tokens=64, **ADDRESS
     )
-    [call] = called.choices[0].message.tool_calls
+    call, *_ = called.choices[0].message.tool_calls
     asked = [{"role": "user", "content": f"What about {json.loads(call.function.arguments)['topic']}?"}]
     coo = litellm.completion(model="openai/coo", messages=asked, max_tokens=16, **ADDRESS)
     said = {"role": "tool", "tool_call_id": call.id, "content": coo.choices[0].message.content}
@@ -81,5 +81,6 @@ def responses() -> None:
 
 
 for step in (completion, stream, two_agents, structured, responses):
-    step()
-    print(step.__name__, flush=True)
+    if not sys.argv[2:] or step.__name__ in sys.argv[2:]:
+        step()
+        print(step.__name__, flush=True)

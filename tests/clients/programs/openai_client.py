@@ -55,6 +55,7 @@ def tools() -> None:
         messages=messages,
         tools=[{"type": "function", "function": ASK_COO}],
         tool_choice={"type": "function", "function": {"name": "ask_coo"}},
+        parallel_tool_calls=False,
         max_tokens=64,
         temperature=0,
     )
@@ -114,7 +115,9 @@ def responses_tools() -> None:
     """The same two agents over the Responses API, streamed."""
     tool = {"type": "function", "strict": True, **ASK_COO}
     asked: dict[str, Any] = {"model": "cfo", "tools": [tool], "temperature": 0, "max_output_tokens": 64}
-    with client.responses.stream(input=[QUESTION], tool_choice="required", **asked) as events:
+    with client.responses.stream(
+        input=[QUESTION], tool_choice="required", parallel_tool_calls=False, **asked
+    ) as events:
         first = events.get_final_response()
     [call] = [item for item in first.output if item.type == "function_call"]
     topic = json.loads(call.arguments)["topic"]

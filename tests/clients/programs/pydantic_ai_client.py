@@ -89,8 +89,9 @@ async def two_agents() -> None:
 
 async def main() -> None:
     for step in (hello_world, responses, stream, tool_output, native_output, two_agents):
-        await step()
-        print(step.__name__, flush=True)
+        if not sys.argv[2:] or step.__name__ in sys.argv[2:]:
+            await step()
+            print(step.__name__, flush=True)
 
 
 asyncio.run(main())
