@@ -401,6 +401,21 @@ async def test_what_is_anothers_is_not_referred_to(door: Door, pool: CannedPool)
         assert before == len(pool.requests)
 
 
+async def test_the_console_lets_in_nobody_without_a_session(door: Door) -> None:
+    """Whatever its routes, and whatever key a request brings: one has to sign in, with an operator's."""
+    keys = door.client.keys
+    secrets = "", WRONG, await keys.add("mine"), await keys.add("ops", role="operator")
+    ways_in = {"/console/sign-in", "/console/assets"}
+    asked = [(m, path) for m, path in routes(door.app.routes) if path.startswith("/console") and path not in ways_in]
+    assert len(asked) > 20
+    for secret in secrets:
+        async with door.asking(secret, base_url="https://llm.example.com") as http:
+            for method, path in asked:
+                answer = await http.request(method, filled(path), headers={"origin": "https://llm.example.com"})
+                signing = answer.headers.get("location", "").startswith("/console/sign-in")
+                assert answer.status_code == 401 or (answer.status_code == 303 and signing), (method, path)
+
+
 async def test_one_idempotency_key_of_two_callers(door: Door, pool: CannedPool) -> None:
     """Is two jobs: neither gets the other's answer."""
     answers = []
