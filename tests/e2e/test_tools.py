@@ -90,15 +90,25 @@ async def test_a_loop_of_two_rounds(pool: Client) -> None:
     assert second.usage.prompt_tokens < first.usage.prompt_tokens  # tools that may not be called are not shown
 
 
-async def test_a_strict_tools_call_is_held_once_it_has_begun(pool: Client) -> None:
-    """Told to write a call, with a free choice: if it begins one, that is one; else it is text."""
-    strict = {"type": "function", "function": {**WEATHER["function"], "strict": True}}  # type: ignore[dict-item]
-    begun = [*QUESTION, {"role": "assistant", "content": "I will ask.\n<tool_call>"}]
-    for messages in (QUESTION, begun):
-        result = await _answer(pool, messages, tools=[strict], tool_choice="auto", temperature=1.0, seed=3)
-        for call in result.tool_calls:
-            if result.finish_reason != "length":
-                valid(call)
+async def test_a_free_choice_with_a_strict_tool(pool: Client) -> None:
+    """After a few calls the model writes one of itself; once it has begun, the schema holds it."""
+    tool = {"type": "function", "function": {**WEATHER["function"], "strict": True}}  # type: ignore[dict-item]
+    before = [message for city in ("Rome", "Oslo", "Bern") for message in _called(city)]
+    result = await _answer(pool, [*before, *QUESTION], tools=[tool], parallel_tool_calls=False)
+    assert ("", "eos_token", ["get_weather"]) == (
+        result.text, result.finish_reason, [call.name for call in result.tool_calls]
+    ), result  # fmt: skip
+    valid(result.tool_calls[0])
+
+
+async def test_an_answer_in_a_form_or_calls(pool: Client) -> None:
+    """With a free choice and a response format the answer is JSON of that form, or a call."""
+    form = {"kind": "json_schema", "value": '{"type": "object", "properties": {"hot": {"type": "boolean"}}}'}
+    result = await _answer(pool, QUESTION, response_format=form, parallel_tool_calls=False)
+    assert bool(result.text) != bool(result.tool_calls)
+    for call in result.tool_calls:
+        valid(call)
+    assert not result.text or json.loads(result.text).keys() <= {"hot"}
 
 
 async def test_a_call_that_the_tokens_do_not_suffice_for(pool: Client) -> None:
@@ -111,3 +121,11 @@ async def test_a_call_that_the_tokens_do_not_suffice_for(pool: Client) -> None:
 async def _answer(pool: Client, messages: list[dict[str, Any]], **asked: Any) -> Result:
     job = await pool.submit(None, messages=messages, **{"tools": [WEATHER], "max_new_tokens": 120, **asked})
     return await job.result(timeout=120)
+
+
+def _called(city: str) -> list[dict[str, Any]]:
+    """A question of before, and the call that it led to."""
+    arguments = json.dumps({"city": city, "unit": "celsius"})
+    call = {"id": f"call_{city}", "name": "get_weather", "arguments": arguments}
+    question = {"role": "user", "content": f"What is the weather in {city}?"}
+    return [question, {"role": "assistant", "content": "", "tool_calls": [call]}]
