@@ -38,7 +38,7 @@ class Pace:
     lease_s: float = 15.0
     poll_s: float = 1.0
     part_s: float = 1.0
-    keep_s: float = 60.0
+    keep_s: float = 20.0
     at_once: int = 256
     batches: int = 16
 
