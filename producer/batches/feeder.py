@@ -54,6 +54,9 @@ class Feeder:
                 except LorapoolError as error:
                     log.warning("feeder_waits", error=str(error))
                     await asyncio.sleep(next(pauses))
+                except Exception:
+                    log.exception("feeder_failed")
+                    await asyncio.sleep(next(pauses))
         finally:
             await self._give_back()
 

@@ -18,6 +18,7 @@ from lorapool.producer.client.client import Client
 from lorapool.producer.gateway.batch_door import ENDPOINTS
 from lorapool.producer.gateway.body import json_body
 from lorapool.producer.gateway.caller import caller_of
+from lorapool.producer.gateway.completion_id import keyed
 from lorapool.producer.gateway.errors import ApiError, invalid
 from lorapool.producer.gateway.feeding import Feeding
 from lorapool.producer.gateway.fields import check_known, given, metadata_of, shown
@@ -32,12 +33,13 @@ _STAMPS = ("in_progress", "finalizing", "completed", "failed", "expired", "cance
 
 
 async def create(request: Request) -> Response:
-    """``POST /v1/batches``."""
+    """``POST /v1/batches``; the same ``Idempotency-Key`` again is the same batch."""
     fields, caller = given(await json_body(request)), caller_of(request)
+    key = request.headers.get("idempotency-key")
     check_known(fields, _KNOWN, {"output_expires_after": lambda value: value == {}})
     file = await _input_file(request, fields)
     batch = BatchRecord(
-        id=f"batch_{secrets.token_hex(12)}",
+        id=f"batch_{secrets.token_hex(12) if key is None else keyed(key, caller)}",
         agent=caller.agent,
         key=caller.key,
         adapters=caller.adapters,
@@ -53,6 +55,8 @@ async def create(request: Request) -> Response:
         made = await client.batches.add(batch)
     except UnknownFile as error:
         raise invalid(str(error), param="input_file_id") from None
+    if (made.input_file, made.endpoint, made.agent) != (batch.input_file, batch.endpoint, batch.agent):
+        raise ApiError(422, "this Idempotency-Key made another batch", code="idempotency_key_reused")
     feeding: Feeding = request.app.state.feeding
     feeding.stir()
     return JSONResponse(_shown(made))

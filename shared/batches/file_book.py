@@ -16,7 +16,7 @@ from lorapool.shared.job import check_name
 from lorapool.shared.malformed import required, text_map
 from lorapool.shared.scripts import batches as records
 
-MAX_FILES = 1_000  # of one agent
+MAX_FILES = 10_000  # of one agent
 UPLOAD_S = 3_600  # within which the content must be there
 KEPT_S = 30 * 86_400  # longest, and unless something else is said
 Page = tuple[list[FileRecord], bool]

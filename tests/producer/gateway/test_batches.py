@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from openai import AsyncOpenAI, BadRequestError, NotFoundError
+from openai import AsyncOpenAI, BadRequestError, NotFoundError, UnprocessableEntityError
 from openai.types import Batch, Completion
 from openai.types.chat import ChatCompletion
 from openai.types.responses import Response
@@ -163,6 +163,17 @@ async def test_a_batch_is_cancelled(openai: AsyncOpenAI, canned: CannedPool) -> 
     done = await ended(openai, await made(openai, jsonl([line("no")]).replace(b"POST", b"GET")))
     with pytest.raises(BadRequestError, match="failed"):
         await openai.batches.cancel(done.id)
+
+
+async def test_the_same_key_again_is_the_same_batch(openai: AsyncOpenAI) -> None:
+    """A request whose answer was lost makes no second one; another request under that key is refused."""
+    keyed = {"extra_headers": {"Idempotency-Key": "monday"}}
+    file = await openai.files.create(file=("in.jsonl", GOOD), purpose="batch")
+    fields: dict[str, Any] = {"input_file_id": file.id, "endpoint": CHAT, "completion_window": "24h", **keyed}
+    first, again = await openai.batches.create(**fields), await openai.batches.create(**fields)
+    assert first.id == again.id
+    with pytest.raises(UnprocessableEntityError):
+        await made(openai, GOOD, **keyed)
 
 
 BAD: dict[str, dict[str, Any]] = {
