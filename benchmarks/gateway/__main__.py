@@ -59,17 +59,16 @@ def main(
 
 
 def _latency(folder: Path, *, turns: int, count: int) -> dict[str, Any]:
-    """p50 of one job after another, by the client and over HTTP, and their difference, round by round."""
+    """p50 of a job alone, by the client and over HTTP, and what HTTP adds: the median of the pairs' differences."""
+    seen: dict[str, list[float]] = {"client_p50_ms": [], "gateway_p50_ms": [], "added_p50_ms": []}
     with doors.ours(folder) as door:
         asyncio.run(measure.warmed(door.redis_url))
-        measured = rounds.run(
-            {
-                "client": rounds.Entry(lambda: measure.through_client(door, count), turns),
-                "gateway": rounds.Entry(lambda: measure.through_http(door, count), turns),
-            }
-        )
-    added = [over - under for under, over in zip(measured["client"], measured["gateway"], strict=True)]
-    return {f"{name}_p50_ms": asdict(rounds.summarize(values)) for name, values in {**measured, "added": added}.items()}
+        for _ in range(turns):
+            client_ms, http_ms = measure.latencies(door, count)
+            added = [over - under for under, over in zip(client_ms, http_ms, strict=True)]
+            for values, figures in zip(seen.values(), (client_ms, http_ms, added), strict=True):
+                values.append(median(figures))
+    return {name: asdict(rounds.summarize(values)) for name, values in seen.items()}
 
 
 def _requests(folder: Path, *, turns: int, count: int, connections: int, vllm_s: float) -> dict[str, Any]:

@@ -16,25 +16,21 @@ import psutil
 from benchmarks.gateway.doors import Door
 from benchmarks.queue.ours import AGENT, adapter_name
 from benchmarks.queue.processes import ProcessFailed, ask, talking
-from benchmarks.queue.rounds import OURS
 from benchmarks.rounds import Failed
 from lorapool.producer.client.client import Client
 from lorapool.shared.job import Result
 
-LOAD = "benchmarks.gateway.http_load"
+LOAD, PAIRS = "benchmarks.gateway.http_load", "benchmarks.gateway.pairs"
 WITHIN_S = 300.0
 
 
-def through_client(door: Door, count: int) -> float:
-    """p50 of a job by the Python client, in a process of its own, one after another: milliseconds."""
-    heard = ask(sys.executable, OURS, "round-trips", "milliseconds", redis_url=door.redis_url, count=count)
-    times: list[float] = sorted(heard["milliseconds"])
-    return times[len(times) // 2]
-
-
-def through_http(door: Door, count: int) -> float:
-    """p50 of the same job over HTTP: milliseconds."""
-    return float(_volley(door, connections=1, requests=count)["p50_ms"])
+def latencies(door: Door, count: int) -> tuple[list[float], list[float]]:
+    """Milliseconds of a job by the Python client, and of the same job over HTTP, pair by pair."""
+    heard = ask(
+        sys.executable, PAIRS, "run", "http_ms", redis_url=door.redis_url, address=door.address, body=door.body(),
+        count=count,
+    )  # fmt: skip
+    return heard["client_ms"], heard["http_ms"]
 
 
 @dataclass
