@@ -31,6 +31,11 @@ from lorapool.producer.local.process import LocalProcess, ProcessEnded
 from lorapool.producer.local.server import embedded_server
 
 LITELLM = ("litellm[proxy]==1.105.5",)
+_LITELLM = {  # nothing is asked of the net, and no key of those who ask
+    "LITELLM_LOCAL_MODEL_COST_MAP": "True",
+    "LITELLM_LOG": "ERROR",
+    "LITELLM_DANGEROUSLY_PERMIT_WEAK_OR_UNSET_MASTER_KEY": "true",
+}
 _WHERE = re.compile(r"http://127\.0\.0\.1:(\d+)")
 
 
@@ -93,8 +98,7 @@ def litellm(folder: Path, *, mock: bool) -> Iterator[Door]:
         config.write_text(json.dumps({"model_list": [{"model_name": "noop", "litellm_params": params}]}))
         port = _free_port()
         command = [str(program), "--config", str(config), "--host", "127.0.0.1", "--port", str(port)]
-        offline = {**os.environ, "LITELLM_LOCAL_MODEL_COST_MAP": "True", "LITELLM_LOG": "ERROR"}
-        process = stack.enter_context(_stopped(LocalProcess("litellm", command, folder, offline)))
+        process = stack.enter_context(_stopped(LocalProcess("litellm", command, folder, {**os.environ, **_LITELLM})))
         _wait(process, f"http://127.0.0.1:{port}/health/liveliness", within_s=180)
         yield Door(f"127.0.0.1:{port}", "noop", process.pid)
 
