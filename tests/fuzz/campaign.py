@@ -6,12 +6,12 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
-from tests.fuzz import checkpoints, names, options, prompts, requests, stored, timetables
+from tests.fuzz import calls, checkpoints, names, options, prompts, requests, stored, timetables
 from tests.fuzz.target import Finding, Target, not_frozen, tried
 
 TARGETS: tuple[Target, ...] = tuple(
     target
-    for module in (stored, checkpoints, prompts, names, requests, timetables, options)
+    for module in (stored, checkpoints, prompts, calls, names, requests, timetables, options)
     for target in module.TARGETS
 )
 SLICE_S = 0.25  # of one target's turn

@@ -9,8 +9,9 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from lorapool.producer.client.adapters import _exact, _parent
+from lorapool.producer.client.adapters import _exact
 from lorapool.producer.client.folder import as_uri, describe
+from lorapool.producer.client.registration import _parent
 from lorapool.shared.catalog.aliases import alias_of
 from lorapool.shared.errors import LorapoolError
 from lorapool.shared.job import check_name

@@ -24,6 +24,9 @@ REQUESTS = (
      "seed": 7, "stop": ["\n\n"], "max_new_tokens": 64, "priority": "high", "delay": 1.5, "deadline": 30,
      "job_id": "mine"},
     {"adapter": None, "messages": [{"role": "user", "content": "Hello"}], "logprobs": True, "stream": True},
+    {"adapter": "cfo", "messages": [{"role": "user", "content": "Rain?"}], "parallel_tool_calls": False,
+     "tools": [{"type": "function", "function": {"name": "f", "parameters": {"properties": {"a": {"type": "null"}}}}}],
+     "tool_choice": {"type": "allowed_tools", "mode": "auto", "tools": [{"type": "function", "name": "f"}]}},
     ["cfo", "How long?"],
 )  # fmt: skip
 RESULT = {"line": 1, "job_id": "f01", "ok": True, "text": "yes", "tries": 0}
