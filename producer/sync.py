@@ -26,7 +26,7 @@ from lorapool.producer.operator.tariff import Tariff
 from lorapool.producer.operator.upkeep import PoolUpkeep as AsyncPoolUpkeep
 from lorapool.shared.access.key import Key, KeyUse
 from lorapool.shared.access.key_book import KeyBook
-from lorapool.shared.catalog.aliases import Move
+from lorapool.shared.catalog.aliases import Canary, Move
 from lorapool.shared.catalog.catalog import AdapterRecord, PoolConfig
 from lorapool.shared.errors import ClientClosed, ForeignClient, LorapoolError
 from lorapool.shared.job import JobState, Result
@@ -143,6 +143,12 @@ class Adapters:
 
     def rollback(self, name: str) -> AdapterRecord:
         return self._thread.run(self._adapters.rollback(name))
+
+    def canary(self, name: str, ref: str, percent: int) -> None:
+        self._thread.run(self._adapters.canary(name, ref, percent))
+
+    def canaries(self) -> dict[str, Canary]:
+        return self._thread.run(self._adapters.canaries())
 
     def unalias(self, name: str) -> str:
         return self._thread.run(self._adapters.unalias(name))

@@ -27,7 +27,7 @@ from lorapool.producer.client.publishing import (
 from lorapool.producer.client.registration import described
 from lorapool.producer.client.slices import Slices
 from lorapool.shared.catalog.adapter_record import BASE_RECORD, AdapterRecord
-from lorapool.shared.catalog.aliases import Move
+from lorapool.shared.catalog.aliases import Canary, Move
 from lorapool.shared.catalog.catalog import Catalog
 from lorapool.shared.errors import (
     AdapterClosed,
@@ -193,6 +193,20 @@ class Adapters:
         self._cache.clear()
         return await self.get(record.ref)
 
+    async def canary(self, name: str, ref: str, percent: int) -> None:
+        """Let ``percent`` of the jobs of alias ``name`` go to ``ref``, another version of the adapter it points at,
+        within a second; 0 ends it, and so does moving the alias.
+
+        Which jobs follows from their ids. Raises InvalidRequest, UnknownAdapter, AdapterNotReady, AdapterRefused,
+        AdapterClosed.
+        """
+        await self._catalog.names.canary(name, ref, percent)
+        self._cache.clear()
+
+    async def canaries(self) -> dict[str, Canary]:
+        """Alias → the percentage of its jobs that go to another version, and which."""
+        return await self._catalog.names.canaries()
+
     async def rollback(self, name: str) -> AdapterRecord:
         """Point alias ``name`` back at its latest earlier version that still serves; once more, further back.
 
@@ -232,14 +246,15 @@ class Adapters:
         """Alias → ref."""
         return dict(await self._catalog.aliases())
 
-    async def resolve(self, name: str | None) -> str:
-        """The exact ref that takes a job for ``name``; None is the base model.
+    async def resolve(self, name: str | None, job_id: str | None = None) -> str:
+        """The exact ref that takes a job for ``name``, the one of that id where a canary takes a part; None is the
+        base model.
 
         Raises UnknownAdapter with the nearest names, AdapterNotReady, AdapterRefused, PoolMismatch (another layout).
         """
-        return (await self.serving(name)).ref
+        return (await self.serving(name, job_id=job_id)).ref
 
-    async def serving(self, name: str | None, *, near: bool = True) -> AdapterRecord:
+    async def serving(self, name: str | None, *, near: bool = True, job_id: str | None = None) -> AdapterRecord:
         """As ``resolve``: its record, at most a second old; ``near`` as well: others are looked at for like names."""
         await self._catalog.layout.check()
         if name is None or name == BASE_REF:
@@ -250,6 +265,8 @@ class Adapters:
         if record is None:
             record = await (self._find(name) if near else self._catalog.resolve(name))
             self._remember(name, record)
+        if record.canary and job_id and (canary := Canary.of(record.canary)).takes(job_id):
+            return await self.serving(canary.ref, near=near)
         _usable(record)
         return record
 

@@ -117,7 +117,7 @@ class Sender:
             raise away.of_job(self._queue.keys.full_id(own_id), Fate.NOT_QUEUED)
         try:
             draft = replace(request, job_id=own_id).job(ref=BASE_REF, agent=self._agent, client=self._client)
-            ref = await self._adapters.resolve(request.adapter)
+            ref = await self._adapters.resolve(request.adapter, draft.id)
         except LorapoolError as error:
             raise error.of_job(self._queue.keys.full_id(own_id), Fate.NOT_QUEUED) from error.__cause__
         return draft if ref == draft.ref else draft.model_copy(update={"ref": ref})

@@ -1,4 +1,4 @@
-"""adapters ls, show, register, alias, rollback, rm: the pool's adapters from the command line."""
+"""adapters ls, show, register, alias, canary, rollback, rm: the pool's adapters from the command line."""
 
 from __future__ import annotations
 
@@ -112,6 +112,30 @@ def alias(
             _deleted(name, await client.adapters.unalias(name), as_json)
         else:
             _moved(name, await client.adapters.alias(name, ref), as_json)
+
+    run(work, redis_url=redis_url, pool=pool, as_json=as_json)
+
+
+@app.command()
+def canary(
+    name: AliasName,
+    ref: Annotated[str, typer.Argument(metavar="REF", help="Another version of what the name points at.")],
+    percent: o.Percent = 10,
+    redis_url: o.RedisUrl = None,
+    pool: o.Pool = None,
+    as_json: o.Json = False,
+) -> None:
+    """Let a part of a name's jobs go to another version, to watch it first; moving the name ends that, and so does 0.
+
+    lorapool adapters canary cfo cfo@2.0.0 --percent 10
+    """
+
+    async def work(client: Client) -> None:
+        await client.adapters.canary(name, ref, percent)
+        if as_json:
+            document({"alias": name, "ref": ref, "percent": percent})
+        else:
+            say(f"{percent} % of the jobs of {name} go to {ref}" if percent else f"{name} has no canary")
 
     run(work, redis_url=redis_url, pool=pool, as_json=as_json)
 

@@ -139,6 +139,7 @@ MaxInflight = Annotated[str | None, flag("--max-inflight", "At most N jobs runni
 AgentWindow = Annotated[str | None, flag("--agent-window", "At most N undelivered jobs of one agent; or none.")]
 Weight = Annotated[str | None, flag("--weight", "Its share of tokens against other adapters (default: 1); or none.")]
 Limit = Annotated[int, flag("--limit", "At most N.", min=1)]
+Percent = Annotated[int, flag("--percent", "Of a hundred jobs so many go there; 0 ends it.", min=0, max=100)]
 Waiting = Annotated[bool, flag("--waiting", "Cancel the jobs that wait for ADAPTER instead.")]
 OlderThan = Annotated[float | None, flag("--older-than", "Only what died SECONDS ago or earlier.", min=0)]
 All = Annotated[bool, flag("--all", "Dead letters of every adapter.")]

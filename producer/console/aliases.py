@@ -29,14 +29,22 @@ async def page(desk: Desk, request: Request) -> Response:
         raise UnknownAdapter(f"no alias {name!r} in this pool")
     known = target or next((move.before for move in moves if move.before), "")
     refs = [ref for ref in await adapters.refs() if ref.partition("@")[0] == known.partition("@")[0]]
-    rows = await rows_of(desk.client, refs[-MOST_CHOICES:])
-    return desk.pages.page(request, "alias.html", name=name, target=target, moves=moves, versions=rows)
+    rows, canary = await rows_of(desk.client, refs[-MOST_CHOICES:]), (await adapters.canaries()).get(name)
+    facts = {"name": name, "target": target, "canary": canary, "moves": moves, "versions": rows}
+    return desk.pages.page(request, "alias.html", **facts)
 
 
 async def _move(desk: Desk, request: Request, form: Form) -> Done:
     name = request.path_params["name"]
     record = await desk.client.adapters.alias(name, form.text("to"))
     return Done(name, f"{name} points at {record.ref}", f"/aliases/{name}")
+
+
+async def _canary(desk: Desk, request: Request, form: Form) -> Done:
+    name, ref, percent = request.path_params["name"], form.text("to"), form.whole("percent")
+    await desk.client.adapters.canary(name, ref, percent or 0)
+    said = f"{percent} % of what {name} is asked goes to {ref}" if percent else f"{name} has no canary any more"
+    return Done(name, said, f"/aliases/{name}")
 
 
 async def _roll_back(desk: Desk, request: Request, _: Form) -> Done:
@@ -54,6 +62,16 @@ ACTS = (
         warning="All who ask by this name get the other version within a second; jobs that were submitted keep theirs.",
         button="Move",
         fields="fields/move.html",
+        look="main",
+    ),
+    Act(
+        "/aliases/{name}/canary",
+        "set canary",
+        _canary,
+        title="Let a part go to another version?",
+        warning="Which jobs follows from their ids; moving the alias, or rolling it back, ends it.",
+        button="Let it",
+        fields="fields/canary.html",
         look="main",
     ),
     Act(

@@ -78,7 +78,8 @@ async def submit(
     keep = _keeps(http, keyed=key is not None)
     client: Client = http.app.state.client
     until = time.monotonic() + http.app.state.settings.away_s
-    record = await outlasting(until, lambda: models_of(http).find(str(requests[0].adapter), caller_of(http)))
+    name, first = str(requests[0].adapter), answer_id.jobs[0]  # all answers are of one version
+    record = await outlasting(until, lambda: models_of(http).find(name, caller_of(http), first))
     jobs = [
         replace(each, adapter=record.ref, job_id=job_id) for each, job_id in zip(requests, answer_id.jobs, strict=True)
     ]

@@ -70,10 +70,11 @@ class Models:
         self._listed_until = 0.0
         self._listing = asyncio.Lock()
 
-    async def find(self, name: str, caller: Caller) -> AdapterRecord:
-        """What takes a job for that name; the base model's has its digest too. Raises ApiError: 404."""
+    async def find(self, name: str, caller: Caller, job_id: str | None = None) -> AdapterRecord:
+        """What takes a job for that name, the one of that id where a canary takes a part; the base model's has its
+        digest too. Raises ApiError: 404."""
         try:
-            record = await self._client.adapters.serving(name, near=False)
+            record = await self._client.adapters.serving(name, near=False, job_id=job_id)
         except (UnknownAdapter, InvalidRequest):
             record = await self._named_base(name, caller)
         except (AdapterNotReady, AdapterRefused, AdapterClosed):

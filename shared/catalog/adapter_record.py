@@ -27,6 +27,7 @@ MAX_TOLD = 256  # target modules told of, and characters of each thing told
 _QUANTIZED = re.compile(r"(?:bnb-)?[48]-?bit|int[48]|nf4|fp8|gptq|awq", re.IGNORECASE)
 _NOT_REGISTERED = {
     *("status", "reason", "registered_ms", "aliases", "verified", "verified_by", "problem"),
+    "canary",
     *("judging", "judging_until_ms", "judge_deaths", "judges_dead", "not_here"),
 }
 _NOT_HERE = "not_here:"  # and a worker's name
@@ -67,6 +68,7 @@ class AdapterRecord(BaseModel):
     judging_until_ms: int = 0
     judge_deaths: int = 0
     judges_dead: str = ""
+    canary: str = ""  # of the alias that it was found by: a percentage, and the ref that takes such a part of its jobs
     not_here: dict[str, str] = Field(default_factory=dict)  # worker -> why it cannot reach a pending one
     metadata: dict[str, str] = Field(default_factory=dict)
 

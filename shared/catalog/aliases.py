@@ -9,12 +9,15 @@ from __future__ import annotations
 
 import secrets
 from dataclasses import dataclass
+from typing import NamedTuple
+from zlib import crc32
 
 from lorapool.shared.connection import PoolConnection
 from lorapool.shared.errors import AdapterClosed, AdapterNotReady, AdapterRefused, InvalidRequest, UnknownAdapter
 from lorapool.shared.job import check_name
 from lorapool.shared.malformed import readable, text_map
 from lorapool.shared.scripts import records
+from lorapool.shared.server.keys import bare_id
 
 
 def alias_of(agent: str, purpose: str | None = None) -> str:
@@ -28,12 +31,30 @@ def alias_of(agent: str, purpose: str | None = None) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Move:
-    """One entry of an alias's log. ``how``: register, set, rollback or delete; an empty ref is nowhere."""
+    """One entry of an alias's log. ``how``: register, set, rollback or delete; an empty ref is nowhere. Of its canary's
+    moves it is canary."""
 
     at_ms: int
     how: str
     before: str
     after: str
+
+
+class Canary(NamedTuple):
+    """``percent`` of an alias's jobs go to ``ref`` instead of where it points."""
+
+    percent: int
+    ref: str
+
+    @classmethod
+    def of(cls, text: str) -> Canary:
+        """As stored."""
+        percent, ref = text.split(" ")
+        return cls(int(percent), ref)
+
+    def takes(self, job_id: str) -> bool:
+        """Whether that job goes there: always the same for the same id."""
+        return crc32(bare_id(job_id).encode()) % 100 < self.percent
 
 
 class Aliases:
@@ -57,6 +78,28 @@ class Aliases:
         if answer[0] != "moved":
             raise _refusal(answer[0], name, ref, self._pool)
         return answer[1]
+
+    async def canary(self, name: str, ref: str, percent: int) -> str:
+        """Let ``percent`` of the jobs of ``name`` go to ``ref``, another ready version of the adapter it points at; 0
+        ends it, as moving the alias does. Returns the canary it had, or nothing.
+
+        Which job goes there follows from its id, so that a repeat goes the same way. Raises InvalidRequest,
+        UnknownAdapter, AdapterNotReady, AdapterRefused, AdapterClosed.
+        """
+        if isinstance(percent, bool) or not isinstance(percent, int) or not 0 <= percent <= 100:
+            raise InvalidRequest(f"percent = {percent!r}: expected a whole number from 0 to 100")
+        wish = records.Canary(name=_folded(name), ref=ref if percent else "", percent=percent, token=_new_token())
+        answer = await self._run("canary", wish)
+        if answer[0] == "other":
+            raise InvalidRequest(f"{ref} is no canary of alias {name!r}: expected another version of what it points at")
+        if answer[0] != "moved":
+            raise _refusal(answer[0], name, ref, self._pool)
+        return answer[1]
+
+    async def canaries(self) -> dict[str, Canary]:
+        """Alias → where a part of its jobs goes."""
+        stored = text_map(await self._server.command("HGETALL", self._keys.canaries))
+        return dict(readable("canary", stored.items(), lambda pair: (pair[0], Canary.of(pair[1]))))
 
     async def delete(self, name: str) -> str:
         """Let ``name`` mean nothing; returns the ref it had. ``rollback`` brings it back. Raises UnknownAdapter."""
@@ -82,7 +125,7 @@ class Aliases:
         lines = await self._server.command("LRANGE", key, 0, -1)
         return readable("move of an alias", lines, _move)
 
-    async def _run(self, script: str, args: tuple[str, ...]) -> list[str]:
+    async def _run(self, script: str, args: tuple[str | int, ...]) -> list[str]:
         return [part.decode(errors="replace") for part in await self._scripts.run(script, *args)]
 
 

@@ -180,6 +180,13 @@ class Alias(NamedTuple):
     token: str
 
 
+class Canary(NamedTuple):
+    name: str  # case-folded
+    ref: str  # "": end it
+    percent: int
+    token: str
+
+
 class Rollback(NamedTuple):
     name: str  # case-folded
     token: str
@@ -350,7 +357,7 @@ class Shed(NamedTuple):
 RECORDS: Records = {
     **fields_by_name(
         *(Enqueue, Claim, Settle, Emit, Held, Renew, Tick, OneJob, Redrive, Dead, PurgeDead, PurgeWaiting, Retire),
-        *(Open, SetAdapterState, ChangeLimits, Tally, Counted, Pair, Alias, Rollback, Register, Decide, Refs),
+        *(Open, SetAdapterState, ChangeLimits, Tally, Counted, Pair, Alias, Canary, Rollback, Register, Decide, Refs),
         *(Judge, JudgeBegin, JudgeRenew, JudgeEnd, Resolve),
         *(Join, Beat, Total, Leave, ScheduleAdd, ScheduleMove, ChoreBegin, Replace),
         *(KeyAdd, KeyRevoke, KeyList, Audit, Shed),

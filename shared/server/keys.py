@@ -179,6 +179,11 @@ class PoolKeys:
         """hash: alias → the ref that it points at."""
         return f"{self.prefix}aliases"
 
+    @property
+    def canaries(self) -> str:
+        """hash: alias → the percentage of its jobs that go to another version than it points at, and which."""
+        return f"{self.prefix}canaries"
+
     def moves(self, alias: str) -> str:
         """list: how an alias came to point where it does, latest first."""
         return f"{self.prefix}moves:{alias}"

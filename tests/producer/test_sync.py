@@ -177,19 +177,23 @@ def test_operators_work_without_a_loop_too(pool: Client) -> None:
     assert [] == pool.upkeep.fsck()
 
 
+# What only the gateway asks for, and a page of the console.
+OF_GATEWAY = {"send", "shed", "states", "window", "pool", "stats_of", "worker_names", "workers_of"}
+
+
 @pytest.mark.parametrize(
     ("blocking", "asynchronous", "own"),
     [
-        (sync.Client, client.Client, {"send"}),
+        (sync.Client, client.Client, OF_GATEWAY),
         (sync.JobHandle, handle.JobHandle, {"waits_in"}),
-        (sync.Adapters, adapters.Adapters, {"resolve", "ref", "serving"}),
-        (sync.PoolUpkeep, upkeep.PoolUpkeep, set()),
+        (sync.Adapters, adapters.Adapters, {"resolve", "ref", "serving", "some"}),
+        (sync.PoolUpkeep, upkeep.PoolUpkeep, {"dead_page"}),
         (sync.Schedules, schedules.Schedules, set()),
         (sync.Keys, KeyBook, {"find", "any"}),
     ],
 )
 def test_the_names_are_the_same(blocking: type, asynchronous: type, own: set[str]) -> None:
-    """Every public method of the asynchronous class has its blocking twin (but for what only the client asks)."""
+    """Every public method of the asynchronous class has its blocking twin (but for what only others of ours ask)."""
     assert _names(blocking) == _names(asynchronous) - own
 
 

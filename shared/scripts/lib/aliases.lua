@@ -1,9 +1,14 @@
 -- Where aliases point, where they pointed before, and how they came there: `aliases` holds each one's target,
--- `before:<alias>` its earlier targets and `moves:<alias>` a log by whose tokens a repeated call is known, latest first.
+-- `canaries` the version that a part of its jobs goes to, `before:<alias>` its earlier targets and `moves:<alias>` a log by whose tokens a repeated call is known, latest first.
 local KEPT = 32
 
 local function target_of(name)
   return call('HGET', P .. 'aliases', name) or ''
+end
+
+-- The ref that a part of its jobs goes to, or ''.
+local function canary_of(name)
+  return string.match(call('HGET', P .. 'canaries', name) or '', '^%d+ (%S+)$') or ''
 end
 
 local function log_move(name, how, from, to, token)
@@ -28,6 +33,7 @@ local function point(name, from, to, how, token)
   else
     call('HSET', P .. 'aliases', name, to)
   end
+  call('HDEL', P .. 'canaries', name)
   log_move(name, how, from, to, token)
   return { 'moved', from, to }
 end

@@ -1,4 +1,4 @@
--- Take a version out of the catalog, unless an alias points at it. Its record stays, so that its ref is never reused
+-- Take a version out of the catalog, unless an alias points at it, or a part of its jobs goes there. Its record stays, so that its ref is never reused
 -- for other content; its id then means the newest ready version left.
 -- KEYS[1] pool prefix
 -- ARGV ref
@@ -14,6 +14,12 @@ local aliases = call('HGETALL', P .. 'aliases')
 for i = 1, #aliases, 2 do
   if aliases[i + 1] == ref then
     pointing[#pointing + 1] = aliases[i]
+  end
+end
+local canaries = call('HGETALL', P .. 'canaries')
+for i = 1, #canaries, 2 do
+  if string.match(canaries[i + 1], '^%d+ (%S+)$') == ref then
+    pointing[#pointing + 1] = canaries[i]
   end
 end
 if #pointing > 1 then

@@ -157,3 +157,18 @@ async def test_the_bill_names_who_asked(console, client, add_adapter, worker):
     await (await client.submit("cfo", "Hello", agent="board-7")).result(20)
     page = await until(lambda: console.get("/console/agents"))
     assert ("board-7" in page.text, "cfo@1" in page.text) == (True, True)
+
+
+async def test_a_canary_takes_a_part(console, client, add_adapter, worker):
+    """Jobs by the alias go both ways, the same id always the same; moving on ends it."""
+    await add_adapter(version="1", aliases=["boss"])
+    await add_adapter(version="2")
+    await client.adapters.alias("boss", "cfo@1")
+    await console.send_form("/console/aliases/boss/canary", {"to": "cfo@2", "percent": "50"})
+    assert "50 % of its jobs go to" in (await console.get("/console/aliases/boss")).text
+    requests = [{"adapter": "boss", "prompt": "Hello", "job_id": f"job-{number}"} for number in range(40)]
+    first = [result.adapter for result in await client.gather(requests, timeout=60)]
+    assert {"cfo@1", "cfo@2"} == set(first)
+    assert first == [result.adapter for result in await client.gather(requests, timeout=60)]
+    await console.send_form("/console/aliases/boss/move", {"to": "cfo@2"})
+    assert {} == await client.adapters.canaries()
