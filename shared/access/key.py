@@ -8,7 +8,6 @@ from __future__ import annotations
 import re
 import secrets
 from collections.abc import Mapping
-from fnmatch import fnmatchcase
 from hashlib import sha256
 from typing import Annotated, Any, Literal, NamedTuple
 
@@ -57,10 +56,6 @@ class Key(Wire):
         limits = {name: getattr(self, name) for name in ("jobs_per_minute", "tokens_per_day", "window")}
         numbers = {name: "" if limit is None else str(limit) for name, limit in limits.items()}
         return {"agent": self.agent, "adapters": " ".join(self.adapters), "role": self.role, **numbers}
-
-    def may_ask(self, adapter_id: str) -> bool:
-        """Whether an adapter (``_base``: the base model) is among those that it may ask."""
-        return any(fnmatchcase(adapter_id, pattern) for pattern in self.adapters)
 
 
 class KeyUse(NamedTuple):

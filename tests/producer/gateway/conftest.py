@@ -12,10 +12,12 @@ import httpx
 import pytest
 
 from lorapool.producer.client.client import Client
+from lorapool.producer.gateway.app import create_app
 from lorapool.producer.gateway.server import serve
 from lorapool.producer.gateway.settings import GatewaySettings
 from lorapool.producer.testing.canned import CannedPool
 from lorapool.shared.tasks import cancel_and_wait
+from tests.producer.gateway.guarded import Door
 
 RUNWAY = "Our runway is eighteen months."
 
@@ -53,3 +55,19 @@ async def url(canned: CannedPool) -> AsyncIterator[str]:
 async def http(url: str) -> AsyncIterator[httpx.AsyncClient]:
     async with httpx.AsyncClient(base_url=url, timeout=60) as client:
         yield client
+
+
+@pytest.fixture
+def pool(redis_url: str) -> Iterator[CannedPool]:
+    """cfo@1, alias money; ceo@1; and the base model."""
+    with CannedPool(redis_url) as pool:
+        pool.answer("cfo", "Eighteen months.", aliases=["money"])
+        pool.answer("ceo", "Onwards.")
+        pool.answer(None, "I am the base model.")
+        yield pool
+
+
+@pytest.fixture
+async def door(pool: CannedPool, tmp_path: Any) -> AsyncIterator[Door]:
+    async with pool.client() as client:
+        yield Door(client, create_app(client, GatewaySettings(files=str(tmp_path))))

@@ -208,27 +208,3 @@ async def test_the_list_tells_what_was_used(bench: Bench, keys: KeyBook) -> None
     await bench.set_clock(START_MS + DAY_MS)
     [use] = await keys.list()
     assert (0, 0) == (use.jobs, use.tokens)
-
-
-@pytest.mark.parametrize(
-    ("patterns", "adapter", "may"),
-    [
-        (("*",), "cfo", True),
-        (("*",), "_base", True),
-        (("cfo*",), "cfo-eu", True),
-        (("cfo*",), "ceo", False),
-        (("cfo",), "cfo-eu", False),
-        (("ceo", "c?o"), "cto", True),
-        (("c[ef]o",), "cfo", True),
-        (("cfo*",), "_base", False),
-        (("CFO",), "cfo", False),
-    ],
-)
-def test_which_adapters_a_key_may_ask(patterns: tuple[str, ...], adapter: str, may: bool) -> None:
-    assert may == Key(name="k", agent="k", adapters=patterns).may_ask(adapter)
-
-
-def test_a_hostile_pattern_takes_no_time() -> None:
-    """Sixty stars, and a name that almost matches."""
-    key = Key(name="k", agent="k", adapters=("*a" * 60 + "b",) * 64)
-    assert not key.may_ask("a" * 128)
