@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from lorapool.producer.gateway.app import create_app
 from lorapool.producer.gateway.caller import Caller
 from lorapool.producer.gateway.settings import GatewaySettings
