@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import signal
 import sys
@@ -90,16 +91,18 @@ class Lorapool:
 
 
 def test_operators(server: str, worker: WorkerProcess, tmp_path: Path) -> None:
-    """Every command of ``lorapool`` but ``adapters publish``, which needs a store and then registers."""
+    """Every command of ``lorapool`` but ``adapters publish``, which needs a store and then registers, and ``up``, which
+    brings a server of its own."""
     lorapool = Lorapool(url_of(server, "operator"))
     tend_the_catalog(lorapool, tmp_path)
     tend_jobs(lorapool)
+    tend_batches(lorapool, tmp_path)
     tend_keys(lorapool)
     for look in ("workers", "stats", "fsck"):
         lorapool(look)
     lorapool("cost", "--gpu-price", "2.5")
     lorapool("adapters rm", "cfo@2", "--force")
-    assert {*commands(typer.main.get_command(app))} - {"adapters publish"} == lorapool.ran
+    assert {*commands(typer.main.get_command(app))} - {"adapters publish", "up"} == lorapool.ran
     assert worker.stop() == 0
 
 
@@ -109,6 +112,7 @@ def tend_the_catalog(lorapool: Lorapool, folder: Path) -> None:
     lorapool("adapters register", "cfo", str(CFO), "--version", "1", "--alias", "CFO")
     lorapool("adapters import", str(manifest))
     lorapool("adapters alias", "CFO", "cfo@2")
+    lorapool("adapters canary", "CFO", "cfo@1", "--percent", "0")
     lorapool("adapters rollback", "CFO")
     lorapool("adapters ls")
     lorapool("adapters show", "cfo")
@@ -133,6 +137,23 @@ def tend_jobs(lorapool: Lorapool) -> None:
     lorapool("redrive", broken)
     lorapool("purge", "--all")
     lorapool("purge", "cfo@1", "--waiting")
+
+
+def tend_batches(lorapool: Lorapool, folder: Path) -> None:
+    """The gateway is a Redis user with the operator's rules; it feeds."""
+    line = {"custom_id": "a", "method": "POST", "url": "/v1/completions", "body": {"model": "cfo@1", "prompt": "How?"}}
+    questions, files = folder / "questions", str(folder / "files")
+    questions.write_text(json.dumps(line))
+    lorapool("batch cancel", lorapool("batch submit", str(questions), "--files", files))
+    program = [str(Path(sys.executable).parent / "lorapool"), "gateway", "--port", "0", "--files", files]
+    with started([*program, "--redis-url", lorapool.url, "--pool", POOL], "gateway") as gateway:
+        lorapool.ran.add("gateway")
+        shown = lorapool("batch submit", str(questions), "--files", files, "--wait")
+        batch = shown.split()[1]
+        lorapool("batch show", batch)
+        assert '"custom_id":"a"' in lorapool("batch fetch", batch, "--files", files)
+        assert "cancelled" in lorapool("batch ls")
+        assert 0 == gateway.stop()
 
 
 def tend_keys(lorapool: Lorapool) -> None:
