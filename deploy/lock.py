@@ -25,7 +25,7 @@ HEAD = """\
 # it anew.
 """
 FILES = {
-    "requirements.lock": "What worker and gateway need, all but torch: `lorapool[worker,gateway]`, and what that asks for.",
+    "requirements.lock": "What workers and gateways need, all but torch: `lorapool[worker,gateway]` and its needs.",
     "requirements-cuda.lock": "torch as PyPI has it, with the libraries of CUDA. A CPU build has other files.",
 }
 
