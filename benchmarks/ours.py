@@ -17,6 +17,7 @@ from lorapool.worker.engine.continuous_batch import ContinuousBatch
 from lorapool.worker.engine.port import Residency, Sampling
 from lorapool.worker.engine.scheduler import Scheduler
 from lorapool.worker.engine.sequence import Sequence
+from lorapool.worker.grammar.grammars import Grammars
 from lorapool.worker.native.load import load_runner
 from lorapool.worker.text.tokenizer import Tokenizer
 
@@ -46,16 +47,17 @@ class ResidentAdapters:
 
 
 class Ours:
-    """``dtype`` is a name, such as ``bfloat16``; ``rank`` bounds a slot."""
+    """``dtype`` is a name, such as ``bfloat16``; ``rank`` bounds a slot; ``grammars`` hold rows that have one."""
 
-    def __init__(self, workload: Workload, dtype: str, rank: int) -> None:
-        self.workload = workload
+    def __init__(self, workload: Workload, dtype: str, rank: int, grammars: Grammars | None = None) -> None:
+        self.workload, self.grammars = workload, grammars
         self.tokenizer = Tokenizer.from_folder(workload.model)
         self.runner = load_runner(
             workload.model,
             dtype=dtype,
             slots=max(1, len(workload.adapters)),
             max_rank=rank,
+            grammars=grammars,
         )
         for index, folder in enumerate(workload.adapters):
             self.runner.lora.write(index + 1, load_checkpoint(folder, self.runner.spec, rank))

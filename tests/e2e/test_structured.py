@@ -61,6 +61,7 @@ async def test_finished_answers_fit_their_schemas(pool: Client) -> None:
 
 
 @pytest.mark.long
+@pytest.mark.timeout(1800)
 @pytest.mark.parametrize("options", [{}, WARM])
 async def test_two_hundred_schemas_are_answered(pool: Client, options: dict[str, Any]) -> None:
     """Greedy, and drawn."""
