@@ -28,7 +28,7 @@ from lorapool.producer.gateway.models import models_of
 from lorapool.producer.gateway.sse import EventStream, event
 from lorapool.shared import __version__
 from lorapool.shared.errors import LorapoolError
-from lorapool.shared.job import Result, TokenLogprob
+from lorapool.shared.job import FinishReason, Result, TokenLogprob
 
 GONE = Response(status_code=499)  # nobody reads it
 PING = b": waiting\n\n"
@@ -111,6 +111,8 @@ def _generated(result: Result, parameters: Mapping[str, Any], inputs: str) -> di
     answer: dict[str, Any] = {"generated_text": _text(result, parameters, inputs)}
     if parameters.get("details"):
         tokens = [_token(token) for token in result.token_logprobs or ()]
+        if tokens and result.finish_reason is FinishReason.EOS_TOKEN:
+            tokens[-1]["special"] = True
         answer["details"] = {**_details(result), "prefill": [], "tokens": tokens, "best_of_sequences": None}
     return answer
 

@@ -63,7 +63,7 @@ def text_generation() -> None:
     )
     tokens = list(pieces)
     assert text == tokens[-1].generated_text
-    assert tokens[-1].details.generated_tokens == len(tokens)
+    assert tokens[-1].details.generated_tokens == sum(not token.token.special for token in tokens)
 
 
 for step in (chat_completion, stream, two_agents, structured, text_generation):
