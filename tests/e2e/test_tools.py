@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
 import pytest
@@ -10,7 +11,9 @@ import pytest
 from lorapool.producer.client.client import Client
 from lorapool.shared.job import Result
 from lorapool.shared.tools import ToolCall
+from tests.length import at_length
 
+CITY = "[A-Z][a-z ]{1,20}"
 WEATHER = {
     "type": "function",
     "function": {
@@ -18,7 +21,10 @@ WEATHER = {
         "description": "The weather in a city.",
         "parameters": {
             "type": "object",
-            "properties": {"city": {"type": "string", "maxLength": 24}, "unit": {"enum": ["celsius", "fahrenheit"]}},
+            "properties": {
+                "city": {"type": "string", "pattern": f"^{CITY}$"},
+                "unit": {"enum": ["celsius", "fahrenheit"]},
+            },
             "required": ["city", "unit"],
         },
     },
@@ -36,6 +42,7 @@ def valid(call: ToolCall) -> dict[str, Any]:
         assert call.name == "get_weather"
         assert arguments.keys() == {"city", "unit"}
         assert arguments["unit"] in {"celsius", "fahrenheit"}
+        assert re.fullmatch(CITY, arguments["city"])
     return arguments
 
 
@@ -45,7 +52,7 @@ async def test_required_calls_are_calls(pool: Client, adapter: str | None) -> No
     asked = {"messages": QUESTION, "tools": [WEATHER, CLOCK], "tool_choice": "required", "max_new_tokens": 120}
     jobs = [
         await pool.submit(adapter, **asked, temperature=temperature, seed=seed, parallel_tool_calls=False)
-        for seed, temperature in enumerate((0.0, 0.7, 1.5))
+        for seed, temperature in enumerate((0.0, 0.7, 1.5) * at_length(1, 8))
     ]
     for job in jobs:
         result = await job.result(timeout=120)
