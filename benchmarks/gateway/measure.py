@@ -57,12 +57,12 @@ class Requests:
 def streams(door: Door, count: int, tokens: int) -> dict[str, Any]:
     """So many streams at once: first chunk, first word, whether all came whole, and memory at its highest."""
     body = door.body(stream=True, max_tokens=tokens)
-    idle_mib = door.rss_mib()
+    idle_mib, before_s = door.rss_mib(), _cpu_s(door.pid)
     with _highest(door) as highest, _load("streams", door, body, connections=count, requests=1) as load:
         heard = load.hear("whole", WITHIN_S)
     if heard["whole"] != count:
         raise Failed(f"{count - heard['whole']} of {count} streams did not come whole: {heard['failures']}")
-    return {**heard, "idle_mib": idle_mib, "highest_mib": max(highest), "cpu_s": heard["seconds"]}
+    return {**heard, "idle_mib": idle_mib, "highest_mib": max(highest), "cpu_s": _cpu_s(door.pid) - before_s}
 
 
 async def chat_volley(door_url: str, bodies: list[str]) -> float:

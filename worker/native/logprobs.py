@@ -7,12 +7,15 @@ one log softmax for all of them. Keeps no state between steps.
 from __future__ import annotations
 
 from collections.abc import Sequence as Rows
+from math import isfinite
 
 import torch
 from torch import Tensor
 
 from lorapool.worker.engine.port import Alternatives
 from lorapool.worker.engine.sequence import Sequence
+
+_TIES = 32  # looked at beyond those asked for: mostly all that are as good as the last of these
 
 
 class Logprobs:
@@ -40,12 +43,17 @@ class Logprobs:
         return [best[:asked] for best, asked in zip(self._best(count), self._top, strict=True)]
 
     def _best(self, count: int) -> list[Alternatives]:
-        """The ``count`` most probable tokens of each row, the lowest id first among equals. Which of several at the
-        last place a selection finds is chance: all that are as good are looked at. What is no number is left out."""
-        last = torch.topk(self._table, count, sorted=True).values[:, -1:]
-        places, ids = ((self._table >= last) & self._table.isfinite()).nonzero(as_tuple=True)
-        found: list[list[tuple[float, int]]] = [[] for _ in self._top]
-        values = self._table[places, ids]
-        for place, token_id, value in zip(places.tolist(), ids.tolist(), values.tolist(), strict=True):
-            found[place].append((-value, token_id))
-        return [tuple((token_id, -value) for value, token_id in sorted(row)[:count]) for row in found]
+        """The ``count`` most probable tokens of each row, the lowest id first among equals. What is no number is left
+        out."""
+        looked = min(count + _TIES, self._table.shape[1])
+        values, ids = torch.topk(self._table, looked, sorted=True)
+        rows = zip(values.tolist(), ids.tolist(), strict=True)
+        return [self._sorted(place, count, *row) for place, row in enumerate(rows)]
+
+    def _sorted(self, place: int, count: int, values: list[float], ids: list[int]) -> Alternatives:
+        """Which of several equals a selection finds is chance: where they may go on behind it, all are looked at."""
+        if values[-1] == values[count - 1] and len(values) < self._table.shape[1]:
+            alike = (self._table[place] >= values[-1]).nonzero()[:, 0]
+            values, ids = self._table[place, alike].tolist(), alike.tolist()
+        found = sorted((-value, token_id) for value, token_id in zip(values, ids, strict=True) if isfinite(value))
+        return tuple((token_id, -value) for value, token_id in found[:count])
