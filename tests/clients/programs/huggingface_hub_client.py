@@ -49,7 +49,8 @@ def two_agents() -> None:
 
 
 def structured() -> None:
-    schema = {"type": "object", "properties": {"yes": {"type": "boolean"}}, "required": ["yes"]}
+    schema: dict[str, Any] = {"type": "object", "properties": {"yes": {"type": "boolean"}}, "required": ["yes"]}
+    schema["additionalProperties"] = False
     form: Any = {"type": "json_schema", "json_schema": {"name": "verdict", "schema": schema, "strict": True}}
     answer = client.chat_completion([QUESTION], model="ceo", response_format=form, max_tokens=64, temperature=0)
     assert isinstance(json.loads(answer.choices[0].message.content)["yes"], bool)
