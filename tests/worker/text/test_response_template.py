@@ -134,6 +134,14 @@ def test_a_required_call_is_written_as_hermes_where_no_grammar_is_known() -> Non
     assert "weather" == required.parser.push('<tool_call>{"name": "weather", "arguments": {}}').calls[0].name
 
 
+def test_a_mark_that_may_grow_is_waited_for() -> None:
+    """Blanks that belong to a closing mark are no content, one by one or all at once."""
+    field = {"open_pattern": "<call>", "close_pattern": r"</call>\s*", "content": "json"}
+    response = {"start_anchor": "<>", "fields": {"tool_calls": {**field, "transform": {"function": "{content}"}}}}
+    text = 'a<call>{"name": "weather", "arguments": {"city": "Köln", "days": 3}}</call> \n\n b'
+    assert ("ab", [EXPECTED]) == read(response, text, 1) == read(response, text, 1000)
+
+
 def test_one_call_at_most() -> None:
     """Of two, the second is text, where one alone was asked for."""
     parser = use(GEMMA_4, parallel_tool_calls=False).parser

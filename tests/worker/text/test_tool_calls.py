@@ -94,6 +94,8 @@ def test_what_is_no_call_is_content_as_it_was_written(text: str) -> None:
         '<tool_call>\n{"name": "weather", "arguments": {"a": 01}}\n</tool_call>',
         '<tool_call>\n{"name": "weather", "arguments": {"a": "\n"}}\n</tool_call>',
         '<tool_call>\n{"name": "weather", "arguments": {"a": "\\x"}}\n</tool_call>',
+        '<tool_call>\n{"name": "weather", "arguments": {"a": "\\u12G4"}}\n</tool_call>',
+        '<tool_call>\n{"name": "weather", "arguments": ' + '{"a": ' * 200 + "1" + "}" * 201 + "\n</tool_call>",
         '<tool_call>\n{"name": "weather", "name": "now", "arguments": {}}\n</tool_call>',
         '<tool_call>\n{"name": 7, "arguments": {}}\n</tool_call>',
         '<tool_call>\n{"arguments": {}}\n</tool_call>',
