@@ -30,8 +30,7 @@ async def page(desk: Desk, request: Request) -> Response:
     known = target or next((move.before for move in moves if move.before), "")
     refs = [ref for ref in await adapters.refs() if ref.partition("@")[0] == known.partition("@")[0]]
     rows, canary = await rows_of(desk.client, refs[-MOST_CHOICES:]), (await adapters.canaries()).get(name)
-    facts = {"name": name, "target": target, "canary": canary, "moves": moves, "versions": rows}
-    return desk.pages.page(request, "alias.html", **facts)
+    return desk.pages.page(request, "alias.html", name=name, target=target, canary=canary, moves=moves, versions=rows)
 
 
 async def _move(desk: Desk, request: Request, form: Form) -> Done:
