@@ -151,12 +151,13 @@ async def _purge(desk: Desk, request: Request, _: Form) -> Done:
     return Done(ref, f"{count(gone)} waiting jobs of {ref} cancelled", f"/adapters/{ref}")
 
 
-LIST = LivePage("/adapters", "adapters.html", {"adapters": "parts/adapters.html"}, list_look, every_s=3.0)
+LIST = LivePage("/adapters", "adapters.html", {"adapters": "parts/adapters.html"}, list_look, every_s=4.0)
 ONE = LivePage(
     "/adapters/{name}",
     "adapter.html",
     {"state": "parts/adapter_state.html", "versions": "parts/versions.html", "waiting": "parts/waiting.html"},
     one_look,
+    every_s=4.0,
 )
 ACTS = (
     Act(

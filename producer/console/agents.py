@@ -28,13 +28,14 @@ async def page(desk: Desk, request: Request) -> Response:
     price = asked(request).real("price")
     tariff = Tariff(gpu_usd_per_hour=GPU_USD_PER_HOUR if price is None else price)
     bill = await _bill(desk, tariff)
+    shares = await asyncio.to_thread(lambda: (_dearest(bill.agents), _dearest(bill.adapters)) if bill else ([], []))
     return desk.pages.page(
         request,
         "agents.html",
         bill=bill,
         price=tariff.gpu_usd_per_hour,
-        agents=_dearest(bill.agents if bill else {}),
-        adapters=_dearest(bill.adapters if bill else {}),
+        agents=shares[0],
+        adapters=shares[1],
         keys=await desk.client.keys.list(),
     )
 

@@ -120,7 +120,7 @@ class Bill:
         decode_ms = decode_only + (drawn - alone) * decode_only / alone
         return min(1.0, max(0.0, 1 - decode_ms / busy))
 
-    @property
+    @cached_property
     def usd_per_token(self) -> tuple[float, float]:
         """Of a prompt token, of a completion token; the same for both where nothing says how they differ."""
         if self.prompt_share is None or not (self.prompt_tokens and self.completion_tokens):
