@@ -10,6 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from functools import lru_cache
 from ipaddress import ip_address
 from typing import Generic, TypeVar
 from urllib.parse import urlsplit
@@ -143,6 +144,7 @@ def _check_here(scope: Scope, headers: Headers) -> None:
         )
 
 
+@lru_cache(1024)
 def _is_loopback(address: str) -> bool:
     with suppress(ValueError):
         return ip_address(address).is_loopback
