@@ -24,10 +24,10 @@ from tests.producer.gateway.schema_junk import JUNK, bodies
 
 Ask = Callable[..., httpx.Response]
 SENT = [
-    (path, operation["requestBody"]["content"]["application/json"]["schema"])
+    (path, content["application/json"]["schema"])
     for path, methods in paths().items()
     for operation in methods.values()
-    if "requestBody" in operation
+    if "application/json" in (content := operation.get("requestBody", {}).get("content", {}))
 ]
 HEADER = st.text("abcXYZ019.:_- ,\t~é", max_size=30)
 HEADERS = st.dictionaries(
