@@ -131,6 +131,24 @@ _PARAMETERS = _object(
     user=_TEXT,
 )
 _GENERATE = _object(("inputs",), inputs=_TEXT, parameters=_PARAMETERS, stream=_FLAG)
+_RESPONSE = _object(
+    ("model", "input"),
+    closed=False,
+    model=_MODEL,
+    input=_one_of(_TEXT, _list({"type": "object"}, 1)),
+    instructions=_TEXT,
+    previous_response_id=_TEXT,
+    stream=_FLAG,
+    background=_FLAG,
+    store=_FLAG,
+    temperature=_SHARED["temperature"],
+    top_p=_SHARED["top_p"],
+    max_output_tokens=_SHARED["max_tokens"],
+    tools=_list({"type": "object"}, 0, 128),
+    tool_choice=_one_of({"type": "string", "enum": ["auto", "none", "required"]}, {"type": "object"}),
+    text={"type": "object"},
+    metadata=_SHARED["metadata"],
+)
 _ERROR = _object(
     ("error",),
     error=_object(
@@ -155,6 +173,7 @@ SCHEMAS: Mapping[str, Schema] = {
     "ChatRequest": _CHAT,
     "CompletionRequest": _PLAIN,
     "GenerateRequest": _GENERATE,
+    "ResponseRequest": _RESPONSE,
     "BatchRequest": _BATCH,
     "FileUpload": _UPLOAD,
     "Error": _ERROR,
@@ -185,6 +204,7 @@ def paths() -> dict[str, Schema]:
         "/v1/models": {"get": operation("What may be asked: adapters by ref, id and alias, and the base model.")},
         "/v1/models/{name}": {"get": operation("One of them.", parameters=[{**_ID[0], "name": "name"}])},
         **_of_batches(),
+        **_of_responses(),
         "/generate": {"post": operation("LoRAX's and TGI's: one answer.", "GenerateRequest", _ASKED)},
         "/generate_stream": {"post": operation("LoRAX's and TGI's: an event a token.", "GenerateRequest", _ASKED)},
         "/": {"post": operation("Either of both, by `stream`.", "GenerateRequest", _ASKED)},
@@ -218,6 +238,16 @@ def _of_batches() -> dict[str, Schema]:
         },
         "/v1/batches/{id}": {"get": operation("One of them.", parameters=_ID)},
         "/v1/batches/{id}/cancel": {"post": operation("End it.", parameters=_ID)},
+    }
+
+
+def _of_responses() -> dict[str, Schema]:
+    again = operation("One of them; its stream, with `stream` and `starting_after`.", parameters=_ID)
+    return {
+        "/v1/responses": {"post": operation("An answer by the Responses API, kept.", "ResponseRequest", _ASKED[:1])},
+        "/v1/responses/{id}": {"get": again, "delete": operation("Forget it.", parameters=_ID)},
+        "/v1/responses/{id}/cancel": {"post": operation("End what runs in the background.", parameters=_ID)},
+        "/v1/responses/{id}/input_items": {"get": operation("What it was asked with.", parameters=_ID)},
     }
 
 

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-import json
+import re
 from typing import Any
 
 import httpx
 import pytest
 from huggingface_hub import AsyncInferenceClient
 from openai.types import Completion, Model
+from starlette.routing import Route
 
+from lorapool.producer.gateway.app import create_app
 from lorapool.producer.gateway.caller import Caller
 from lorapool.producer.gateway.errors import ApiError
 from lorapool.producer.gateway.models import Models
+from lorapool.producer.gateway.openapi import SCHEMAS, paths
+from lorapool.producer.gateway.settings import GatewaySettings
 from lorapool.producer.testing.canned import CannedPool
 from tests.producer.gateway.conftest import RUNWAY
 from tests.producer.gateway.events import chunks_of, events_of
@@ -125,4 +129,18 @@ async def test_health_info_and_the_page(http: httpx.AsyncClient) -> None:
     assert {"status": "ok"} == (await http.get("/health")).json()
     assert "canned" == (await http.get("/info")).json()["model_id"]
     page = (await http.get("/openapi.json")).json()
-    assert "/v1/chat/completions" in page["paths"] and json.dumps(page)
+    assert paths() == page["paths"] and set(SCHEMAS) == set(page["components"]["schemas"])
+
+
+async def test_the_page_has_every_path(canned: CannedPool) -> None:
+    """What the app serves and what its page says are the same, the console apart."""
+    async with canned.client() as client:
+        served = {
+            (re.sub(r":\w+}", "}", route.path), method.lower())
+            for route in create_app(client, GatewaySettings()).routes
+            if isinstance(route, Route)
+            for method in (route.methods or ())
+        }
+    beside = {("/openapi.json", "get"), *((path, method) for path, method in served if path == "/v1/{path}")}
+    on_page = {(path, method) for path, methods in paths().items() for method in methods}
+    assert on_page == {(path, method) for path, method in served - beside if method != "head"}
