@@ -15,6 +15,7 @@ from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from statistics import median
+from subprocess import SubprocessError
 from typing import Annotated, Any
 
 import typer
@@ -108,7 +109,7 @@ def _opened(stack: ExitStack, folder: Path, vllm_s: float) -> tuple[dict[str, Do
         own.mkdir()
         try:
             opened[name] = stack.enter_context(door(own))
-        except (rounds.Failed, OSError) as error:
+        except (rounds.Failed, OSError, SubprocessError) as error:
             if name == "lorapool":
                 raise
             left_out[name] = str(error)
