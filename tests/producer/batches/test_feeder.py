@@ -13,7 +13,7 @@ from lorapool.producer.batches import asker
 from lorapool.producer.batches.batch_run import Pace
 from lorapool.producer.client import inbox
 from lorapool.shared.batches.batch_record import BatchStatus
-from lorapool.shared.server.keys import Keys
+from lorapool.shared.server.keys import Keys, PoolKeys
 from tests.fleet import until
 from tests.producer.batches.conftest import QUICK, Desk, jsonl, line
 from tests.producer.canned_worker import CannedWorker, serving
@@ -242,3 +242,26 @@ async def test_a_quota_that_is_used_up_is_waited_for(
         parts = client._parts
         await parts.connection.server.command("HSET", parts.queue.keys.key("k1"), "jobs_per_minute", 99)
         assert 9 == (await desk.ended(batch)).completed
+
+
+async def test_a_server_that_comes_back_without_its_last_writes(
+    desk: Desk, client: Client, worker: CannedWorker, redis: Redis, pool_name: str
+) -> None:
+    """What the book has forgotten is asked again; what was written under it stands nowhere. Each line once."""
+    worker.word_s = 0.002
+    batch = await desk.batch(jsonl([line(f"q{n}", f"question {n}") for n in range(200)]))
+    keys = PoolKeys(pool_name)
+    names = [keys.batch(batch.id), keys.batch_parts(batch.id), keys.batch_answered(batch.id)]
+    async with desk.fed():
+        early = await until(lambda: moved_on(client, batch.id, 0))
+        async with redis.pipeline(transaction=True) as at_once:
+            kept = await at_once.dump(names[0]).dump(names[1]).dump(names[2]).execute()
+        await until(lambda: moved_on(client, batch.id, early))
+        async with redis.pipeline(transaction=True) as at_once:
+            for name, dump in zip(names, kept, strict=True):
+                at_once.restore(name, 0, dump, replace=True)
+            await at_once.execute()
+        ended = await desk.ended(batch)
+    output = await desk.read(ended.output_file)
+    assert (200, 0) == (ended.completed, ended.failed)
+    assert sorted(f"q{n}" for n in range(200)) == sorted(each["custom_id"] for each in output)
