@@ -16,7 +16,7 @@ from lorapool.shared.job import check_name
 from lorapool.shared.malformed import required, text_map
 from lorapool.shared.scripts import batches as records
 
-MAX_FILES = 10_000  # of one agent
+MAX_FILES, MAX_BYTES = 10_000, 20 << 30  # of one agent
 UPLOAD_S = 3_600  # within which the content must be there
 KEPT_S = 30 * 86_400  # longest, and unless something else is said
 Page = tuple[list[FileRecord], bool]
@@ -30,11 +30,13 @@ class FileBook:
 
     async def begin(self, record: FileRecord) -> None:
         """Its content is about to come. Raises QueueFull where its agent has too many files."""
-        head = records.FileBegin(id=record.id, agent=record.agent, ttl_ms=UPLOAD_S * 1000, most=MAX_FILES)
+        head = records.FileBegin(
+            id=record.id, agent=record.agent, ttl_ms=UPLOAD_S * 1000, most=MAX_FILES, most_bytes=MAX_BYTES
+        )
         fields = ("filename", record.filename, "name", record.name)
         if not await self._scripts.run("file_begin", *head, *fields):
             raise QueueFull(
-                f"agent {record.agent} has {MAX_FILES} files, the limit: delete some",
+                f"agent {record.agent} has {MAX_FILES:,} files, or {MAX_BYTES:,} bytes of them, the limit: delete some",
                 scope="agent",
                 depth=MAX_FILES,
                 limit=MAX_FILES,

@@ -14,6 +14,7 @@ class FileBegin(NamedTuple):
     agent: str
     ttl_ms: int
     most: int  # files of one agent
+    most_bytes: int
 
 
 class FileEnd(NamedTuple):

@@ -265,6 +265,11 @@ class PoolKeys:
         return f"{self.prefix}files_of:{agent}"
 
     @property
+    def files_bytes(self) -> str:
+        """hash: agent → bytes of its stored files."""
+        return f"{self.prefix}files_bytes"
+
+    @property
     def files_due(self) -> str:
         """zset: ids of stored files, by when they are removed."""
         return f"{self.prefix}files_due"

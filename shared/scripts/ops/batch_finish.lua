@@ -21,6 +21,7 @@ for at = BATCH_FINISH.WIDTH, #ARGV - 1, BATCH_FILE.WIDTH do
     'bytes', ARGV[at + BATCH_FILE.bytes], 'sha256', ARGV[at + BATCH_FILE.sha256], 'created_ms', NOW,
     'expires_ms', expires)
   list_newest('files', file, agent)
+  call('HINCRBY', P .. 'files_bytes', agent, ARGV[at + BATCH_FILE.bytes])
   call('ZADD', P .. 'files_due', expires, file)
   call('HSET', key, ARGV[at + BATCH_FILE.role], file)
 end

@@ -17,9 +17,12 @@ if ARGV[FILE_REMOVE.step] == 'begin' then
   end
   return 1
 end
-local agent = call('HGET', key, 'agent')
+local agent, bytes = unpack(call('HMGET', key, 'agent', 'bytes'))
 if agent then
   call('ZREM', P .. 'files_of:' .. agent, id)
+end
+if agent and bytes and call('HINCRBY', P .. 'files_bytes', agent, -(tonumber(bytes) or 0)) <= 0 then
+  call('HDEL', P .. 'files_bytes', agent)
 end
 call('ZREM', P .. 'files', id)
 call('ZREM', P .. 'files_due', id)

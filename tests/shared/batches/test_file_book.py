@@ -66,6 +66,20 @@ async def test_an_agent_has_a_bounded_number_of_files(books: Books, monkeypatch:
     await books.file()
 
 
+async def test_an_agent_has_a_bounded_number_of_bytes(books: Books, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its own files and what batches wrote for it; a removal gives them back once, a repeated end counts once."""
+    monkeypatch.setattr(file_book, "MAX_BYTES", 14)
+    one, _ = await books.file(), await books.file()
+    await books.files.end(one.id, purpose="batch", size=7, sha256="ab")
+    with pytest.raises(QueueFull, match="14 bytes"):
+        await books.file()
+    await books.file("eve")
+    await remove(books, one.id)
+    await remove(books, one.id)
+    assert {b"ada": b"7", b"eve": b"7"} == await books.redis.hgetall("lp:{test}:files_bytes")
+    await books.file()
+
+
 async def test_a_file_that_a_batch_reads_stays(books: Books) -> None:
     """Until the batch is closed; after that nothing is left of it."""
     batch = await books.batch()
