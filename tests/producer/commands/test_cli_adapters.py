@@ -41,6 +41,16 @@ def test_a_name_moves_and_comes_back(run: Run, two_versions: None) -> None:
     assert "boss is no alias any more; it was cfo@1\n" == run("adapters", "alias", "boss", "--delete").stdout
 
 
+def test_a_part_goes_to_a_canary(run: Run, two_versions: None) -> None:
+    """Set, told in the name's story, ended by 0; another adapter's version is refused."""
+    run("adapters", "alias", "boss", "cfo@1")
+    assert "10 % of the jobs of boss go to cfo@2\n" == run("adapters", "canary", "boss", "cfo@2").stdout
+    assert ["canary", "set"] == [m["how"] for m in _json(run("adapters", "alias", "boss", "--json"))["moves"]]
+    assert "boss has no canary\n" == run("adapters", "canary", "boss", "cfo@2", "--percent", "0").stdout
+    refused = run("adapters", "canary", "boss", "cfo@1")
+    assert (1, True) == (refused.exit_code, "expected another version of what it points at" in refused.stderr)
+
+
 def test_a_rollback_with_nothing_behind_it_is_refused(run: Run, two_versions: None) -> None:
     """One line, exit code 1."""
     run("adapters", "alias", "boss", "cfo@1")
