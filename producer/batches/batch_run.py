@@ -44,12 +44,14 @@ class Pace:
 
 
 class BatchRun:
-    """Of one lease."""
+    """Of one lease. ``long_work``: few at a time keep a thread for seconds, for others need threads too."""
 
-    def __init__(self, client: Client, store: FileStore, door: Door, held: Held, pace: Pace) -> None:
+    def __init__(
+        self, client: Client, store: FileStore, door: Door, held: Held, pace: Pace, long_work: asyncio.Semaphore
+    ) -> None:
         self._client, self._store, self._held, self._pace = client, store, held, pace
         self._book, self._lease, self._batch = held.book, held.lease, held.batch
-        self._asker = Asker(client, door, held)
+        self._asker, self._long_work = Asker(client, door, held), long_work
 
     async def run(self) -> None:
         """Returns at the batch's end. Raises LeaseLost, FilesUnavailable, RedisAuthFailed."""
@@ -71,7 +73,8 @@ class BatchRun:
             await self._answer_all()
         await self._move(BatchStatus.FINALIZING)
         parts = await outlasting(lambda: self._book.parts(self._batch.id))
-        files = await asyncio.to_thread(assembled, self._store, self._lease, parts)
+        async with self._long_work:
+            files = await asyncio.to_thread(assembled, self._store, self._lease, parts)
         status = _ending(await outlasting(lambda: self._book.get(self._batch.id)))
         await self._sure(await outlasting(lambda: self._book.finish(self._lease, status, files)))
 
@@ -81,7 +84,8 @@ class BatchRun:
             file = await outlasting(lambda: self._client.files.get(self._batch.input_file))
         except UnknownFile:
             return await self._fail(Fault("no_input_file", "its file is gone"))
-        found = await asyncio.to_thread(survey, self._store, file.name, self._batch.endpoint)
+        async with self._long_work:
+            found = await asyncio.to_thread(survey, self._store, file.name, self._batch.endpoint)
         if found.faults:
             return await self._fail(*found.faults)
         await self._move(BatchStatus.IN_PROGRESS, found.total)

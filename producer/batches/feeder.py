@@ -24,6 +24,7 @@ from lorapool.shared.errors import FilesUnavailable, LorapoolError
 from lorapool.shared.tasks import cancel_and_wait
 
 SWEEP_S = 60.0
+LONG_WORK = 2  # batches whose files are looked through, or joined, at a time
 TROUBLED_S = 10.0  # before a batch that met trouble is taken again
 log = structlog.get_logger("lorapool")
 
@@ -36,7 +37,7 @@ class Feeder:
         self._book: BatchBook = client.batches
         self._name = name or f"gateway-{secrets.token_hex(4)}-{os.getpid()}"
         self._running: dict[asyncio.Task[None], Lease] = {}
-        self._stir = asyncio.Event()
+        self._stir, self._long_work = asyncio.Event(), asyncio.Semaphore(LONG_WORK)
         self._swept_at = 0.0
 
     def stir(self) -> None:
@@ -91,7 +92,7 @@ class Feeder:
         try:
             held = Held(self._book, lease, await self._book.get(lease.batch_id), self._pace.lease_s)
             log.info("batch_taken", batch=lease.batch_id, status=held.batch.status)
-            run = BatchRun(self._client, self._files.store, self._door, held, self._pace)
+            run = BatchRun(self._client, self._files.store, self._door, held, self._pace, self._long_work)
             tasks = [asyncio.create_task(duty) for duty in (run.run(), held.keep())]
             done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
             for task in done:
