@@ -27,7 +27,7 @@ from lorapool.shared.errors import AdapterClosed, AdapterNotReady, AdapterRefuse
 from lorapool.shared.job import BASE_REF
 
 LIST_S, BASE_S = 10.0, 5.0
-COMPARED = 2000  # names that an unknown one is compared with
+COMPARED = 200  # names that an unknown one is compared with: a few milliseconds, which strangers may ask for
 MAX_LISTED = 100_000
 
 
@@ -138,8 +138,10 @@ class Models:
 def _nearest(name: str, names: list[str]) -> list[str]:
     """Among many names only those that begin alike are compared: to compare with all takes too long."""
     wanted = name[:128].casefold()
-    if len(names) > COMPARED:
-        names = [each for each in names if each[:1].casefold() == wanted[:1]][:COMPARED]
+    for alike in (1, 2, 3):
+        if len(names) > COMPARED:
+            names = [each for each in names if each[:alike].casefold() == wanted[:alike]]
+    names = names[:COMPARED]
     folded = {each.casefold(): each for each in reversed(names)}
     return [folded[each] for each in get_close_matches(wanted, folded, n=3)]
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import signal
+from collections.abc import Iterator
 from typing import Any
 
 import httpx
+import pytest
 
 from lorapool.producer.testing.canned import CannedPool
 from tests.chaos.proxy import FaultProxy
@@ -20,9 +22,16 @@ ASK: dict[str, Any] = {"model": "cfo", "messages": [{"role": "user", "content": 
 LONG = " ".join(f"word{number}" for number in range(100))
 
 
+@pytest.fixture
+def canned(redis_url: str) -> Iterator[CannedPool]:
+    """A pool whose adapter cfo says a hundred words."""
+    with CannedPool(redis_url) as pool:
+        pool.answer("cfo", LONG)
+        yield pool
+
+
 async def test_a_gateway_killed_in_mid_stream(canned: CannedPool) -> None:
     """Killed with no warning: another replica goes on after the last event that arrived, and the text is whole."""
-    canned.answer("cfo", LONG)
     canned.delay_s = 1.5
     with gateway_process(canned) as one, gateway_process(canned) as two:
         text = ""
@@ -46,7 +55,6 @@ async def test_a_gateway_killed_in_mid_stream(canned: CannedPool) -> None:
 
 async def test_a_gateway_told_to_end_lets_streams_end(canned: CannedPool) -> None:
     """SIGTERM: nothing new is taken, what runs ends, exit 0; what does not end in time is told where to go on."""
-    canned.answer("cfo", LONG)
     canned.delay_s = 1.0
     with gateway_process(canned) as process:
         async with httpx.AsyncClient(base_url=await where(process), timeout=60) as http:
@@ -70,7 +78,6 @@ async def test_a_gateway_told_to_end_lets_streams_end(canned: CannedPool) -> Non
 
 async def test_redis_away(canned: CannedPool) -> None:
     """What is under way waits it out, streams and answers; what is new is waited with for a while, then it is 503."""
-    canned.answer("cfo", LONG)
     canned.delay_s = at_length(1.0, 5.0)
     port = int(canned.redis_url.rpartition(":")[2].partition("/")[0])
     async with (
