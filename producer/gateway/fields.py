@@ -24,7 +24,18 @@ def object_of(body: bytes) -> dict[str, Any]:
         raise invalid(f"the body is not JSON: {why}", code="invalid_json") from None
     if not isinstance(value, dict):
         raise invalid(f"the body is {shown(value)}: expected a JSON object", code="invalid_json")
+    if b"\\ud" in body.lower():
+        _check_text(value)
     return value
+
+
+def _check_text(value: dict[str, Any]) -> None:
+    """What cannot be sent back is not taken in."""
+    try:
+        json.dumps(value, ensure_ascii=False).encode()
+    except UnicodeEncodeError as error:
+        lone = error.object[error.start]
+        raise invalid(f"the body holds a lone surrogate, {lone!a}, which is no text", code="invalid_json") from None
 
 
 def _refuse_constant(word: str) -> Any:

@@ -206,6 +206,15 @@ async def test_refused_leaves_nothing(http: httpx.AsyncClient, client: Client, p
     assert [] == await server.scan("lp:*:response:*")
 
 
+async def test_half_a_character_is_no_text(http: httpx.AsyncClient) -> None:
+    """A lone surrogate, which no answer could repeat, is refused; a whole pair is a character."""
+    body = b'{"model": "cfo", "input": "?", "metadata": {"k": "%s"}}'
+    refusal = await http.post("/v1/responses", content=body % rb"\ud83d")
+    assert (400, "invalid_json") == (refusal.status_code, refusal.json()["error"]["code"])
+    answer = await http.post("/v1/responses", content=body % rb"\ud83d\ude00")
+    assert "\N{GRINNING FACE}" == answer.json()["metadata"]["k"]
+
+
 async def test_same_key_is_the_same_response(http: httpx.AsyncClient, pool: CannedPool) -> None:
     """A request that is repeated with its Idempotency-Key runs once and has one id."""
     asked = {"model": "cfo", "input": "How long?"}
