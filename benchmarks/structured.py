@@ -272,7 +272,7 @@ def _print(report: dict[str, Any], out: Path) -> None:
     for name in ("held_over_free", "held_over_free_by_cpu", "half_over_free_by_cpu"):
         console.print(f"{name}: {report[name]:.1%}")
     hostile = report["hostile"]
-    for name, told in {**report, **hostile}.items():
+    for name, told in [*report.items(), *((f"hostile {name}", told) for name, told in hostile.items())]:
         if name.endswith("_ms"):
             said = (f"{key} {value:.2f}" if isinstance(value, float) else f"({value})" for key, value in told.items())
             console.print(f"{name}: {', '.join(said)}")
