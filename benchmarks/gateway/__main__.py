@@ -40,6 +40,8 @@ def main(
     streams: Annotated[int, typer.Option(min=1, help="Streams at a time.")] = 1000,
     vllm_s: Annotated[float, typer.Option(help="How long vLLM's server may take to come up; 0 leaves it out.")] = 240.0,
     dtype: Annotated[str, typer.Option(help="Of the engine in the part `tokens`.")] = "bfloat16",
+    w_requests: Annotated[int, typer.Option(min=1, help="Requests at once in the part `tokens`.")] = 64,
+    w_tokens: Annotated[int, typer.Option(min=2, help="Tokens drawn for each of them.")] = 64,
 ) -> None:
     """Measure, print, write the JSON."""
     asked = parts.split(",")
@@ -50,7 +52,7 @@ def main(
         "latency": partial(_latency, turns=rounds_, count=min(count, 300)),
         "requests": partial(_requests, turns=rounds_, count=count, connections=connections, vllm_s=vllm_s),
         "streams": partial(_streams, turns=min(rounds_, 3), count=streams),
-        "tokens": partial(tokens.run, turns=rounds_, dtype=dtype),
+        "tokens": partial(tokens.run, turns=rounds_, dtype=dtype, requests=w_requests, new_tokens=w_tokens),
     }
     for part in asked:
         with scratch_folder() as folder:

@@ -18,23 +18,22 @@ from examples.base_model import prepare
 from lorapool.producer.local.server import embedded_server
 from lorapool.producer.local.worker import OFFLINE, worker_process
 
-REQUESTS, NEW_TOKENS, ADAPTERS, RANK = 64, 64, 16, 16
+ADAPTERS, RANK = 16, 16
 
 
-def run(folder: Path, *, turns: int, dtype: str) -> dict[str, Any]:
+def run(folder: Path, *, turns: int, dtype: str, requests: int, new_tokens: int) -> dict[str, Any]:
     """Tokens a second of each, and the share that arrives over HTTP, round by round."""
-    options = Options(REQUESTS, NEW_TOKENS, ADAPTERS, RANK, dtype, turns)
+    options = Options(requests, new_tokens, ADAPTERS, RANK, dtype, turns)
     with ExitStack() as stack:
         url, model = stack.enter_context(embedded_server(folder)), prepare()
-        sizes = {"requests": REQUESTS, "new_tokens": NEW_TOKENS, "adapters": ADAPTERS, "rank": RANK}
-        workload = build(model, folder, **sizes)
+        workload = build(model, folder, requests=requests, new_tokens=new_tokens, adapters=ADAPTERS, rank=RANK)
         worker = stack.enter_context(worker_process(_flags(options, url, model, folder), folder, environment=OFFLINE))
         loop = asyncio.new_event_loop()
         stack.callback(loop.close)
         asked = _Asked(url, workload)
         loop.run_until_complete(asked.open(worker))
         address, _ = stack.enter_context(gateway(folder, url))
-        bodies = [_body(workload, number) for number in range(REQUESTS)]
+        bodies = [_body(workload, number) for number in range(requests)]
         measured = rounds.run(
             {
                 "client": rounds.Entry(lambda: workload.tokens / loop.run_until_complete(asked.run()), turns),
