@@ -40,7 +40,8 @@ def docs_http(docs_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterat
     """The URL of a gateway of it, with the five adapters of the demo registered."""
     folder = tmp_path_factory.mktemp("gateway")
     said = folder / "said.txt"
-    command = [Path(sys.executable).parent / "lorapool", "gateway", "--port", "0", "--files", folder / "files"]
+    program = str(Path(sys.executable).parent / "lorapool")
+    command = [program, "gateway", "--port", "0", "--files", str(folder / "files")]
     with said.open("wb") as out:
         gateway = subprocess.Popen([*command, "--redis-url", docs_url], stdout=out, stderr=out)
     try:

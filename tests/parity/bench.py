@@ -21,6 +21,7 @@ from lorapool.worker.engine.continuous_batch import ContinuousBatch
 from lorapool.worker.engine.port import Sampling, Update
 from lorapool.worker.engine.scheduler import Scheduler
 from lorapool.worker.engine.sequence import Sequence as Row
+from lorapool.worker.grammar.grammars import Masks
 from lorapool.worker.native.runner import ModelRunner
 from tests.parity.verdict import Tally, judge
 from tests.parity.worlds import base_model, oracle_logits
@@ -116,10 +117,10 @@ class Bench:
         """Keep a copy of the logits of every draw; undone by the next bench over the same runner."""
         sampler, draw = self.runner._sampler, type(self.runner._sampler).draw
 
-        def kept(logits: Tensor, rows: Sequence[Row]) -> Any:
+        def kept(logits: Tensor, rows: Sequence[Row], masks: Masks | None = None) -> Any:
             for row, scores in zip(rows, logits, strict=True):
                 self.logits[row.seq_id, len(row.output_ids)] = scores.clone()
-            return draw(sampler, logits, rows)
+            return draw(sampler, logits, rows, masks)
 
         sampler.draw = kept  # type: ignore[method-assign]
 

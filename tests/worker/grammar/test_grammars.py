@@ -6,6 +6,7 @@ import time
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from lorapool.shared.job import BASE_REF, FinishReason
 from lorapool.worker.engine.port import Sampling
@@ -38,7 +39,9 @@ def ready(grammars: Grammars, *rows: Sequence) -> list[Sequence]:
 
 
 def allowed(masks: Masks | None, index: int = 0) -> set[int]:
-    return set(np.flatnonzero(np.unpackbits(masks.bits[index].view(np.uint8), bitorder="little")).tolist())
+    assert masks is not None
+    bits: NDArray[np.uint8] = masks.bits[index].view(np.uint8)
+    return set(np.flatnonzero(np.unpackbits(bits, bitorder="little")).tolist())
 
 
 def test_rows_without_a_grammar_cost_nothing(grammars: Grammars) -> None:

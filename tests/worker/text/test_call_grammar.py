@@ -10,8 +10,7 @@ from tokenizers import AddedToken
 
 from lorapool.shared.job import Job
 from lorapool.shared.tools import Tool
-from lorapool.worker.engine.grammar import compiled, vocabulary
-from lorapool.worker.engine.port import GrammarRefused
+from lorapool.worker.grammar.compiler import GrammarRefused, compiled, vocabulary
 from lorapool.worker.text.call_grammar import CallGrammar
 from lorapool.worker.text.call_marks import CallMarks, call_marks
 from lorapool.worker.text.call_syntax import HERMES, CallSyntax
