@@ -50,10 +50,12 @@ class Door:
         except InvalidRequest:
             await self._listen(client, replace(settings, host=HERE))
 
-    async def close(self, _: Client) -> None:
-        """Listen no more. Harmless to repeat."""
+    async def close(self, drain_s: float) -> None:
+        """Listen no more; what is under way gets that long to end. Harmless to repeat."""
         serving, self._serving, self.url = self._serving, None, None
         if serving is not None:
+            serving.cancel()
+            await asyncio.wait({serving}, timeout=drain_s)
             await cancel_and_wait(serving)
 
     async def _listen(self, client: Client, settings: GatewaySettings) -> None:

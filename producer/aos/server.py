@@ -299,10 +299,8 @@ class LoRAxServer:
         """Back to the state before ``start``; what had to be cut off, in words."""
         admission, cut = self._admission, []
         try:
-            if self._attachment.is_open:
-                await self._attachment.call(self._door.close)
             if admission is not None and self._attachment.is_open:
-                cancelled = await self._attachment.call(lambda _: admission.close(drain_s))
+                cancelled = await self._attachment.call(lambda _: self._drained(admission, drain_s))
                 cut += [f"{cancelled} requests were cancelled"] if cancelled else []
         finally:
             self._inference = self._admission = None
@@ -310,6 +308,13 @@ class LoRAxServer:
             cut += [f"{killed} local workers were killed"] if killed else []
             await self._attachment.close()
         return ", ".join(cut)
+
+    async def _drained(self, admission: Admission, drain_s: float) -> int:
+        """No new requests by either way, from now on; how many were cancelled."""
+        closing = asyncio.create_task(self._door.close(drain_s))
+        cancelled = await admission.close(drain_s)  # from this very moment on
+        await closing
+        return cancelled
 
     async def _item(self, request: Mapping[str, Any]) -> dict[str, Any]:
         """One of a batch: its answer or its failure."""

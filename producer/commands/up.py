@@ -97,12 +97,13 @@ def up(
         with _all_leave_by_ctrl_c(), scratch_folder() as folder:
             _run(Plan(given, found, redis_url, pool or "default", host, port, data), phases, folder)
     except KeyboardInterrupt:
-        phases.say("stopped; nothing is left running")
+        pass  # it was told to end before it listened
     except ProcessEnded as error:
         failure("ProcessEnded", str(error), as_json=False)
         raise typer.Exit(1) from None
     except LorapoolError as error:
         refuse(error, as_json=False)
+    phases.say("stopped; nothing is left running")
 
 
 def _check_free(host: str, port: int) -> None:

@@ -33,8 +33,8 @@ from lorapool.producer.console import (
 )
 from lorapool.producer.console.desk import Desk, Handler
 from lorapool.producer.console.headers import Headers
-from lorapool.producer.console.live import Streams
 from lorapool.producer.console.pages import ASSETS, Pages
+from lorapool.producer.console.streams import Streams
 
 LIVE_PAGES = (overview.PAGE, adapters.LIST, adapters.ONE, workers.PAGE, jobs.LIST, jobs.ONE, batches.PAGE)
 ACTS = (*adapters.ACTS, *aliases.ACTS, *jobs.ACTS, *dead.ACTS, *schedules.ACTS, *batches.ACTS, *agents.ACTS)

@@ -17,8 +17,8 @@ from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
 from lorapool.producer.client.client import Client
-from lorapool.producer.console.live import Streams
 from lorapool.producer.console.pages import Pages, base_of
+from lorapool.producer.console.streams import Streams
 from lorapool.shared import errors
 from lorapool.shared.errors import LorapoolError
 

@@ -8,48 +8,23 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from sse_starlette import EventSourceResponse, ServerSentEvent
-from starlette.exceptions import HTTPException
+from sse_starlette import ServerSentEvent
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
+from lorapool.producer.console.streams import Events
 from lorapool.shared.errors import LorapoolError
 
 if TYPE_CHECKING:
     from lorapool.producer.console.desk import Desk
 
-MOST_STREAMS = 64
-PING_S = 15
 Context = Mapping[str, Any]
 Look = Callable[["Desk", Request], Awaitable[Context]]
-Events = AsyncGenerator[ServerSentEvent, None]
-
-
-class Streams:
-    """How many are open in this process."""
-
-    def __init__(self, most: int = MOST_STREAMS) -> None:
-        self._most, self._open = most, 0
-
-    def answer(self, events: Events) -> Response:
-        """These events, as long as somebody listens. Raises HTTPException where too many streams are open."""
-        if self._open >= self._most:
-            raise HTTPException(503, "too many pages are open on this console: close some", {"retry-after": "10"})
-        return EventSourceResponse(self._counted(events), ping=PING_S)
-
-    async def _counted(self, events: Events) -> Events:
-        self._open += 1
-        try:
-            async for event in events:
-                yield event
-        finally:
-            self._open -= 1
-            await events.aclose()
 
 
 @dataclass(frozen=True, slots=True)

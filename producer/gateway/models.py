@@ -157,7 +157,9 @@ async def list_models(request: Request) -> Response:
     models = models_of(request)
     found, base = await models.listed(caller_of(request)), await models.base()
     page, more = _page(found, request.query_params.get("after"), request.query_params.get("limit"))
-    data = await asyncio.to_thread(lambda: json.dumps([model.shown(base.name) for model in page]))
+    data = await asyncio.to_thread(
+        lambda: json.dumps([model.shown(base.name) for model in page], separators=(",", ":"))
+    )
     body = f'{{"object":"list","data":{data},"has_more":{json.dumps(more)}}}'
     return Response(body, media_type="application/json")
 

@@ -9,9 +9,10 @@ from typing import Any
 
 import httpx
 import pytest
+from starlette.exceptions import HTTPException
 
-from lorapool.producer.console import live
 from lorapool.producer.console.recorder import record_minute
+from lorapool.producer.console.streams import Streams
 from tests.producer.console.conftest import Browser
 
 
@@ -60,8 +61,8 @@ async def test_a_stream_ends_with_its_readers_key(served, client, monkeypatch):
 
 async def test_streams_are_bounded(client, monkeypatch):
     """One more is refused, and says when to come again."""
-    streams = live.Streams(most=0)
-    with pytest.raises(live.HTTPException, match="too many pages") as refused:
+    streams = Streams(most=0)
+    with pytest.raises(HTTPException, match="too many pages") as refused:
         streams.answer(_nothing())
     assert (503, "10") == (refused.value.status_code, refused.value.headers["retry-after"])
 

@@ -176,10 +176,10 @@ async def test_an_adapter_that_never_comes_is_missed(bench: Bench):
 async def test_an_entry_of_a_newer_release_waits_for_a_newer_worker(bench: Bench):
     """It is refused with the reason, and stays due."""
     await bench.add()
-    await bench.redis.hset("lp:{default}:schedule:morning", "v", 2)
+    await bench.redis.hset("lp:{default}:schedule:morning", "v", 3)
     assert RunCounts(refused=1) == await bench.make(EIGHT)
     entry = await bench.entry()
-    assert ("schema version 2" in entry.last_error, EIGHT) == (True, entry.next_ms)
+    assert ("schema version 3" in entry.last_error, EIGHT) == (True, entry.next_ms)
     assert [] == await bench.jobs()
 
 
