@@ -124,7 +124,7 @@ async def test_an_end_makes_files_and_then_leaves_nothing(books: Books) -> None:
     await books.set_clock(NOW + 2 * LEASE_MS)
     assert await books.batches.take("g2", LEASE_MS) is None
     assert 0 < await books.redis.pttl(f"lp:{{test}}:batch:{batch.id}") <= POOL_TTL_MS["batch"]
-    assert not await books.redis.keys("*:batch_[pa]*")
+    assert not await books.redis.keys("lp:{test}:batch_[pa]*")
 
 
 async def test_an_end_is_taken_up_again_to_clear_away(books: Books) -> None:
