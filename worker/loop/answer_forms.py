@@ -6,14 +6,12 @@ One of an agent at a time, so that one who sends hostile ones delays others litt
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
 from typing import Protocol
 
 from lorapool.shared.errors import InvalidRequest, LorapoolError
 from lorapool.worker.grammar.judge import PROCESSES
+from lorapool.worker.loop.turns import Turns
 
 
 class InvalidAnswer(LorapoolError):
@@ -29,19 +27,13 @@ class Judge(Protocol):
     def complaint(self, schema: str, answer: str) -> str: ...
 
 
-@dataclass(slots=True)
-class _Turn:
-    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
-    takers: int = 0
-
-
 class AnswerForms:
     """``judge`` None: where no engine serves grammars."""
 
     def __init__(self, judge: Judge | None) -> None:
         self._judge = judge
         self._threads = ThreadPoolExecutor(PROCESSES, thread_name_prefix="grammar")
-        self._turns: dict[str, _Turn] = {}
+        self._turns = Turns()
 
     async def admit(self, grammar: str, agent: str) -> None:
         """Return if it is served. Raises InvalidRequest with the reason, or what says that it is not known."""
@@ -50,26 +42,14 @@ class AnswerForms:
         if self._judge.known(grammar):
             self._judge.judge(grammar)
             return
-        async with self._turn(agent):
+        async with self._turns.of(agent):
             await asyncio.get_running_loop().run_in_executor(self._threads, self._judge.judge, grammar)
 
     async def validate(self, schema: str, answer: str, agent: str) -> None:
         """Return if the answer fits. Raises InvalidAnswer with the reason, or what says that it is not known."""
         assert self._judge is not None, "its grammar was judged"
-        async with self._turn(agent):
+        async with self._turns.of(agent):
             loop = asyncio.get_running_loop()
             wrong = await loop.run_in_executor(self._threads, self._judge.complaint, schema, answer)
         if wrong:
             raise InvalidAnswer(f"the answer does not fit the schema: {wrong}")
-
-    @asynccontextmanager
-    async def _turn(self, agent: str) -> AsyncIterator[None]:
-        turn = self._turns.setdefault(agent, _Turn())
-        turn.takers += 1
-        try:
-            async with turn.lock:
-                yield
-        finally:
-            turn.takers -= 1
-            if not turn.takers:
-                del self._turns[agent]

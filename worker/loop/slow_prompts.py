@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 from lorapool.shared.errors import JobCancelled
 from lorapool.shared.job import Job
 from lorapool.shared.prompt_format import PromptFormat
+from lorapool.worker.loop.turns import Turns
 from lorapool.worker.text.template_process import PROCESSES, TemplateEnded
 
 Encode = Callable[[Job, PromptFormat | None], list[int]]
@@ -32,12 +32,6 @@ class _Break:
     until_s: float
 
 
-@dataclass(slots=True)
-class _Turn:
-    lock: asyncio.Lock
-    takers: int = 0
-
-
 class SlowPrompts:
     """``encode`` is called in threads, several at a time."""
 
@@ -45,7 +39,7 @@ class SlowPrompts:
         self._encode, self._clock = encode, clock
         self._templates = ThreadPoolExecutor(PROCESSES, thread_name_prefix="template")
         self._long = ThreadPoolExecutor(LONG_AT_ONCE, thread_name_prefix="long-prompt")
-        self._turns: dict[str, _Turn] = {}
+        self._turns = Turns()
         self._breaks: dict[str, _Break] = {}  # one that is over tells how long the next lasts
 
     async def long(self, job: Job, form: PromptFormat | None) -> list[int]:
@@ -58,7 +52,7 @@ class SlowPrompts:
         Raises TemplateEnded where the template had to be stopped, or lately was, JobCancelled where it is not
         ``wanted`` by then, and what ``encode`` does.
         """
-        async with self._turn(ref):
+        async with self._turns.of(ref):
             if not wanted():
                 raise JobCancelled("cancelled on request before it ran")
             self._check(ref)
@@ -75,19 +69,6 @@ class SlowPrompts:
         """Begin nothing more."""
         for threads in (self._templates, self._long):
             threads.shutdown(wait=False, cancel_futures=True)
-
-    @asynccontextmanager
-    async def _turn(self, ref: str) -> AsyncIterator[None]:
-        """One of an adapter at a time, first come first served."""
-        turn = self._turns.setdefault(ref, _Turn(asyncio.Lock()))
-        turn.takers += 1
-        try:
-            async with turn.lock:
-                yield
-        finally:
-            turn.takers -= 1
-            if not turn.takers:
-                del self._turns[ref]
 
     def _check(self, ref: str) -> None:
         broken = self._breaks.get(ref)
