@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
-from lorapool.shared.errors import AdapterUnavailable, CheckpointError, InvalidRequest
+from lorapool.shared.errors import AdapterUnavailable, CheckpointError, InvalidRequest, LorapoolError
 from lorapool.shared.redaction import redact
 
 # scheme -> what to install for it
@@ -61,7 +61,7 @@ class RemoteFolder:
 
     def __init__(self, uri: str) -> None:
         self.uri = check_uri(uri)
-        self._fs, self._path = _opened(self.uri)
+        self._fs, self._path = opened(self.uri, AdapterUnavailable)
 
     def has(self, name: str) -> bool:
         with self._told(name):
@@ -115,16 +115,17 @@ class RemoteFolder:
             raise AdapterUnavailable(f"{self.uri}/{name}: cannot be reached ({_words(error)})") from error
 
 
-def _opened(uri: str) -> tuple[Any, str]:
+def opened(uri: str, unavailable: type[LorapoolError]) -> tuple[Any, str]:
+    """The store of a uri, by fsspec, and the path in it. Raises ``unavailable`` where it cannot be had here."""
     package = SCHEMES[uri.partition("://")[0]]
     try:
         import fsspec
 
         fs, path = fsspec.core.url_to_fs(uri)
     except ImportError:
-        raise AdapterUnavailable(f"{uri}: needs a library that is not installed: pip install '{package}'") from None
+        raise unavailable(f"{uri}: needs a library that is not installed: pip install '{package}'") from None
     except Exception as error:  # no credentials, no such account
-        raise AdapterUnavailable(f"{uri}: cannot be opened ({_words(error)})") from error
+        raise unavailable(f"{uri}: cannot be opened ({_words(error)})") from error
     return fs, path
 
 

@@ -8,12 +8,12 @@ from __future__ import annotations
 import re
 from contextlib import suppress
 from functools import partial
-from typing import IO, Any
+from typing import IO
 
-from lorapool.producer.batches.content import BLOCK_BYTES, Reading, Writing, told, words
+from lorapool.producer.batches.content import BLOCK_BYTES, Reading, Writing, told
 from lorapool.shared.batches.file_record import STORE_NAME
 from lorapool.shared.errors import FilesUnavailable
-from lorapool.shared.remote import SCHEMES, check_uri
+from lorapool.shared.remote import check_uri, opened
 
 WRITE_BYTES = 8 << 20  # that a store gets at a time; S3 takes no less than 5 MiB
 _NAME = re.compile(STORE_NAME)
@@ -24,7 +24,7 @@ class RemoteStore:
 
     def __init__(self, uri: str) -> None:
         self._uri = check_uri(uri)
-        self._fs, self._path = _opened(self._uri)
+        self._fs, self._path = opened(self._uri, FilesUnavailable)
 
     @property
     def where(self) -> str:
@@ -58,16 +58,3 @@ class RemoteStore:
     def _below(self, name: str) -> str:
         assert _NAME.fullmatch(name), name
         return f"{self._path}/{name}"
-
-
-def _opened(uri: str) -> tuple[Any, str]:
-    package = SCHEMES[uri.partition("://")[0]]
-    try:
-        import fsspec
-
-        fs, path = fsspec.core.url_to_fs(uri)
-    except ImportError:
-        raise FilesUnavailable(f"{uri}: needs a library that is not installed: pip install '{package}'") from None
-    except Exception as error:  # no credentials, no such account
-        raise FilesUnavailable(f"{uri}: cannot be opened ({words(error)})") from error
-    return fs, path
