@@ -118,16 +118,20 @@ def submit(  # noqa: PLR0917 - typer takes one argument a flag
         if not stream and not wait:
             _show_submitted(job, as_json)
             return
-        try:
-            if stream:
-                await _show_stream(job, timeout, as_json)
-            else:
-                show_result(await job.result(timeout), as_json)
-        except asyncio.CancelledError:  # Ctrl-C
-            note(f"the job goes on: lorapool result {job.id}, or lorapool cancel {job.id}")
-            raise
+        await _show_answer(job, timeout, stream=stream, as_json=as_json)
 
     run(work, redis_url=redis_url, pool=pool, as_json=as_json)
+
+
+async def _show_answer(job: JobHandle, timeout: float | None, *, stream: bool, as_json: bool) -> None:
+    try:
+        if stream:
+            await _show_stream(job, timeout, as_json)
+        else:
+            show_result(await job.result(timeout), as_json)
+    except asyncio.CancelledError:  # Ctrl-C
+        note(f"the job goes on: lorapool result {job.id}, or lorapool cancel {job.id}")
+        raise
 
 
 async def _submitted(client: Client, arguments: dict[str, Any]) -> JobHandle:
