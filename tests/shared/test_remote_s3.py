@@ -7,8 +7,6 @@ from pathlib import Path
 
 import boto3
 import pytest
-import s3fs
-from moto.server import ThreadedMotoServer
 
 from lorapool.producer import Client
 from lorapool.shared.digest import CONFIG_NAME, WEIGHTS_NAME, adapter_digest
@@ -17,6 +15,7 @@ from lorapool.shared.remote import RemoteFolder
 from lorapool.worker.adapters.cache_folder import CacheFolder
 from lorapool.worker.adapters.files import AdapterFiles
 from lorapool.worker.engine.adapter_source import AdapterSource
+from tests.s3 import running_s3
 
 CFO = Path(__file__).parents[2] / "examples" / "adapters" / "cfo"
 URI = "s3://models/adapters/cfo"
@@ -25,22 +24,8 @@ URI = "s3://models/adapters/cfo"
 @pytest.fixture(scope="module")
 def s3() -> Iterator[str]:
     """An S3 with one bucket; the environment leads to it, as it does to a real one."""
-    server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    with pytest.MonkeyPatch.context() as patch:
-        for name, value in {
-            "AWS_ENDPOINT_URL": f"http://{host}:{port}",
-            "AWS_ACCESS_KEY_ID": "test",
-            "AWS_SECRET_ACCESS_KEY": "s3cr3t",
-            "AWS_DEFAULT_REGION": "us-east-1",
-        }.items():
-            patch.setenv(name, value)
-        boto3.client("s3").create_bucket(Bucket="models")
-        s3fs.S3FileSystem.clear_instance_cache()  # one that an earlier test made knows nothing of this environment
+    with running_s3("models"):
         yield URI
-        s3fs.S3FileSystem.clear_instance_cache()
-    server.stop()
 
 
 async def test_an_adapter_goes_to_s3_and_comes_back(s3: str, tmp_path: Path, redis_url: str) -> None:

@@ -8,10 +8,7 @@ from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
-import boto3
 import pytest
-import s3fs
-from moto.server import ThreadedMotoServer
 
 from lorapool.producer import Client
 from lorapool.producer.batches.content import Writing
@@ -20,27 +17,14 @@ from lorapool.producer.batches.store import FileStore, store_at
 from lorapool.shared.errors import FilesUnavailable, InvalidRequest
 from tests.producer.batches.conftest import Desk, jsonl, line
 from tests.producer.canned_worker import CannedWorker
+from tests.s3 import running_s3
 
 
 @pytest.fixture(scope="module")
 def s3() -> Iterator[str]:
     """An S3 with one bucket; the environment leads to it, as it does to a real one."""
-    server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    with pytest.MonkeyPatch.context() as patch:
-        for name, value in {
-            "AWS_ENDPOINT_URL": f"http://{host}:{port}",
-            "AWS_ACCESS_KEY_ID": "test",
-            "AWS_SECRET_ACCESS_KEY": "s3cr3t",
-            "AWS_DEFAULT_REGION": "us-east-1",
-        }.items():
-            patch.setenv(name, value)
-        boto3.client("s3").create_bucket(Bucket="pool")
-        s3fs.S3FileSystem.clear_instance_cache()
+    with running_s3("pool"):
         yield "s3://pool/batches"
-        s3fs.S3FileSystem.clear_instance_cache()
-    server.stop()
 
 
 @pytest.fixture(params=["folder", "s3"])
