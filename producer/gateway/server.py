@@ -20,6 +20,7 @@ from lorapool.producer.client.client import Client
 from lorapool.producer.console.recorder import recording
 from lorapool.producer.gateway.app import create_app
 from lorapool.producer.gateway.connection import connections
+from lorapool.producer.gateway.open_files import make_room
 from lorapool.producer.gateway.settings import GatewaySettings
 from lorapool.shared.errors import InvalidRequest
 from lorapool.shared.tasks import cancel_and_wait
@@ -35,6 +36,7 @@ async def serve(client: Client, settings: GatewaySettings, *, ready: Ready = lam
     """
     if not await client.keys.any():
         check_host(settings.host)
+    make_room(settings.max_connections)
     with _listening(settings) as listener:
         url = _url(settings.host, listener.getsockname()[1])
         app = create_app(client, settings)

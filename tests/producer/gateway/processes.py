@@ -13,10 +13,10 @@ from tests.fleet import WorkerProcess, started, until
 
 
 @contextmanager
-def gateway_process(pool: CannedPool, *flags: str) -> Iterator[WorkerProcess]:
-    """On a free port; ``where`` says which."""
+def gateway_process(pool: CannedPool, *flags: str, before: tuple[str, ...] = ()) -> Iterator[WorkerProcess]:
+    """On a free port; ``where`` says which. ``before``: the words of a program that runs it."""
     program = str(Path(sys.executable).parent / "lorapool")
-    command = [program, "gateway", "--port", "0", "--redis-url", pool.redis_url, "--pool", pool.name, *flags]
+    command = [*before, program, "gateway", "--port", "0", "--redis-url", pool.redis_url, "--pool", pool.name, *flags]
     with started(command, "gateway") as process:
         yield process
 

@@ -170,22 +170,36 @@ async def _served(http: httpx.AsyncClient) -> None:
 
 @pytest.mark.long
 async def test_ten_thousand_half_open_connections(canned: CannedPool) -> None:
-    """They cost little memory, and who asks properly is answered meanwhile."""
+    """They cost the gateway little memory, and who asks properly is answered meanwhile."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = min(10_000, (hard - 1000) // 2)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     try:
-        async with gateway(canned, slow_s=60, max_connections=wanted + 100) as url:
-            before = psutil.Process().memory_info().rss
-            held = [await connected(url) for _ in range(wanted)]
+        with gateway_process(canned, "--slow", "120", "--max-connections", "10100") as process:
+            url, memory = await where(process), psutil.Process(process.process.pid)
+            before = memory.memory_info().rss
+            held = [await connected(url) for _ in range(10_000)]
+            for _, writer in held:
+                writer.write(b"POST /v1/chat/completions HTTP/1.1\r\nx: ")
             async with httpx.AsyncClient(base_url=url, timeout=60) as http:
                 answer = await http.post(PATH, json=ASK)
             assert RUNWAY == answer.json()["choices"][0]["message"]["content"]
-            assert psutil.Process().memory_info().rss - before < wanted * 64_000  # both ends of them are here
+            assert memory.memory_info().rss - before < 10_000 * 20_000
+            assert not any(reader.at_eof() for reader, _ in held), "the gateway closed some of them"
             for _, writer in held:
                 writer.close()
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+@pytest.mark.parametrize(("hard", "raised"), [(9000, 8192 + 256), (3000, 3000)])
+async def test_files_for_all_connections(canned: CannedPool, hard: int, raised: int) -> None:
+    """A shell's limit of open files is raised to what the connections need; where it may not be, a warning says so."""
+    few = ("sh", "-c", f'ulimit -Sn 256; ulimit -Hn {hard}; exec "$@"', "sh")
+    with gateway_process(canned, before=few) as process:
+        await where(process)
+        assert (raised, hard) == psutil.Process(process.process.pid).rlimit(psutil.RLIMIT_NOFILE)
+        warned = process.events("few_open_files")
+        assert [hard] * (raised == hard) == [event["limit"] for event in warned]
 
 
 async def test_a_client_that_never_reads(canned: CannedPool) -> None:
