@@ -12,9 +12,10 @@ import json
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
+from random import Random
 from statistics import median, quantiles
 from typing import Annotated, Any, NamedTuple
 
@@ -46,6 +47,7 @@ from tests.structured.schemas import COUNT, FLAG, SCHEMAS, TEXT, closed
 
 console = Console()
 ROWS = 16  # free ones, that hostile ones join
+CROWD, WALK = 64, 60  # rows of the same hostile form, tokens drawn for each
 ITEMS = (
     closed({"name": TEXT, "count": COUNT, "ok": FLAG}),
     closed({"kind": {"enum": ["red", "green", "blue"]}, "at": {"type": "string", "format": "date"}}),
@@ -74,6 +76,16 @@ class TimedGrammars(Grammars):
         if made is not None:
             self.took_s.append(time.perf_counter() - began_s)
         return made
+
+
+@dataclass(slots=True)
+class Held:
+    """A row of which only the grammar counts."""
+
+    matcher: LLMatcher
+    grammar: str | None = None
+    output_ids: list[int] = field(default_factory=list)
+    bans_eos: bool = False
 
 
 def main(
@@ -203,7 +215,38 @@ def _hostile(ours: Ours, timed: TimedGrammars, fast: str) -> dict[str, Any]:
         "beside_a_free_row_ms": _longest({"free": calm}),
         "beside_a_hostile_row_ms": _longest(steps),
         "mask_call_ms": _spread(timed.took_s),
+        f"mask_call_of_{CROWD}_rows_ms": _crowds(vocabulary(fast, [0, 2]), dict(served)),
     }
+
+
+def _crowds(tokens: LLTokenizer, served: Mapping[str, str]) -> dict[str, Any]:
+    """The longest call that makes the masks of a step whose rows are all held to the same hostile form."""
+    timed = TimedGrammars(tokens)
+    longest: list[tuple[float, str]] = []
+    for name, grammar in served.items():
+        timed.took_s.clear()
+        matcher = compiled(tokens, grammar)
+        rows = [Held(matcher.deep_copy()) for _ in range(CROWD)]
+        chance = Random(1)
+        for _ in range(WALK):
+            rows = [row for row in _drawn(timed, rows, chance) if not row.matcher.is_stopped()]
+        longest.append((1000 * max(timed.took_s), name))
+    most, name = max(longest)
+    return {"longest": most, "longest_of": name}
+
+
+def _drawn(grammars: Grammars, rows: list[Held], chance: Random) -> list[Held]:
+    """The rows that go on, each by a token that its mask allows."""
+    masks = grammars.masks(rows)
+    if masks is None:
+        return []
+    going = []
+    for at, bits in zip(masks.at, masks.bits, strict=True):
+        allowed = np.flatnonzero(np.unpackbits(bits.view(np.uint8), bitorder="little"))
+        if at not in masks.refused and len(allowed):
+            rows[at].matcher.consume_token(int(allowed[chance.randrange(len(allowed))]))
+            going.append(rows[at])
+    return going
 
 
 def _longest(steps: Mapping[str, list[Step]]) -> dict[str, Any]:

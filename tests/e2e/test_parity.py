@@ -23,6 +23,7 @@ from tests.fleet import WorkerProcess, alive, real_worker
 
 WAVES, WAVE_SIZE = 4, 10
 MOST_TOKENS = 12
+BASE_TOKENS = 30  # so many steps run while adapters come and go
 
 pytestmark = pytest.mark.timeout(240)
 
@@ -65,10 +66,11 @@ def _take_turns(order: list[str | None]) -> bool:
 
 
 def _request(number: int, adapter: str | None) -> dict[str, Any]:
-    """Every other one a chat; answers end at different steps."""
+    """Every other one a chat; answers end at different steps, those of the base model last."""
     question = UNSEEN[number % len(UNSEEN)]
     asked = {"messages": [{"role": "user", "content": question}]} if number % 2 else {"prompt": question}
-    return {"adapter": adapter, "max_new_tokens": MOST_TOKENS - number % 5, **asked}
+    tokens = MOST_TOKENS if adapter else BASE_TOKENS
+    return {"adapter": adapter, "max_new_tokens": tokens - number % 5, **asked}
 
 
 async def _run(url: str, pool: str, worker: WorkerProcess, waves: list[list[dict[str, Any]]]) -> Run:

@@ -11,7 +11,7 @@ from lorapool.worker.engine.port import Sampling
 from lorapool.worker.engine.sequence import Sequence
 from lorapool.worker.grammar.compiler import GrammarRefused
 from lorapool.worker.grammar.grammars import Masks
-from lorapool.worker.native.masks import forbid
+from lorapool.worker.native.masks import _added, _forbidden, forbid
 from lorapool.worker.native.sampler import Sampler
 
 INF = float("-inf")
@@ -37,6 +37,13 @@ def test_what_has_no_bit_is_forbidden(vocabulary: int, dtype: torch.dtype, at: l
         ids = sorted(allowed[0]) if row in at else list(range(vocabulary))
         assert logits[row, ids].equal(before[row, ids])
         assert vocabulary - len(ids) == int((logits[row] == INF).sum())
+
+
+def test_both_forms_of_a_mask_forbid_the_same() -> None:
+    """What the CPU adds, and what other devices fill in."""
+    bits = np.random.default_rng(1).integers(0, 1 << 32, size=(5, 9), dtype=np.uint32)
+    held = Masks(list(range(5)), bits, {})
+    assert _forbidden(held, torch.device("cpu")).equal(_added(held, torch.bfloat16) == INF)
 
 
 @pytest.mark.parametrize("params", [{}, {"temperature": 1.0}, {"temperature": 1.0, "top_k": 50, "top_p": 0.9},
