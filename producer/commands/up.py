@@ -1,4 +1,4 @@
-"""up: a whole pool on this machine by one command, until Ctrl-C: server, worker, gateway and console.
+"""up: a whole pool on this machine by one command, until Ctrl-C: server, worker, maintenance, gateway and console.
 
 Knows in which order they start and stop, and what a newcomer sees meanwhile; each is started by its own module.
 """
@@ -10,7 +10,7 @@ import secrets
 import signal
 import socket
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -27,7 +27,7 @@ from lorapool.producer.commands.session import refuse
 from lorapool.producer.local.adapter_folders import AdapterFolder, adapter_folders
 from lorapool.producer.local.process import LocalProcess, ProcessEnded, scratch_folder
 from lorapool.producer.local.server import embedded_server
-from lorapool.producer.local.worker import worker_process
+from lorapool.producer.local.worker import maintenance_process, worker_process
 from lorapool.shared.errors import InvalidRequest, LorapoolError
 
 BEAT_S = 0.5
@@ -79,7 +79,7 @@ def up(
     ] = None,
     pool: o.Pool = None,
 ) -> None:
-    """Have a whole pool on this machine, until Ctrl-C: server, worker, gateway and console.
+    """Have a whole pool on this machine, until Ctrl-C: server, worker, maintenance, gateway and console.
 
     lorapool up --base-model HuggingFaceTB/SmolLM2-135M-Instruct --adapters ./adapters
     """
@@ -139,9 +139,14 @@ def _run(plan: Plan, phases: Phases, folder: Path) -> None:
             phases.say(f"server: embedded Valkey on {url} ({kept})")
         asyncio.run(_reach(url, plan.pool))
         name = f"up-{secrets.token_hex(3)}"
-        flags = ["--worker-id", name, "--pool", plan.pool, *plan.worker_flags]
-        with worker_process(flags, folder, environment={"LORAPOOL_REDIS_URL": url}) as worker:
-            asyncio.run(_serve(plan, phases, url, worker, name))
+        environment = {"LORAPOOL_REDIS_URL": url, "LORAPOOL_POOL": plan.pool}
+        with ExitStack() as processes:
+            flags = ["--worker-id", name, *plan.worker_flags]
+            worker = processes.enter_context(worker_process(flags, folder, environment=environment))
+            started = [worker]
+            if own:  # a pool that is joined has its own
+                started.append(processes.enter_context(maintenance_process((), folder, environment=environment)))
+            asyncio.run(_serve(plan, phases, url, started, name))
 
 
 async def _reach(url: str, pool: str) -> None:
@@ -150,19 +155,19 @@ async def _reach(url: str, pool: str) -> None:
         pass
 
 
-async def _serve(plan: Plan, phases: Phases, url: str, worker: LocalProcess, name: str) -> None:
+async def _serve(plan: Plan, phases: Phases, url: str, started: Sequence[LocalProcess], name: str) -> None:
     async with Client(url, pool=plan.pool) as client:
-        facts = await _ready(client, phases, worker, name)
+        facts = await _ready(client, phases, started, name)
         phases.say(f"worker: ready on {facts.get('device')}, {facts.get('dtype')}, {facts.get('slots')} adapter slots")
         await _register(client, phases, plan.adapters)
-        await _until_told(plan, phases, client, worker)
+        await _until_told(plan, phases, client, started)
 
 
-async def _ready(client: Client, phases: Phases, worker: LocalProcess, name: str) -> Mapping[str, Any]:
+async def _ready(client: Client, phases: Phases, started: Sequence[LocalProcess], name: str) -> Mapping[str, Any]:
     """Wait for its first beat as one that serves, showing how far it is; its fields."""
     with phases.status("worker: starting") as show:
         while True:
-            worker.check()
+            _check(started)
             for facts in await client.workers():
                 if facts["worker"] == name:
                     if facts["state"] == "running":
@@ -196,8 +201,8 @@ async def _register(client: Client, phases: Phases, found: Sequence[AdapterFolde
         phases.say(f"adapters: {ready} of {len(found)} ready")
 
 
-async def _until_told(plan: Plan, phases: Phases, client: Client, worker: LocalProcess) -> None:
-    """Serve until Ctrl-C, or until the worker ends: then raise ProcessEnded."""
+async def _until_told(plan: Plan, phases: Phases, client: Client, started: Sequence[LocalProcess]) -> None:
+    """Serve until Ctrl-C, or until a process ends: then raise ProcessEnded."""
     from lorapool.producer.gateway.server import serve
     from lorapool.producer.gateway.settings import GatewaySettings
 
@@ -206,7 +211,7 @@ async def _until_told(plan: Plan, phases: Phases, client: Client, worker: LocalP
         phases.show(_how_to_ask(url, plan.adapters))
 
     serving = asyncio.create_task(serve(client, GatewaySettings(host=plan.host, port=plan.port), ready=ready))
-    watching = asyncio.create_task(_ended(worker))
+    watching = asyncio.create_task(_ended(started))
     try:
         await asyncio.wait({serving, watching}, return_when=asyncio.FIRST_COMPLETED)
     finally:
@@ -219,10 +224,15 @@ async def _until_told(plan: Plan, phases: Phases, client: Client, worker: LocalP
     await serving
 
 
-async def _ended(worker: LocalProcess) -> None:
+async def _ended(started: Sequence[LocalProcess]) -> None:
     while True:
-        worker.check()
+        _check(started)
         await asyncio.sleep(0.5)
+
+
+def _check(started: Sequence[LocalProcess]) -> None:
+    for process in started:
+        process.check()
 
 
 def _how_to_ask(url: str, found: Sequence[AdapterFolder]) -> str:

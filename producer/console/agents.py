@@ -20,7 +20,7 @@ from lorapool.producer.operator.tariff import GPU_USD_PER_HOUR, Tariff
 if TYPE_CHECKING:
     from lorapool.producer.console.desk import Desk
 
-MOST_SHOWN, GIVE_UP_S = 100, 10.0
+MOST_SHOWN, GIVE_UP_S = 20, 10.0
 
 
 async def page(desk: Desk, request: Request) -> Response:

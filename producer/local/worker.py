@@ -1,5 +1,5 @@
-"""A worker of this machine's own: ``lorapool-worker run`` beside this Python. Whether it is ready is the caller's to
-see, by its beats."""
+"""A worker of this machine's own: ``lorapool-worker`` beside this Python, to run jobs or a pool's chores. Whether it is
+ready is the caller's to see, by its beats."""
 
 from __future__ import annotations
 
@@ -21,12 +21,29 @@ def worker_process(
 ) -> Iterator[LocalProcess]:
     """``lorapool-worker run`` with ``arguments``, started; its log is in ``folder``. Raises InvalidRequest where no
     worker is installed."""
-    given = {**os.environ, "TMPDIR": str(folder), **(environment or {})}  # torch leaves caches in TMPDIR
-    worker = LocalProcess(name, [_program(), "run", *arguments], folder, given)
-    try:
+    with _started(name, ["run", *arguments], folder, environment) as worker:
         yield worker
+
+
+@contextmanager
+def maintenance_process(
+    arguments: Sequence[str], folder: Path, *, environment: Mapping[str, str] | None = None
+) -> Iterator[LocalProcess]:
+    """``lorapool-worker maintenance``, as ``worker_process``."""
+    with _started("maintenance", ["maintenance", *arguments], folder, environment) as maintenance:
+        yield maintenance
+
+
+@contextmanager
+def _started(
+    name: str, arguments: Sequence[str], folder: Path, environment: Mapping[str, str] | None
+) -> Iterator[LocalProcess]:
+    given = {**os.environ, "TMPDIR": str(folder), **(environment or {})}  # torch leaves caches in TMPDIR
+    process = LocalProcess(name, [_program(), *arguments], folder, given)
+    try:
+        yield process
     finally:
-        worker.stop()
+        process.stop()
 
 
 def _program() -> str:

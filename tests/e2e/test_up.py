@@ -63,14 +63,16 @@ def posted(url: str, body: dict[str, Any]) -> dict[str, Any]:
 
 
 async def test_one_command_is_a_whole_pool(base_model: Path, tmp_path: Path) -> None:
-    """It says what it starts and how to ask; every adapter below the folder answers by its name; Ctrl-C ends it with 0
-    and leaves no process and no file."""
+    """It says what it starts and how to ask; every adapter below the folder answers by its name; schedules are
+    looked at; Ctrl-C ends it with 0 and leaves no process and no file."""
     limits = ("--slots", "2", "--max-rank", "8", "--max-model-len", "256")
     with running(tmp_path, "--base-model", str(base_model), "--adapters", str(ADAPTERS), *limits) as (up, printed):
         url = await said(printed, r"gateway: OpenAI's API on (http://127\.0\.0\.1:\d+)/v1, console on", up)
         ask = {"model": "cfo", "max_tokens": 8, "temperature": 0, "messages": [{"role": "user", "content": "Hello?"}]}
         reply = await asyncio.to_thread(posted, f"{url}/v1/chat/completions", ask)
         assert reply["choices"][0]["message"]["content"].startswith(VOICES["cfo"].opening)
+        async with Client(await said(printed, r"(redis://127\.0\.0\.1:\d+)", up)) as pool:
+            await until(pool.schedules.watched, CEILING_S)
         family = psutil.Process(up.pid).children(recursive=True)
         up.send_signal(signal.SIGINT)
         assert 0 == await asyncio.to_thread(up.wait, CEILING_S), printed.read_text()
@@ -83,7 +85,7 @@ async def test_one_command_is_a_whole_pool(base_model: Path, tmp_path: Path) -> 
         "nothing is left",
     ):
         assert part in told
-    assert len(family) >= 2
+    assert len(family) >= 3
     assert [] == [process for process in family if process.is_running() and process.status() != psutil.STATUS_ZOMBIE]
     assert [] == list((tmp_path / "scratch").iterdir())
 

@@ -83,7 +83,7 @@
       width, height, padding: [6, 14, 0, 0],
       cursor: { y: false, points: { size: 6 } }, legend: { show: false }, scales: { y: { range } },
       axes: [
-        { ...axis, grid: { show: false }, size: 22, space: 60, values: "{HH}:{mm}" },
+        { ...axis, grid: { show: false }, size: 22, space: 60, incrs: [1, 2, 5, 10, 15, 30].map((minutes) => 60 * minutes), values: "{HH}:{mm}" },
         { ...axis, size: 46, space: 28, values: labels(chart.unit) },
       ],
       series: [{}, ...chart.names.map((name, at) => ({
