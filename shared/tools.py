@@ -7,7 +7,7 @@ the worker's.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from hashlib import blake2b
 from typing import Annotated, Any, Literal
 
@@ -99,6 +99,24 @@ class ToolCallDelta(Wire):
     id: str = ""
     name: str = ""
     arguments: str = ""
+
+    def grown(self, more: ToolCallDelta) -> ToolCallDelta:
+        """With the next piece of the same call."""
+        return ToolCallDelta(
+            index=self.index,
+            id=self.id or more.id,
+            name=self.name or more.name,
+            arguments=self.arguments + more.arguments,
+        )
+
+
+def joined(deltas: Iterable[ToolCallDelta]) -> list[ToolCallDelta]:
+    """One a call, in the order of their first pieces."""
+    calls: dict[int, ToolCallDelta] = {}
+    for delta in deltas:
+        known = calls.get(delta.index)
+        calls[delta.index] = delta if known is None else known.grown(delta)
+    return list(calls.values())
 
 
 def _within(fields: Mapping[str, Any], key: str) -> Mapping[str, Any]:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 
 from lorapool.shared.job import NO_MORE, More, Result
 from lorapool.shared.queue.protocol import StreamItem
-from lorapool.shared.tools import ToolCall, ToolCallDelta
+from lorapool.shared.tools import ToolCall, ToolCallDelta, joined
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,8 +129,8 @@ class _Said:
 
     def add(self, delta: TextDelta) -> None:
         self.text += delta.text
-        for call in delta.more.tool_calls:
-            self.calls[call.index] = _grown(self.calls.get(call.index), call)
+        for call in joined([*self.calls.values(), *delta.more.tool_calls]):
+            self.calls[call.index] = call
 
     def agrees(self, other: _Said) -> bool:
         """As far as both go: neither says another thing."""
@@ -186,17 +186,6 @@ class _Seen:
         """As one delta."""
         more = More(self._whole.more.logprobs, tuple(self.said.calls.values()))
         return replace(self._whole, text=self.said.text, more=more)
-
-
-def _grown(known: ToolCallDelta | None, call: ToolCallDelta) -> ToolCallDelta:
-    if known is None:
-        return call
-    return ToolCallDelta(
-        index=call.index,
-        id=known.id or call.id,
-        name=known.name or call.name,
-        arguments=known.arguments + call.arguments,
-    )
 
 
 def _agree(one: str, other: str) -> bool:

@@ -21,7 +21,7 @@ from lorapool.producer.gateway.following import Item, followed
 from lorapool.producer.gateway.logprobs import chat_logprobs, plain_logprobs
 from lorapool.producer.gateway.sse import DONE, error_event, event
 from lorapool.shared.job import Result
-from lorapool.shared.tools import ToolCallDelta
+from lorapool.shared.tools import ToolCallDelta, joined
 
 
 class Form(Protocol):
@@ -50,7 +50,7 @@ class ChatForm:
         if piece.text or not piece.calls:
             delta["content"] = piece.text
         if piece.calls:
-            delta["tool_calls"] = [_call(call) for call in piece.calls]
+            delta["tool_calls"] = [_call(call) for call in joined(piece.calls)]  # clients may look at the first alone
         return _chat(index, delta) | {"logprobs": chat_logprobs(piece.logprobs or None)}
 
 

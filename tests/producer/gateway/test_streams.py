@@ -9,9 +9,12 @@ from typing import Any
 import httpx
 import pytest
 
+from lorapool.producer.gateway.chunks import ChatForm
+from lorapool.producer.gateway.cursor import Piece
 from lorapool.producer.testing.canned import CannedPool
 from lorapool.shared.errors import JobCancelled
 from lorapool.shared.job import JobState
+from lorapool.shared.tools import ToolCallDelta
 from tests.producer.gateway.conftest import RUNWAY, gateway
 from tests.producer.gateway.events import Event, chunks_of, content, events_of
 
@@ -159,3 +162,17 @@ async def test_usage_comes_where_it_is_asked_for_again(http: httpx.AsyncClient) 
     chunks = chunks_of((await http.get(path)).text)
     assert RUNWAY == content(chunks)
     assert 5 == chunks[-1]["usage"]["completion_tokens"]
+
+
+def test_a_chunk_has_one_entry_a_call() -> None:
+    """Pieces of the same call that come together are joined: many clients look at the first entry alone."""
+    grown = (
+        ToolCallDelta(index=0, id="call_1", name="look", arguments=""),
+        ToolCallDelta(index=0, arguments='{"at'),
+        ToolCallDelta(index=1, id="call_2", name="see"),
+        ToolCallDelta(index=0, arguments='": 1}'),
+    )
+    entries = ChatForm().piece(0, Piece(calls=grown), 0)["delta"]["tool_calls"]
+    assert [(0, "call_1", "look", '{"at": 1}'), (1, "call_2", "see", "")] == [
+        (entry["index"], entry["id"], entry["function"]["name"], entry["function"]["arguments"]) for entry in entries
+    ]
