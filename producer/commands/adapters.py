@@ -104,6 +104,7 @@ def alias(
     """
     if ref is not None and delete:
         raise typer.BadParameter("give a REF or --delete, not both", param_hint="REF")
+    act = ("deleted alias", name) if delete else None if ref is None else ("moved alias", name)
 
     async def work(client: Client) -> None:
         if ref is None and not delete:
@@ -113,7 +114,7 @@ def alias(
         else:
             _moved(name, await client.adapters.alias(name, ref), as_json)
 
-    run(work, redis_url=redis_url, pool=pool, as_json=as_json)
+    run(work, redis_url=redis_url, pool=pool, as_json=as_json, act=act)
 
 
 @app.command()
@@ -137,7 +138,7 @@ def canary(
         else:
             say(f"{percent} % of the jobs of {name} go to {ref}" if percent else f"{name} has no canary")
 
-    run(work, redis_url=redis_url, pool=pool, as_json=as_json)
+    run(work, redis_url=redis_url, pool=pool, as_json=as_json, act=("set canary", name))
 
 
 @app.command()
@@ -147,7 +148,7 @@ def rollback(name: AliasName, redis_url: o.RedisUrl = None, pool: o.Pool = None,
     async def work(client: Client) -> None:
         _moved(name, await client.adapters.rollback(name), as_json)
 
-    run(work, redis_url=redis_url, pool=pool, as_json=as_json)
+    run(work, redis_url=redis_url, pool=pool, as_json=as_json, act=("rolled back alias", name))
 
 
 @app.command()
@@ -173,7 +174,7 @@ def rm(
         else:
             say(f"{ref} is removed")
 
-    run(work, redis_url=redis_url, pool=pool, as_json=as_json)
+    run(work, redis_url=redis_url, pool=pool, as_json=as_json, act=("removed adapter", ref))
 
 
 def traits(

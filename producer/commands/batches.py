@@ -119,7 +119,7 @@ def cancel(batch_id: BatchId, redis_url: o.RedisUrl = None, pool: o.Pool = None,
         if status not in {BatchStatus.CANCELLING, BatchStatus.CANCELLED}:
             raise typer.Exit(1)
 
-    run(work, redis_url=redis_url, pool=pool, as_json=as_json)
+    run(work, redis_url=redis_url, pool=pool, as_json=as_json, act=("cancelled batch", batch_id))
 
 
 @app.command()

@@ -195,7 +195,7 @@ def cancel(job_id: Id, redis_url: o.RedisUrl = None, pool: o.Pool = None, as_jso
         else:
             say(f"{handle.id} {'is cancelled' if state == 'cancelled' else f'had already {state}'}")
 
-    run(work, redis_url=redis_url, pool=pool, as_json=as_json)
+    run(work, redis_url=redis_url, pool=pool, as_json=as_json, act=("cancelled", job_id))
 
 
 def show_result(answer: Result, as_json: bool) -> None:

@@ -82,7 +82,7 @@ def add(  # noqa: PLR0917 - typer takes one argument a flag
             note(f"next run: {_next(entry)}; see them all with: lorapool schedule ls")
             await _warn(client)
 
-    run(work, redis_url=redis_url, pool=pool, as_json=as_json)
+    run(work, redis_url=redis_url, pool=pool, as_json=as_json, act=("added schedule", name or adapter))
 
 
 @app.command()
@@ -114,7 +114,7 @@ def rm(name: Name, redis_url: o.RedisUrl = None, pool: o.Pool = None, as_json: o
         else:
             say(f"{name} is removed")
 
-    run(work, redis_url=redis_url, pool=pool, as_json=as_json)
+    run(work, redis_url=redis_url, pool=pool, as_json=as_json, act=("removed schedule", name))
 
 
 async def _warn(client: Client) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import NoReturn
 
 import typer
@@ -15,18 +16,40 @@ from lorapool.producer.client.client import Client
 from lorapool.producer.commands.render import failure
 from lorapool.shared.errors import LorapoolError
 
+BY = "cli"  # in the audit stream, and as the agent of jobs
+Act = tuple[str, str]  # what is done, in the past tense, and on what
 
-def run(work: Callable[[Client], Awaitable[None]], *, redis_url: str | None, pool: str | None, as_json: bool) -> None:
-    """Connect, do the work, close; any LorapoolError ends the process with code 1."""
+
+def run(
+    work: Callable[[Client], Awaitable[None]],
+    *,
+    redis_url: str | None,
+    pool: str | None,
+    as_json: bool,
+    act: Act | None = None,
+) -> None:
+    """Connect, do the work, close; any LorapoolError ends the process with code 1. An ``act`` is written into the audit
+    stream, one that failed too."""
 
     async def connected() -> None:
-        async with Client(redis_url, pool=pool, agent="cli") as client:
-            await work(client)
+        async with Client(redis_url, pool=pool, agent=BY) as client:
+            await (work(client) if act is None else _audited(client, work, act))
 
     try:
         asyncio.run(connected())
     except LorapoolError as error:
         refuse(error, as_json=as_json)
+
+
+async def _audited(client: Client, work: Callable[[Client], Awaitable[None]], act: Act) -> None:
+    what, on = act
+    try:
+        await work(client)
+    except LorapoolError as error:
+        with suppress(LorapoolError):  # what is said is what the work met
+            await client.audit.record(BY, what, on, outcome=type(error).__name__, note=str(error))
+        raise
+    await client.audit.record(BY, what, on)
 
 
 def refuse(error: LorapoolError, *, as_json: bool) -> NoReturn:

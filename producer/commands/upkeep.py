@@ -23,12 +23,12 @@ Ids = Annotated[list[str], typer.Argument(metavar="ID...", help="Ids of dead let
 
 def pause(adapter: AdapterName, redis_url: o.RedisUrl = None, pool: o.Pool = None, as_json: o.Json = False) -> None:
     """Let an adapter's jobs wait: it takes them, and no worker claims them. Running ones go on."""
-    _admit(lambda client: client.upkeep.pause(adapter), "paused", redis_url, pool, as_json)
+    _admit(lambda client: client.upkeep.pause(adapter), adapter, "paused", redis_url, pool, as_json)
 
 
 def resume(adapter: AdapterName, redis_url: o.RedisUrl = None, pool: o.Pool = None, as_json: o.Json = False) -> None:
     """Have a paused or closed adapter's jobs taken and claimed again."""
-    _admit(lambda client: client.upkeep.resume(adapter), "open", redis_url, pool, as_json)
+    _admit(lambda client: client.upkeep.resume(adapter), adapter, "open", redis_url, pool, as_json)
 
 
 def limits(
@@ -55,7 +55,8 @@ def limits(
         else:
             _show_limits(adapter, limits)
 
-    run(work, redis_url=redis_url, pool=pool, as_json=as_json)
+    act = ("set limits", adapter or "all") if changes else None
+    run(work, redis_url=redis_url, pool=pool, as_json=as_json, act=act)
 
 
 def dead(
@@ -90,7 +91,7 @@ def redrive(job_ids: Ids, redis_url: o.RedisUrl = None, pool: o.Pool = None, as_
         else:
             say("\n".join(job.job_id for job in again))
 
-    run(work, redis_url=redis_url, pool=pool, as_json=as_json)
+    run(work, redis_url=redis_url, pool=pool, as_json=as_json, act=("redrove", ", ".join(job_ids)))
 
 
 def purge(
@@ -118,7 +119,8 @@ def purge(
         else:
             say(f"{count(gone)} {done}")
 
-    run(work, redis_url=redis_url, pool=pool, as_json=as_json)
+    act = ("purged" if waiting else "purged dead letters", adapter or "all")
+    run(work, redis_url=redis_url, pool=pool, as_json=as_json, act=act)
 
 
 def fsck(redis_url: o.RedisUrl = None, pool: o.Pool = None, as_json: o.Json = False) -> None:
@@ -137,7 +139,12 @@ def fsck(redis_url: o.RedisUrl = None, pool: o.Pool = None, as_json: o.Json = Fa
 
 
 def _admit(
-    change: Callable[[Client], Awaitable[str]], state: str, redis_url: str | None, pool: str | None, as_json: bool
+    change: Callable[[Client], Awaitable[str]],
+    adapter: str,
+    state: str,
+    redis_url: str | None,
+    pool: str | None,
+    as_json: bool,
 ) -> None:
     async def work(client: Client) -> None:
         ref = await change(client)
@@ -146,7 +153,8 @@ def _admit(
         else:
             say(f"{ref} is {state}")
 
-    run(work, redis_url=redis_url, pool=pool, as_json=as_json)
+    act = ("paused" if state == "paused" else "resumed", adapter)
+    run(work, redis_url=redis_url, pool=pool, as_json=as_json, act=act)
 
 
 def _number(name: str, text: str) -> float | None:

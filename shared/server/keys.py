@@ -39,7 +39,7 @@ ONCE = {
     "apart": "zset: workers that run suspects and nothing else, by until when they keep that place.",
     "keys": "zset: names of API keys, by when they were added; where there is one, the gateway asks for a key.",
     "secrets": "hash: sha256 of an API key's secret → its name; gone when it is revoked.",
-    "audit": "stream: who did what to the pool: keys added and revoked, acts in the console; the last 10,000 or so.",
+    "audit": "stream: who did what to the pool: keys added, acts in consoles and on the command line; some 10,000.",
     "rested": "string: when the only worker last ended a suspect, so that others' work comes first.",
 }
 # What only scripts name, a key for each worker, client or alias.
