@@ -37,7 +37,7 @@ async def serve(client: Client, settings: GatewaySettings, *, ready: Ready = lam
     if not await client.keys.any():
         check_host(settings.host)
     make_room(settings.max_connections)
-    with _listening(settings) as listener:
+    with listening(settings) as listener:
         url = _url(settings.host, listener.getsockname()[1])
         app = create_app(client, settings)
         server = _Server(_config(app, settings), lambda: ready(url))
@@ -121,10 +121,13 @@ def _config(app: ASGIApp, settings: GatewaySettings) -> uvicorn.Config:
 
 
 @contextmanager
-def _listening(settings: GatewaySettings) -> Iterator[socket.socket]:
+def listening(settings: GatewaySettings) -> Iterator[socket.socket]:
+    """The socket that clients connect to. Raises OSError."""
     family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
     with socket.create_server((settings.host, settings.port), family=family, backlog=BACKLOG) as listener:
         listener.setblocking(False)  # noqa: FBT003 - its only argument
+        # Connections inherit it; asyncio sets it only where a socket names its protocol, which those accepted do not.
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         yield listener
 
 
