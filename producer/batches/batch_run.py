@@ -20,7 +20,7 @@ from lorapool.producer.batches.lease import Held, LeaseLost, outlasting
 from lorapool.producer.batches.line import Fault, Line
 from lorapool.producer.batches.pen import Pen
 from lorapool.producer.batches.source import Source, survey
-from lorapool.producer.batches.store import FileStore
+from lorapool.producer.batches.store import FileStore, opened
 from lorapool.producer.client.client import Client
 from lorapool.shared.batches.batch_record import BatchRecord, BatchStatus
 from lorapool.shared.errors import FilesUnavailable, UnknownFile
@@ -136,13 +136,10 @@ class BatchRun:
         """The lines that no part has, some at a time."""
         answered = await outlasting(lambda: self._book.answered(self._batch.id))
         file = await outlasting(lambda: self._client.files.get(self._batch.input_file))
-        reading = await asyncio.to_thread(self._store.reading, file.name)
-        source = Source(reading, self._batch.endpoint, answered)
-        try:
+        async with opened(self._store, file.name) as reading:
+            source = Source(reading, self._batch.endpoint, answered)
             while lines := await asyncio.to_thread(source.take, LOOKED_AT):
                 yield lines
-        finally:
-            await asyncio.to_thread(source.close)
 
     async def _move(self, status: BatchStatus, total: int = 0) -> None:
         if await outlasting(lambda: self._book.move(self._lease, status, total=total)) is None:

@@ -12,7 +12,7 @@ from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import suppress
 
 from lorapool.producer.batches.content import Writing
-from lorapool.producer.batches.store import FileStore
+from lorapool.producer.batches.store import FileStore, opened
 from lorapool.shared.batches.file_book import KEPT_S, FileBook
 from lorapool.shared.batches.file_record import FileRecord
 from lorapool.shared.errors import FileInUse, InvalidRequest, PayloadTooLarge
@@ -61,12 +61,9 @@ class Files:
 
     async def content(self, record: FileRecord) -> AsyncGenerator[bytes, None]:
         """In pieces."""
-        reading = await asyncio.to_thread(self.store.reading, record.name)
-        try:
+        async with opened(self.store, record.name) as reading:
             while piece := await asyncio.to_thread(reading.read):
                 yield piece
-        finally:
-            await asyncio.to_thread(reading.close)
 
     async def remove(self, record: FileRecord) -> None:
         """Record and content. Raises FileInUse."""

@@ -61,7 +61,7 @@ def _judged(text: bytes, number: int, endpoint: str, seen: set[bytes]) -> list[F
 
 
 class Source:
-    """The lines whose bit in ``answered`` is not set, in order; use it up, or close it."""
+    """The lines whose bit in ``answered`` is not set, in order."""
 
     def __init__(self, reading: Reading, endpoint: str, answered: bytes) -> None:
         self._reading, self._endpoint, self._answered = reading, endpoint, answered
@@ -70,9 +70,6 @@ class Source:
     def take(self, most: int) -> list[Line]:
         """The next ones; none at the end. Raises FilesUnavailable, and Fault where the file is not what it was."""
         return list(islice(self._lines, most))
-
-    def close(self) -> None:
-        self._reading.close()
 
     def _left(self) -> Iterator[Line]:
         for number, (_, text) in enumerate(lines_of(self._reading)):

@@ -5,6 +5,9 @@ Names are made by the pool (``STORE_NAME``), never by callers. Blocking: callers
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Protocol
 
@@ -50,3 +53,30 @@ def store_at(location: str) -> FileStore:
             f"files = {location!r:.200}: expected a folder, or a uri of {', '.join(f'{s}://' for s in sorted(SCHEMES))}"
         )
     return FolderStore(Path(location.removeprefix("file://")).expanduser())
+
+
+@asynccontextmanager
+async def opened(store: FileStore, name: str) -> AsyncIterator[Reading]:
+    """A content, to be read in threads. Its reader may be cancelled at any moment, while it is being opened too: it is
+    closed all the same."""
+    opening = asyncio.ensure_future(asyncio.to_thread(store.reading, name))
+    try:
+        reading = await asyncio.shield(opening)
+    except asyncio.CancelledError:
+        opening.add_done_callback(_close_if_opened)
+        raise
+    try:
+        yield reading
+    finally:
+        _close(reading)
+
+
+def _close_if_opened(opening: asyncio.Future[Reading]) -> None:
+    if not opening.cancelled() and opening.exception() is None:
+        _close(opening.result())
+
+
+def _close(reading: Reading) -> None:
+    """In a thread, which nobody waits for: whoever is cancelled cannot, and closing what was read loses nothing."""
+    closing = asyncio.get_running_loop().run_in_executor(None, reading.close)
+    closing.add_done_callback(lambda done: done.cancelled() or done.exception())

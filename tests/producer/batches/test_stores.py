@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import os
+import threading
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
+import anyio
 import pytest
 
 from lorapool.producer import Client
-from lorapool.producer.batches.content import Writing
+from lorapool.producer.batches.content import Reading, Writing
 from lorapool.producer.batches.folder_store import FolderStore
-from lorapool.producer.batches.store import FileStore, store_at
+from lorapool.producer.batches.store import FileStore, opened, store_at
 from lorapool.shared.errors import FilesUnavailable, InvalidRequest
+from tests.fleet import until
 from tests.producer.batches.conftest import Desk, jsonl, line
 from tests.producer.canned_worker import CannedWorker
 from tests.s3 import running_s3
@@ -115,3 +118,48 @@ async def test_a_batch_on_an_object_store(client: Client, worker: CannedWorker, 
         batch = await desk.ended(await desk.batch(jsonl(line(f"q{n}") for n in range(30))))
     assert (30, 30) == (batch.completed, len(await desk.read(batch.output_file)))
     assert [(await client.files.get(batch.output_file)).name] == desk.store.names(f"batches/{batch.id}")
+
+
+class SlowStore(FolderStore):
+    """Opens and reads when it is let; knows what has been closed."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder)
+        self.lets, self.closed = threading.Semaphore(0), 0
+
+    def reading(self, name: str, offset: int = 0) -> Reading:
+        assert self.lets.acquire(timeout=60)
+        reading, slow = super().reading(name, offset), self
+
+        class Slow(Reading):
+            def read(self) -> bytes:
+                assert slow.lets.acquire(timeout=60)
+                return super().read()
+
+            def close(self) -> None:
+                super().close()
+                slow.closed += 1
+
+        return Slow(name, reading._file)
+
+
+@pytest.mark.parametrize("lets", [0, 1, 2])
+async def test_what_was_opened_is_closed_whenever_its_reader_is_cancelled(tmp_path: Path, lets: int) -> None:
+    """While it is opened, and while it is read, by a scope that cancels whatever is awaited on the way out."""
+    slow = SlowStore(tmp_path / "files")
+    write(slow, "files/a", b"x" * 10)
+    pieces: list[bytes] = []
+
+    async def reader() -> None:
+        async with opened(slow, "files/a") as reading:
+            while piece := await asyncio.to_thread(reading.read):
+                pieces.append(piece)
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(reader)
+        for _ in range(lets):
+            slow.lets.release()
+        await until(lambda: len(pieces) == max(0, lets - 1))
+        group.cancel_scope.cancel()
+    slow.lets.release()
+    await until(lambda: slow.closed == 1)
