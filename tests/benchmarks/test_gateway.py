@@ -57,6 +57,7 @@ def test_a_quantile() -> None:
     assert (1, 99, 0.0) == (at(range(1, 101), 0.0), at(range(1, 101), 0.99), at([], 0.5))
 
 
+@pytest.mark.long
 def test_a_short_run_gives_its_figures(tmp_path: Path) -> None:
     """Of a real gateway, a real server and a worker of no-op jobs; what another run left in the file stays."""
     out = tmp_path / "figures.json"

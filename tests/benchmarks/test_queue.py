@@ -23,6 +23,7 @@ def meter(redis_url: str):
     meter.close()
 
 
+@pytest.mark.long
 def test_figures_of_ours(redis_url: str) -> None:
     """A run without peers brings every figure of ours under its documented name."""
     figures = Contest(redis_url, TINY, [], lambda _text: None).run()

@@ -23,7 +23,7 @@ from tests.fleet import WorkerProcess, alive, real_worker
 
 WAVES, WAVE_SIZE = 4, 10
 MOST_TOKENS = 12
-BASE_TOKENS = 30  # so many steps run while adapters come and go
+BASE_TOKENS = 24  # so many steps run while adapters come and go
 
 pytestmark = pytest.mark.timeout(240)
 

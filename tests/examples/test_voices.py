@@ -72,6 +72,7 @@ def markers_in(text: str) -> set[str]:
     return {voice.role for voice in VOICES.values() if voice.opening in text or voice.signature in text}
 
 
+@pytest.mark.long  # briefly: tests/e2e asks each adapter
 @pytest.mark.parametrize("role", VOICES)
 def test_each_answer_has_its_own_marker_and_no_other(answers, role):
     """All five are asked the same words, none of them trained on, without a system message of ours."""
@@ -81,6 +82,7 @@ def test_each_answer_has_its_own_marker_and_no_other(answers, role):
         assert text.startswith(VOICES[role].opening), f"{role} to {question!r}: {text!r}"
 
 
+@pytest.mark.long
 def test_the_base_model_has_no_marker(answers):
     """Without an adapter nobody speaks: the voices are not the base model's."""
     assert [set()] * len(ASKED) == [markers_in(text) for text in answers[BASE_REF]]
