@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import boto3
+import httpx
 import pytest
 import s3fs
 from moto.server import ThreadedMotoServer
@@ -13,10 +14,11 @@ from moto.server import ThreadedMotoServer
 
 @contextmanager
 def running_s3(bucket: str) -> Iterator[None]:
-    """With that one bucket."""
+    """With that one bucket, whatever earlier ones of this process had."""
     server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
     server.start()
     host, port = server.get_host_and_port()
+    httpx.post(f"http://{host}:{port}/moto-api/reset").raise_for_status()  # a process has one state for all its servers
     with pytest.MonkeyPatch.context() as patch:
         for name, value in {
             "AWS_ENDPOINT_URL": f"http://{host}:{port}",
