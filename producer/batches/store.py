@@ -1,6 +1,7 @@
 """FileStore: where the content of files lies: a folder of this machine, or a place on an object store.
 
-Names are made by the pool (``STORE_NAME``), never by callers. Blocking: callers go through threads. Knows no records.
+Names are made by the pool (``STORE_NAME``), never by callers. Blocking: callers go through threads, as ``opened`` does.
+Knows no records.
 """
 
 from __future__ import annotations

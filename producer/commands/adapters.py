@@ -84,7 +84,8 @@ def register(
         else:
             say(f"{record.ref} is {record.status} ({record.digest[:12]})")
 
-    run(work, redis_url=redis_url, pool=pool, as_json=as_json)
+    act = ("registered adapter", f"{adapter_id}@{version}")
+    run(work, redis_url=redis_url, pool=pool, as_json=as_json, act=act)
 
 
 @app.command()
@@ -104,7 +105,7 @@ def alias(
     """
     if ref is not None and delete:
         raise typer.BadParameter("give a REF or --delete, not both", param_hint="REF")
-    act = ("deleted alias", name) if delete else None if ref is None else ("moved alias", name)
+    act = ("deleted alias" if delete else "moved alias", name) if ref is not None or delete else None
 
     async def work(client: Client) -> None:
         if ref is None and not delete:

@@ -82,6 +82,8 @@ def _show(bill: Bill) -> None:
     _baselines(bill)
     for line in ("", *bill.notes):
         say(line, style="dim")
+    if not bill.tariff.capacity:
+        say("--capacity takes a benchmark's figure for how much a GPU does", style="dim")
 
 
 def usd(amount: float) -> str:

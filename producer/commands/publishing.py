@@ -51,7 +51,8 @@ def publish(
         else:
             say(f"{record.ref} is {record.status} ({record.digest[:12]}) at {record.uri}")
 
-    run(work, redis_url=redis_url, pool=pool, as_json=as_json)
+    act = ("published adapter", f"{adapter_id or folder.name}@{version}")
+    run(work, redis_url=redis_url, pool=pool, as_json=as_json, act=act)
 
 
 def import_(
@@ -81,7 +82,7 @@ def import_(
         if any(isinstance(item.outcome, LorapoolError) for item in imported):
             raise typer.Exit(1)
 
-    run(work, redis_url=redis_url, pool=pool, as_json=as_json)
+    run(work, redis_url=redis_url, pool=pool, as_json=as_json, act=("imported adapters", manifest.name))
 
 
 def verify(

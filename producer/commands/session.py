@@ -7,13 +7,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from contextlib import suppress
 from typing import NoReturn
 
 import typer
 
 from lorapool.producer.client.client import Client
-from lorapool.producer.commands.render import failure
+from lorapool.producer.commands.render import failure, note
 from lorapool.shared.errors import LorapoolError
 
 BY = "cli"  # in the audit stream, and as the agent of jobs
@@ -42,14 +41,24 @@ def run(
 
 
 async def _audited(client: Client, work: Callable[[Client], Awaitable[None]], act: Act) -> None:
-    what, on = act
     try:
         await work(client)
     except LorapoolError as error:
-        with suppress(LorapoolError):  # what is said is what the work met
-            await client.audit.record(BY, what, on, outcome=type(error).__name__, note=str(error))
+        await _write_down(client, act, outcome=type(error).__name__, why=str(error))
         raise
-    await client.audit.record(BY, what, on)
+    except typer.Exit:  # it has said what is not as wished
+        await _write_down(client, act, outcome="with failures")
+        raise
+    await _write_down(client, act)
+
+
+async def _write_down(client: Client, act: Act, outcome: str = "done", why: str = "") -> None:
+    """What was done stays done where the stream cannot be written: a full server may be why it was done."""
+    what, on = act
+    try:
+        await client.audit.record(BY, what, on, outcome=outcome, note=why)
+    except LorapoolError as error:
+        note(f"this is not in the audit stream: {error}", style="yellow")
 
 
 def refuse(error: LorapoolError, *, as_json: bool) -> NoReturn:

@@ -301,8 +301,7 @@ class Bill:
         else:
             busy_ms = f"{1000 * self.busy_s_per_request:,.1f} ms of busy time a request"
             source = (
-                f"from {busy_ms} at {self.mean_rows:.1f} rows a step: a floor, since a busier GPU runs larger batches; "
-                f"--capacity takes a benchmark's figure"
+                f"from {busy_ms} at {self.mean_rows:.1f} rows a step: a floor, since a busier GPU runs larger batches"
             )
         needed = f"a second GPU is needed above {above:,.0f} requests/h ({above / now:,.1f} × now)"
         return [f"{needed}, with a GPU full at {self.tariff.full_at:.0%} busy; {source}"]
