@@ -106,6 +106,13 @@ async def test_a_job_that_waits_says_why(console, client, add_adapter):
     assert ("cancelled" in page, f"/jobs/{job.id}/cancel" in page) == (True, False)
 
 
+async def test_jobs_that_nothing_can_claim_are_told_of(console, client, add_adapter):
+    """The list, which is of what can be claimed, says why it is empty."""
+    await client.upkeep.pause(await add_adapter())
+    await client.submit("cfo", "How long is our runway?")
+    assert "wait for adapters that are paused or at their limit" in (await console.get("/console/jobs")).text
+
+
 async def test_the_base_model_has_a_page(console):
     """It is listed first, and is like an adapter but for versions."""
     assert "/adapters/_base" in (await console.get("/console/adapters")).text
